@@ -1,0 +1,118 @@
+package event
+
+// Chunk is one chunk of a manifest.
+type Chunk struct {
+	SHA256 Hash   `json:"sha256"` // of the raw, uncompressed chunk
+	Seq    uint64 `json:"seq"`    // sequence in BULK: a hint, the hash decides
+	Items  uint64 `json:"items"`
+	Bytes  uint64 `json:"bytes"` // raw length
+}
+
+// Manifest names the chunks that hold an instance's items. It stands in the
+// event that commits them.
+type Manifest struct {
+	// Subject is the BULK subject of the chunks: bulk.<zone-id>.<command-hash>.
+	Subject string `json:"subject"`
+	// Chunks in order; their items are in ascending key order throughout.
+	Chunks []Chunk `json:"chunks,omitempty"`
+	// Indirect is set instead of Chunks where there are more than 1,000: the
+	// chunks whose raw bytes are the JSON of the list, to be joined in order.
+	Indirect []Chunk `json:"indirect,omitempty"`
+	// Count is the number of chunks in the list.
+	Count uint64 `json:"count"`
+}
+
+// LoadFailed says why new input was refused; the last good contents stay.
+type LoadFailed struct {
+	Source string   `json:"source"`
+	Reason string   `json:"reason"` // one line
+	Errors []string `json:"errors,omitempty"`
+	Total  uint64   `json:"total"` // errors found; Errors holds the first ones
+}
+
+// InstanceLoaded commits a loaded instance: l<sequence of this event>.
+type InstanceLoaded struct {
+	Source string `json:"source"`
+	Serial uint32 `json:"serial"` // as the source had it
+	// Base is the sequence of the instance.loaded that the items are a diff
+	// to; 0 where they are the whole contents, a new generation.
+	Base uint64 `json:"base,omitempty"`
+	// Manifest holds items of zone.KindContents, and the digest state.
+	Manifest      Manifest          `json:"manifest"`
+	ContentDigest Hash              `json:"content_digest"`
+	RRsets        uint64            `json:"rrsets"`             // of the whole instance
+	Records       uint64            `json:"records"`            // of the whole instance
+	Added         uint64            `json:"added"`              // records
+	Removed       uint64            `json:"removed"`            // records
+	Stripped      map[string]uint64 `json:"stripped,omitempty"` // signer's own records dropped from input, by type
+	Notices       []string          `json:"notices,omitempty"`
+	DurationMS    uint64            `json:"duration_ms"`
+}
+
+// InstanceSigned commits a signed instance: s<sequence of this event>.
+type InstanceSigned struct {
+	Loaded   uint64 `json:"loaded"` // sequence of the instance.loaded that was signed
+	Serial   uint32 `json:"serial"`
+	Previous uint32 `json:"previous_serial,omitempty"`
+	// Base is the sequence of the instance.signed that the items are a diff
+	// to; 0 where they are all that the signer made, a new generation.
+	Base          uint64   `json:"base,omitempty"`
+	Manifest      Manifest `json:"manifest"`
+	ContentDigest Hash     `json:"content_digest"`
+	SignedDigest  Hash     `json:"signed_digest"`
+	Keys          []string `json:"keys"`    // IDs of the keys in the DNSKEY RRset
+	Signers       []string `json:"signers"` // IDs of the keys that sign
+	Denial        string   `json:"denial"`  // nsec, nsec3, nsec3-opt-out
+	Records       uint64   `json:"records"` // of the whole instance, RRSIGs too
+	Signatures    uint64   `json:"signatures"`
+	Made          uint64   `json:"made"`   // signatures made new
+	Reused        uint64   `json:"reused"` // signatures taken over
+	Verified      uint64   `json:"verified"`
+	Inception     int64    `json:"inception"`       // epoch seconds, of new signatures
+	Expiration    int64    `json:"expiration"`      // epoch seconds, of new signatures
+	Earliest      int64    `json:"earliest_expiry"` // epoch seconds, of all signatures
+	DurationMS    uint64   `json:"duration_ms"`
+}
+
+// SignFailed says why a loaded instance could not be signed, or did not pass
+// the egress gate; what is published stays.
+type SignFailed struct {
+	Loaded uint64   `json:"loaded"`
+	Stage  string   `json:"stage"` // sign, verify
+	Reason string   `json:"reason"`
+	Errors []string `json:"errors,omitempty"`
+}
+
+// InstancePublished says that a signed instance is served from here on.
+type InstancePublished struct {
+	Signed       uint64 `json:"signed"` // sequence of its instance.signed
+	Loaded       uint64 `json:"loaded"`
+	Serial       uint32 `json:"serial"`
+	SignedDigest Hash   `json:"signed_digest"`
+}
+
+// BulkSwept says that chunks that no manifest names are about to be purged
+// from this zone. A writer that meets it sends its chunks again.
+type BulkSwept struct {
+	Chunks uint64 `json:"chunks"`
+	Bytes  uint64 `json:"bytes"`
+	Until  uint64 `json:"until"` // sequences in BULK up to here
+}
+
+// EventType implements Facts.
+func (*LoadFailed) EventType() string { return "load.failed" }
+
+// EventType implements Facts.
+func (*InstanceLoaded) EventType() string { return "instance.loaded" }
+
+// EventType implements Facts.
+func (*InstanceSigned) EventType() string { return "instance.signed" }
+
+// EventType implements Facts.
+func (*SignFailed) EventType() string { return "sign.failed" }
+
+// EventType implements Facts.
+func (*InstancePublished) EventType() string { return "instance.published" }
+
+// EventType implements Facts.
+func (*BulkSwept) EventType() string { return "bulk.swept" }

@@ -1,0 +1,66 @@
+package event
+
+// Key is a key as its first event describes it. The private part never
+// stands in an event.
+type Key struct {
+	ID        string `json:"id"`        // first 16 hex digits of SHA-256 over the DNSKEY RDATA
+	Role      string `json:"key_role"`  // ksk, zsk, csk
+	Algorithm uint8  `json:"algorithm"` // IANA number
+	Tag       uint16 `json:"tag"`       // RFC 4034, appendix B
+	DNSKEY    string `json:"dnskey"`    // the whole DNSKEY RDATA in base64
+	Keystore  string `json:"keystore"`  // name of the keystore that holds it
+	Reference string `json:"reference"` // where in the keystore
+}
+
+// KeyGenerated says that keys were made. They neither stand in the DNSKEY
+// RRset nor sign yet.
+type KeyGenerated struct {
+	Keys []Key `json:"keys"`
+}
+
+// KeyImported says that keys came from elsewhere.
+type KeyImported struct {
+	Keys []Key  `json:"keys"`
+	From string `json:"from"` // file or URI
+}
+
+// KeyPublished says that keys stand in the DNSKEY RRset from the next signed
+// instance on.
+type KeyPublished struct {
+	IDs []string `json:"ids"`
+}
+
+// KeyActivated says that keys sign from the next signed instance on; they are
+// published with it. Each proved itself: its keystore signed and the public
+// key verified it.
+type KeyActivated struct {
+	IDs []string `json:"ids"`
+}
+
+// KeyRetired says that keys sign no longer but stay published.
+type KeyRetired struct {
+	IDs []string `json:"ids"`
+}
+
+// KeyRemoved says that keys leave the DNSKEY RRset.
+type KeyRemoved struct {
+	IDs []string `json:"ids"`
+}
+
+// EventType implements Facts.
+func (*KeyGenerated) EventType() string { return "key.generated" }
+
+// EventType implements Facts.
+func (*KeyImported) EventType() string { return "key.imported" }
+
+// EventType implements Facts.
+func (*KeyPublished) EventType() string { return "key.published" }
+
+// EventType implements Facts.
+func (*KeyActivated) EventType() string { return "key.activated" }
+
+// EventType implements Facts.
+func (*KeyRetired) EventType() string { return "key.retired" }
+
+// EventType implements Facts.
+func (*KeyRemoved) EventType() string { return "key.removed" }

@@ -1,0 +1,46 @@
+package keymgr
+
+import (
+	"context"
+	"crypto"
+	"errors"
+
+	"sluice/journal/event"
+)
+
+// ErrNoKey reports a reference that the keystore does not hold.
+var ErrNoKey = errors.New("no such private key")
+
+// Keystore holds private keys. All implementations pass keystoretest.Run.
+type Keystore interface {
+	// Name is the keystore's name, as events and policies give it.
+	Name() string
+	// Generate makes a key pair and returns its description; the private part
+	// is durable when it returns. avoid lists DNSSEC key tags that the new key
+	// must not have, neither as it is nor with the REVOKE bit.
+	Generate(ctx context.Context, spec Spec, avoid []uint16) (event.Key, error)
+	// Signer returns the private key behind ref. It signs digests as
+	// crypto.Signer says (the message itself for Ed25519 and Ed448), and is
+	// safe for concurrent use.
+	Signer(ctx context.Context, ref string) (crypto.Signer, error)
+	// Remove deletes a private key.
+	Remove(ctx context.Context, ref string) error
+}
+
+// Spec is what a new key shall be.
+type Spec struct {
+	Zone      string // absolute name, for the reference only
+	Role      Role
+	Algorithm uint8 // IANA number: 8, 10, 13, 14, 15, 16
+	Bits      int   // RSA modulus; 0 is 2048
+}
+
+// Role says what a key signs.
+type Role string
+
+// The roles.
+const (
+	KSK Role = "ksk" // the DNSKEY, CDS and CDNSKEY RRsets
+	ZSK Role = "zsk" // everything else
+	CSK Role = "csk" // all
+)

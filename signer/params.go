@@ -1,0 +1,54 @@
+package signer
+
+import (
+	"crypto"
+	"time"
+
+	"sluice/signer/zone"
+)
+
+// Denial is how non-existence is proved.
+type Denial string
+
+// The denial types, as policies and events write them.
+const (
+	NSEC        Denial = "nsec"
+	NSEC3       Denial = "nsec3"
+	NSEC3OptOut Denial = "nsec3-opt-out"
+)
+
+// Key is a key that stands in the DNSKEY RRset, signs, or both.
+type Key struct {
+	DNSKEY []byte        // RDATA (RFC 4034, 2.1)
+	Signer crypto.Signer // nil: published only
+	// SignsKeys: it signs DNSKEY, CDS and CDNSKEY at the apex (a KSK's part).
+	SignsKeys bool
+	// SignsZone: it signs everything else (a ZSK's part).
+	SignsZone bool
+	Published bool // it stands in the DNSKEY RRset
+	CDS       bool // CDS and CDNSKEY name it
+}
+
+// Params is everything but contents and keys that a signed zone follows from.
+type Params struct {
+	Apex       zone.Name
+	Serial     zone.Serial // of the signed SOA
+	Inception  time.Time
+	Expiration time.Time
+	// Refresh: a signature of the previous instance whose expiration is
+	// before it is made again.
+	Refresh time.Time
+
+	Denial     Denial
+	Iterations uint16 // RFC 9276 wants 0
+	Salt       []byte // RFC 9276 wants none
+
+	DNSKEYTTL uint32 // of DNSKEY, CDS and CDNSKEY, in seconds
+	CDSDigest []uint8 // DS digest types that CDS lists; RFC 4509: 2, RFC 6605: 4
+	ZONEMD    bool   // make a ZONEMD record (RFC 8976: SIMPLE, SHA-384)
+
+	Workers int // signing goroutines; 0: one a core
+	// VerifyAll checks every new signature; else all up to 1,000 and 1 in 64
+	// above.
+	VerifyAll bool
+}
