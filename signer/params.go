@@ -43,9 +43,9 @@ type Params struct {
 	Iterations uint16 // RFC 9276 wants 0
 	Salt       []byte // RFC 9276 wants none
 
-	DNSKEYTTL uint32 // of DNSKEY, CDS and CDNSKEY, in seconds
+	DNSKEYTTL uint32  // of DNSKEY, CDS and CDNSKEY, in seconds
 	CDSDigest []uint8 // DS digest types that CDS lists; RFC 4509: 2, RFC 6605: 4
-	ZONEMD    bool   // make a ZONEMD record (RFC 8976: SIMPLE, SHA-384)
+	ZONEMD    bool    // make a ZONEMD record (RFC 8976: SIMPLE, SHA-384)
 
 	Workers int // signing goroutines; 0: one a core
 	// VerifyAll checks every new signature; else all up to 1,000 and 1 in 64

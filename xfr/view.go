@@ -1,0 +1,60 @@
+package xfr
+
+import (
+	"errors"
+
+	"sluice/signer/zone"
+)
+
+// Errors of a Source.
+var (
+	// ErrUnknownZone: this server has no such zone.
+	ErrUnknownZone = errors.New("unknown zone")
+	// ErrNotReady: the zone has nothing to serve yet.
+	ErrNotReady = errors.New("zone not ready")
+)
+
+// Source finds what a listener serves.
+type Source interface {
+	// View opens the read view of the zone of that name (any case). The
+	// caller closes it. Errors are ErrUnknownZone, ErrNotReady, or a fault.
+	View(name zone.Name) (View, error)
+}
+
+// View is one instance of a zone, unchanging while it is open.
+type View interface {
+	// Apex is the zone's name, case as served.
+	Apex() zone.Name
+	// Serial is the serial of its SOA.
+	Serial() zone.Serial
+	// SOA is the key and value of the SOA RRset.
+	SOA() (key, value []byte)
+	// Items walks every item of the instance: first KindContents, KindMade
+	// and KindSigs merged by owner, then KindChain and KindChainSigs merged
+	// by owner. A KindContents item hidden by a KindMade one is left out. The
+	// SOA is among them.
+	Items() (zone.Iterator, error)
+	// Diffs is the way from an earlier serial to this one, one step a served
+	// instance; false where it is not known in full.
+	Diffs(from zone.Serial) ([]Diff, bool)
+	// Allows reports whether the zone's policy lets a peer transfer it.
+	Allows(peer Peer) bool
+	// Close frees the view.
+	Close() error
+}
+
+// Diff is one step between two served instances (RFC 1995).
+type Diff interface {
+	// From and To are the serials.
+	From() zone.Serial
+	To() zone.Serial
+	// FromSOA and ToSOA are the values of the SOA RRsets.
+	FromSOA() []byte
+	ToSOA() []byte
+	// Removed and Added walk the records that went and came, the SOAs left
+	// out. Keys are item keys; a value holds only the records concerned.
+	Removed() (zone.Iterator, error)
+	Added() (zone.Iterator, error)
+	// Bytes is the rough size of both in wire form.
+	Bytes() int64
+}
