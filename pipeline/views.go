@@ -1,0 +1,171 @@
+package pipeline
+
+import (
+	"errors"
+	"time"
+
+	"sluice/keymgr"
+)
+
+// Errors that doors turn into exit codes and HTTP statuses.
+var (
+	// ErrNotFound: no such zone, policy, key or instance.
+	ErrNotFound = errors.New("not found")
+	// ErrState: not possible in the present state.
+	ErrState = errors.New("not possible now")
+	// ErrInvalid: the request itself is wrong.
+	ErrInvalid = errors.New("invalid request")
+)
+
+// ZoneSummary is one line of zone list.
+type ZoneSummary struct {
+	Name            string     `json:"name"`
+	ID              string     `json:"id"`
+	State           string     `json:"state"` // one or two words: new, loading, signing, published, failed ...
+	Policy          string     `json:"policy"`
+	Source          string     `json:"source"`
+	LoadedSerial    *uint32    `json:"loaded_serial,omitempty"`
+	PublishedSerial *uint32    `json:"published_serial,omitempty"`
+	NextExpiry      *time.Time `json:"next_expiry,omitempty"` // earliest RRSIG expiration of what is published
+	Notices         []Notice   `json:"notices,omitempty"`
+}
+
+// Notice is something an operator should know.
+type Notice struct {
+	Severity string `json:"severity"` // info, warning, alarm
+	Text     string `json:"text"`
+	Hint     string `json:"hint,omitempty"` // what to do next
+}
+
+// ZoneStatus is what zone status shows.
+type ZoneStatus struct {
+	ZoneSummary
+	WaitsFor  string           `json:"waits_for,omitempty"` // a sentence
+	Since     *time.Time       `json:"since,omitempty"`
+	Next      string           `json:"next,omitempty"` // a sentence
+	NextAt    *time.Time       `json:"next_at,omitempty"`
+	LastError string           `json:"last_error,omitempty"`
+	Loaded    *InstanceSummary `json:"loaded,omitempty"`
+	Signed    *InstanceSummary `json:"signed,omitempty"`
+	Published *InstanceSummary `json:"published,omitempty"`
+	Keys      []keymgr.Key     `json:"keys,omitempty"`
+}
+
+// InstanceSummary describes one instance.
+type InstanceSummary struct {
+	Instance      string            `json:"instance"` // l<sequence> or s<sequence>
+	Serial        uint32            `json:"serial"`
+	Time          time.Time         `json:"time"`
+	Records       uint64            `json:"records"`
+	ContentDigest string            `json:"content_digest"`
+	SignedDigest  string            `json:"signed_digest,omitempty"`
+	Signatures    uint64            `json:"signatures,omitempty"`
+	Made          uint64            `json:"made,omitempty"`
+	Reused        uint64            `json:"reused,omitempty"`
+	DurationMS    uint64            `json:"duration_ms,omitempty"`
+	Stripped      map[string]uint64 `json:"stripped,omitempty"`
+	Added         uint64            `json:"added,omitempty"`
+	Removed       uint64            `json:"removed,omitempty"`
+	Notices       []string          `json:"notices,omitempty"`
+}
+
+// NewZone is what AddZone needs.
+type NewZone struct {
+	Name        string    `json:"name"`
+	Source      string    `json:"source"`
+	Policy      string    `json:"policy,omitempty"` // "" is "default"
+	SerialFloor *uint32   `json:"serial_floor,omitempty"`
+	Import      []KeyFile `json:"import,omitempty"`
+}
+
+// KeyFile names a BIND private key file to import, on the daemon's machine.
+type KeyFile struct {
+	Path string      `json:"path"`
+	Role keymgr.Role `json:"key_role"`
+}
+
+// HistoryLine is one event as history and tail show it.
+type HistoryLine struct {
+	Seq   uint64    `json:"seq"`
+	Time  time.Time `json:"time"`
+	Zone  string    `json:"zone"` // the zone's name, or "_"
+	Type  string    `json:"type"`
+	Actor string    `json:"actor"`
+	Door  string    `json:"door"`
+	Text  string    `json:"text"` // a readable sentence
+	Event []byte    `json:"-"`    // the public line as stored
+}
+
+// HistoryQuery selects events of one zone.
+type HistoryQuery struct {
+	Since, Until time.Time // zero: no bound
+	Types        []string  // empty: all
+	Limit        int       // the newest so many; 0: all
+}
+
+// ReplayStep is one instance met during a replay.
+type ReplayStep struct {
+	Instance string `json:"instance"`
+	Seq      uint64 `json:"seq"`
+	Serial   uint32 `json:"serial"`
+	Records  uint64 `json:"records"`
+	// Recorded and Rebuilt are the content digest (loaded instances) or the
+	// signed digest (signed ones) as the event says and as computed anew.
+	Recorded string `json:"recorded"`
+	Rebuilt  string `json:"rebuilt"`
+	Equal    bool   `json:"equal"`
+}
+
+// DumpQuery selects an instance: the zero value is what is published.
+type DumpQuery struct {
+	Loaded bool      // the loaded instance behind it, unsigned
+	Serial *uint32   // of the published (or loaded) instance
+	At     time.Time // what was published (or loaded) then
+}
+
+// DiffLine is one record that went or came.
+type DiffLine struct {
+	Removed bool   `json:"removed"`
+	Record  string `json:"record"` // presentation form
+}
+
+// DSRecord is a key's record for the parent.
+type DSRecord struct {
+	KeyID  string `json:"key_id"`
+	Tag    uint16 `json:"key_tag"`
+	State  string `json:"state"`
+	Record string `json:"record"`
+	// Submit says whether the parent may be given it: signatures are visible
+	// and the DNSKEY wait is over.
+	Submit bool   `json:"submit"`
+	Note   string `json:"note,omitempty"`
+}
+
+// PolicyInfo is a policy as loaded and its use.
+type PolicyInfo struct {
+	Name   string   `json:"name"`
+	SHA256 string   `json:"sha256"`
+	Zones  []string `json:"zones"`
+	Text   string   `json:"text,omitempty"`
+	File   string   `json:"file,omitempty"`
+	Stale  []string `json:"stale,omitempty"` // zones still bound to an older text
+}
+
+// PolicyChange is what a reload of the policies did.
+type PolicyChange struct {
+	Added     []string `json:"added,omitempty"`
+	Updated   []string `json:"updated,omitempty"`
+	Removed   []string `json:"removed,omitempty"`
+	Unchanged []string `json:"unchanged,omitempty"`
+	Rebound   []string `json:"rebound,omitempty"` // zones
+	Errors    []string `json:"errors,omitempty"`
+	Diffs     []string `json:"diffs,omitempty"` // one text a changed policy
+}
+
+// Progress is where long work stands.
+type Progress struct {
+	Zone  string `json:"zone"`
+	Stage string `json:"stage"` // load, sign, verify, publish, replay
+	Done  int64  `json:"done"`
+	Total int64  `json:"total"` // 0: not known
+}
