@@ -41,6 +41,10 @@ type Event struct {
 	MustUnderstand bool
 	// Facts is what happened: a pointer to one of the registered types.
 	Facts Facts
+	// Raw holds the canonical facts where Facts cannot: those of a type that
+	// this program does not know (Facts is nil), or with members that it does
+	// not know. Where it is set, it is what gets encoded.
+	Raw []byte
 	// Sealed holds SHA-256(salt, value) of each field in the sealed line.
 	Sealed map[string]Hash
 }

@@ -63,6 +63,7 @@ type InstanceSigned struct {
 	Keys          []string `json:"keys"`    // IDs of the keys in the DNSKEY RRset
 	Signers       []string `json:"signers"` // IDs of the keys that sign
 	Denial        string   `json:"denial"`  // nsec, nsec3, nsec3-opt-out
+	Params        string   `json:"params"`  // the policy's signing parameters in one line
 	Records       uint64   `json:"records"` // of the whole instance, RRSIGs too
 	Signatures    uint64   `json:"signatures"`
 	Made          uint64   `json:"made"`   // signatures made new

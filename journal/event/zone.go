@@ -7,6 +7,9 @@ type ZoneAdded struct {
 	Source      string  `json:"source"` // file path, or IP[:PORT][^TSIGKEY]
 	Policy      string  `json:"policy"`
 	SerialFloor *uint32 `json:"serial_floor,omitempty"` // published serials stand above it
+	// Import lists keys that were brought along; key.imported follows in the
+	// zone's own events.
+	Import []Key `json:"import,omitempty"`
 }
 
 // ZoneRemoved ends a zone; its history stays. It stands under Instance.

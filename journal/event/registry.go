@@ -1,0 +1,63 @@
+package event
+
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
+// registered is the only list of the types of facts. A wire name stays for
+// ever: new optional fields keep it, a changed meaning takes a new name and
+// the old type stays for decoding.
+func registered() []func() Facts {
+	return []func() Facts{
+		func() Facts { return new(BulkSwept) },
+		func() Facts { return new(InstanceLoaded) },
+		func() Facts { return new(InstancePublished) },
+		func() Facts { return new(InstanceSigned) },
+		func() Facts { return new(KeyActivated) },
+		func() Facts { return new(KeyGenerated) },
+		func() Facts { return new(KeyImported) },
+		func() Facts { return new(KeyPublished) },
+		func() Facts { return new(KeyRemoved) },
+		func() Facts { return new(KeyRetired) },
+		func() Facts { return new(LoadFailed) },
+		func() Facts { return new(PolicyBound) },
+		func() Facts { return new(SignFailed) },
+		func() Facts { return new(ZoneAdded) },
+		func() Facts { return new(ZoneChanged) },
+		func() Facts { return new(ZoneRemoved) },
+	}
+}
+
+// byName indexes registered by wire name; it never changes.
+var byName = sync.OnceValue(func() map[string]func() Facts {
+	m := make(map[string]func() Facts)
+	for _, f := range registered() {
+		m[f().EventType()] = f
+	}
+	return m
+})
+
+// Types lists the wire names that this program knows, sorted.
+func Types() []string { return slices.Sorted(maps.Keys(byName())) }
+
+// NewFacts returns empty facts for a wire name, nil if it is unknown.
+func NewFacts(wire string) Facts {
+	if f := byName()[wire]; f != nil {
+		return f()
+	}
+	return nil
+}
+
+// Manifests returns the manifests of chunks that an event commits.
+func Manifests(f Facts) []Manifest {
+	switch f := f.(type) {
+	case *InstanceLoaded:
+		return []Manifest{f.Manifest}
+	case *InstanceSigned:
+		return []Manifest{f.Manifest}
+	default:
+		return nil
+	}
+}
