@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// env is what a command works with: its streams, what the global flags say,
+// and the way to the daemon.
+type env struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+
+	// From the global flags, set before a command's action runs.
+	apiAddress string
+	json       bool
+	color      bool // stdout is a terminal and colour is wanted
+	log        *slog.Logger
+}
+
+// Main runs the command line of this process and returns its exit code: 0
+// done, 1 failed, 2 wrong usage, 3 no such object, 4 not possible now, 5
+// daemon not reachable.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	return e.run(ctx, os.Args)
+}
+
+// run runs one command line and returns the exit code.
+func (e *env) run(ctx context.Context, argv []string) int {
+	app := newApp(e)
+	ordered, err := orderFlags(app, argv[1:])
+	if err == nil {
+		err = app.RunContext(ctx, append([]string{app.Name}, ordered...))
+	}
+	if err == nil {
+		return 0
+	}
+	if !errors.Is(err, errSilent) {
+		e.printError(err)
+	}
+	return exitCode(err)
+}
+
+func newApp(e *env) *urfave.App {
+	return &urfave.App{
+		Name:            "sluice",
+		Usage:           "a DNSSEC signer between a zone's primary and its secondaries",
+		Reader:          e.stdin,
+		Writer:          e.stdout,
+		ErrWriter:       e.stderr,
+		HideHelpCommand: true,
+		HideVersion:     true,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{
+				Name: "api", EnvVars: []string{"SLUICE_API"}, DefaultText: defaultSockets,
+				Usage: "where the daemon listens: `unix:PATH`",
+			},
+			&urfave.BoolFlag{Name: "json", Usage: "print JSON: one document, or one object a line for streams"},
+			&urfave.BoolFlag{Name: "no-color", Usage: "no colour in the output; so does a set NO_COLOR"},
+			&urfave.StringFlag{Name: "log-level", Value: "warn", Usage: "what to log to standard error: debug, info, warn, error; serve starts at info"},
+		},
+		Before:         e.setGlobals,
+		Action:         commandMissing,
+		OnUsageError:   onUsageError,
+		ExitErrHandler: func(*urfave.Context, error) {},
+		Commands: []*urfave.Command{
+			versionCommand(e),
+			helpCommand(e),
+		},
+		CustomAppHelpTemplate: appHelpTemplate,
+	}
+}
+
+// defaultSockets names where a client looks for the daemon.
+const defaultSockets = "unix:./sluice-data/sluice.sock, then unix:/run/sluice/sluice.sock"
+
+// setGlobals takes over what the global flags say.
+func (e *env) setGlobals(c *urfave.Context) error {
+	e.apiAddress = c.String("api")
+	e.json = c.Bool("json")
+	e.color = !e.json && !c.Bool("no-color") && e.getenv("NO_COLOR") == "" && isTerminal(e.stdout)
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return usagef("--log-level %q: want debug, info, warn or error", c.String("log-level"))
+	}
+	e.log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	return nil
+}
+
+// errSilent ends a command with exit code 1 after it has said why itself.
+var errSilent = errors.New("failed")
+
+// usageError is a wrong command line.
+type usageError struct {
+	msg  string
+	hint string
+}
+
+func (u *usageError) Error() string { return u.msg }
+
+// usagef makes a usageError.
+func usagef(format string, args ...any) error {
+	return &usageError{msg: fmt.Sprintf(format, args...)}
+}
+
+// hinted is an error with what to do next.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
+// withHint adds what to do next to an error; nil stays nil.
+func withHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// hintOf finds what to do next.
+func hintOf(err error) string {
+	var u *usageError
+	if errors.As(err, &u) {
+		return u.hint
+	}
+	var h *hinted
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	return ""
+}
+
+// exitCode is the one table from errors to exit codes.
+func exitCode(err error) int {
+	var usage *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		return 2
+	default:
+		return 1
+	}
+}
+
+func onUsageError(c *urfave.Context, err error, _ bool) error {
+	return &usageError{msg: err.Error(), hint: "see: sluice help" + suffix(commandPath(c))}
+}
+
+// commandMissing is the action of everything that only has subcommands.
+func commandMissing(c *urfave.Context) error {
+	path := commandPath(c)
+	if name := c.Args().First(); name != "" {
+		u := &usageError{msg: fmt.Sprintf("unknown command %q", strings.TrimSpace(path+" "+name))}
+		u.hint = "see: sluice help" + suffix(path)
+		var near string
+		said := urfave.SuggestCommand(c.Command.Subcommands, name)
+		if _, err := fmt.Sscanf(said, urfave.SuggestDidYouMeanTemplate, &near); err == nil {
+			u.hint = fmt.Sprintf("did you mean: sluice%s %s", suffix(path), near)
+		}
+		return u
+	}
+	if err := urfave.ShowSubcommandHelp(c); err != nil {
+		return err
+	}
+	return &usageError{msg: "a command is missing", hint: "see: sluice help" + suffix(path)}
+}
+
+// commandPath is the path of c's command without the program's name.
+func commandPath(c *urfave.Context) string {
+	return strings.TrimSpace(strings.TrimPrefix(c.Command.HelpName, c.App.Name))
+}
+
+func suffix(path string) string {
+	if path == "" {
+		return ""
+	}
+	return " " + path
+}
+
+// arguments checks how many arguments there are and names the missing ones.
+func arguments(c *urfave.Context, names ...string) ([]string, error) {
+	args := c.Args().Slice()
+	hint := "usage: sluice " + strings.Join(append([]string{commandPath(c)}, names...), " ")
+	if len(args) < len(names) {
+		return nil, &usageError{msg: fmt.Sprintf("%s is missing", names[len(args)]), hint: hint}
+	}
+	if len(args) > len(names) {
+		return nil, &usageError{msg: fmt.Sprintf("unexpected argument %q", args[len(names)]), hint: hint}
+	}
+	return args, nil
+}
