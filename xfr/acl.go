@@ -5,5 +5,7 @@ import "net/netip"
 // Peer is who asks.
 type Peer struct {
 	Addr netip.AddrPort
-	Key  string // name of the TSIG key that signed the request; empty for none
+	// Key is the name of the TSIG key that signed the request, in lower case
+	// with its final dot; empty for none.
+	Key string
 }

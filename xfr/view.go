@@ -29,6 +29,9 @@ type View interface {
 	Serial() zone.Serial
 	// SOA is the key and value of the SOA RRset.
 	SOA() (key, value []byte)
+	// SOASigs is the key and value of the KindSigs item over the SOA RRset;
+	// both are nil where the zone is not signed.
+	SOASigs() (key, value []byte)
 	// Items walks every item of the instance: first KindContents, KindMade
 	// and KindSigs merged by owner, then KindChain and KindChainSigs merged
 	// by owner. A KindContents item hidden by a KindMade one is left out. The
@@ -37,6 +40,9 @@ type View interface {
 	// Diffs is the way from an earlier serial to this one, one step a served
 	// instance; false where it is not known in full.
 	Diffs(from zone.Serial) ([]Diff, bool)
+	// Bytes is the rough size of all items in wire form; 0 where it is not
+	// known. Diffs that are larger in sum are answered with the whole zone.
+	Bytes() int64
 	// Allows reports whether the zone's policy lets a peer transfer it.
 	Allows(peer Peer) bool
 	// Close frees the view.
