@@ -1,0 +1,131 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"sluice/keymgr"
+)
+
+// Lane is one of the two ways of a zone's work, so that trouble in one never
+// starves the other.
+type Lane int
+
+// The lanes.
+const (
+	// ContentLane brings new contents in.
+	ContentLane Lane = iota
+	// SigningLane keeps keys, signs and publishes.
+	SigningLane
+	lanes
+)
+
+// Command is something to be done: the only place where effects happen is its
+// execution. Commands are values; equal inputs make equal commands.
+//
+//sumtype:decl
+type Command interface {
+	// Lane is where it runs.
+	Lane() Lane
+	// Identity names the command by what goes into it.
+	Identity() string
+	command()
+}
+
+// BindPolicy binds a new zone to its policy, and notes the keys it brought.
+type BindPolicy struct {
+	Policy string
+}
+
+// GenerateKeys makes the keys that a zone lacks.
+type GenerateKeys struct {
+	Roles     []keymgr.Role
+	Algorithm uint8
+	Bits      int
+}
+
+// ActivateKeys lets keys prove themselves and sign from now on.
+type ActivateKeys struct {
+	IDs []string
+}
+
+// Load reads the source.
+type Load struct {
+	Source string
+	// Base is the loaded instance that the new one is a diff to; 0 for a
+	// new generation.
+	Base uint64
+	// Asked is the number of the request that asked for it; 0 for none.
+	Asked uint64
+}
+
+// Sign signs a loaded instance.
+type Sign struct {
+	Loaded uint64
+	// Base is the signed instance whose signatures are taken over; 0 signs
+	// everything.
+	Base    uint64
+	Params  string // what Parameters says of the policy
+	Keys    []string
+	Signers []string
+	// Refresh is the sequence of the signed instance whose signatures grow
+	// old; 0 where content, keys or parameters changed.
+	Refresh uint64
+}
+
+// Publish lets a signed instance out, once the egress gate has passed it.
+type Publish struct {
+	Signed uint64
+}
+
+// Lane implements Command.
+func (BindPolicy) Lane() Lane { return SigningLane }
+
+// Lane implements Command.
+func (GenerateKeys) Lane() Lane { return SigningLane }
+
+// Lane implements Command.
+func (ActivateKeys) Lane() Lane { return SigningLane }
+
+// Lane implements Command.
+func (Load) Lane() Lane { return ContentLane }
+
+// Lane implements Command.
+func (Sign) Lane() Lane { return SigningLane }
+
+// Lane implements Command.
+func (Publish) Lane() Lane { return SigningLane }
+
+// Identity implements Command.
+func (c BindPolicy) Identity() string { return identity("bind", c) }
+
+// Identity implements Command.
+func (c GenerateKeys) Identity() string { return identity("generate", c) }
+
+// Identity implements Command.
+func (c ActivateKeys) Identity() string { return identity("activate", c) }
+
+// Identity implements Command.
+func (c Load) Identity() string { return identity("load", c) }
+
+// Identity implements Command.
+func (c Sign) Identity() string { return identity("sign", c) }
+
+// Identity implements Command.
+func (c Publish) Identity() string { return identity("publish", c) }
+
+func (BindPolicy) command()   {}
+func (GenerateKeys) command() {}
+func (ActivateKeys) command() {}
+func (Load) command()         {}
+func (Sign) command()         {}
+func (Publish) command()      {}
+
+// identity is a hash of a command's inputs, as 32 hex digits. %#v of these
+// flat structs is stable: fields in order of declaration, no maps or
+// pointers.
+func identity(name string, c Command) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %#v", name, c))
+	return hex.EncodeToString(sum[:16])
+}

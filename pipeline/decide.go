@@ -1,0 +1,197 @@
+package pipeline
+
+import (
+	"slices"
+	"time"
+
+	"sluice/keymgr"
+)
+
+// Moment is what a decision sees besides the zone's state.
+type Moment struct {
+	Now time.Time
+	// Reload is the number of the newest request to load that was not yet
+	// served; 0 for none.
+	Reload uint64
+	// Lanes is what this process does for the zone, and what failed before.
+	Lanes [lanes]LaneState
+}
+
+// LaneState is where a lane stands in this process.
+type LaneState struct {
+	// FailedFor is the command that failed last; RetryAt when it may be tried
+	// again. Another command runs at once.
+	FailedFor string
+	RetryAt   time.Time
+}
+
+// Decision is what is to be done, at most one command a lane, and when to
+// decide again though nothing happened.
+type Decision struct {
+	Commands []Command
+	WakeAt   time.Time // zero: not before something happens
+}
+
+// Decide says what a zone needs. It is pure.
+func Decide(s State, p Policy, m Moment) Decision {
+	var d Decision
+	if s.Removed != 0 || s.Halted != nil {
+		return d
+	}
+	if s.Policy.Name == "" {
+		d.add(m, BindPolicy{Policy: s.Added.Facts.Policy})
+		return d
+	}
+	if c := decideContent(s, m); c != nil {
+		d.add(m, c)
+	}
+	if c := decideSigning(&d, s, p, m); c != nil {
+		d.add(m, c)
+	}
+	return d
+}
+
+// add takes a command up unless it failed lately.
+func (d *Decision) add(m Moment, c Command) {
+	lane := m.Lanes[c.Lane()]
+	if lane.FailedFor == c.Identity() && m.Now.Before(lane.RetryAt) {
+		d.wake(lane.RetryAt)
+		return
+	}
+	d.Commands = append(d.Commands, c)
+}
+
+func (d *Decision) wake(at time.Time) {
+	if d.WakeAt.IsZero() || at.Before(d.WakeAt) {
+		d.WakeAt = at
+	}
+}
+
+func decideContent(s State, m Moment) Command {
+	switch {
+	case s.Loaded == nil || s.Loaded.Broken != "":
+		return Load{Source: s.Source, Asked: m.Reload}
+	case m.Reload != 0:
+		return Load{Source: s.Source, Base: s.Loaded.Seq, Asked: m.Reload}
+	case s.Loaded.Facts.Source != s.Source:
+		return Load{Source: s.Source, Base: s.Loaded.Seq}
+	}
+	return nil
+}
+
+func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
+	if c := decideKeys(s, p); c != nil {
+		return c
+	}
+	if publishable(s) {
+		return Publish{Signed: s.Signed.Seq}
+	}
+	return decideSign(d, s, p, m.Now)
+}
+
+// decideKeys makes up for the keys that a zone lacks. All keys of a new zone
+// are published and active at once: nobody can have cached anything of a
+// zone that was never signed here.
+func decideKeys(s State, p Policy) Command {
+	missing := missingRoles(s.Keys, p.UseCSK())
+	if len(missing) > 0 {
+		return GenerateKeys{Roles: missing, Algorithm: p.Algorithm(), Bits: p.Bits()}
+	}
+	if len(s.Keys.Signing()) > 0 {
+		return nil
+	}
+	var ids []string
+	for _, k := range s.Keys.InState(keymgr.Generated) {
+		ids = append(ids, k.ID)
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return ActivateKeys{IDs: ids}
+}
+
+// missingRoles lists the roles that no usable key fills.
+func missingRoles(ks keymgr.KeySet, useCSK bool) []keymgr.Role {
+	has := map[keymgr.Role]bool{}
+	for _, k := range ks.Keys {
+		switch k.State {
+		case keymgr.Generated, keymgr.Published, keymgr.Ready, keymgr.Active:
+			has[keymgr.Role(k.Role)] = true
+		case keymgr.Retired, keymgr.Dead, keymgr.Removed, keymgr.Revoked:
+		}
+	}
+	switch {
+	case has[keymgr.CSK], has[keymgr.KSK] && has[keymgr.ZSK]:
+		return nil
+	case has[keymgr.KSK]:
+		return []keymgr.Role{keymgr.ZSK}
+	case has[keymgr.ZSK]:
+		return []keymgr.Role{keymgr.KSK}
+	case useCSK:
+		return []keymgr.Role{keymgr.CSK}
+	}
+	return []keymgr.Role{keymgr.KSK, keymgr.ZSK}
+}
+
+// publishable reports whether the newest signed instance is not yet served,
+// can be read, and did not fail at the gate.
+func publishable(s State) bool {
+	if s.Signed == nil || s.Signed.Broken != "" {
+		return false
+	}
+	if s.Published != nil && s.Published.Signed.Seq >= s.Signed.Seq {
+		return false
+	}
+	return s.SignFailure == nil || s.SignFailure.Seq < s.Signed.Seq
+}
+
+func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
+	if s.Loaded == nil || s.Loaded.Broken != "" {
+		return nil
+	}
+	c := Sign{
+		Loaded:  s.Loaded.Seq,
+		Params:  p.Parameters(),
+		Keys:    keyIDs(s.Keys.Published()),
+		Signers: keyIDs(s.Keys.Signing()),
+	}
+	if len(c.Signers) == 0 {
+		return nil
+	}
+	c.Base = reusable(s)
+	last := s.Signed
+	if last == nil || last.Broken != "" {
+		return c
+	}
+	f := last.Facts
+	failed := s.SignFailure != nil && s.SignFailure.Seq > last.Seq
+	if f.Loaded != c.Loaded || f.Params != c.Params || failed ||
+		!slices.Equal(f.Keys, c.Keys) || !slices.Equal(f.Signers, c.Signers) {
+		return c
+	}
+	due := time.Unix(f.Earliest, 0).Add(-p.RemainTime())
+	if now.Before(due) {
+		d.wake(due)
+		return nil
+	}
+	c.Refresh = last.Seq
+	return c
+}
+
+// reusable is the signed instance to build on: the one that is served, so
+// that diffs follow each other. It is 0 where that cannot be read.
+func reusable(s State) uint64 {
+	if p := s.Published; p != nil && p.Signed.Broken == "" && p.Loaded.Broken == "" {
+		return p.Signed.Seq
+	}
+	return 0
+}
+
+func keyIDs(keys []keymgr.Key) []string {
+	ids := make([]string, 0, len(keys))
+	for _, k := range keys {
+		ids = append(ids, k.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}

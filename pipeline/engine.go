@@ -1,0 +1,275 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/pipeline/store"
+)
+
+// Config is what an Engine is built from.
+type Config struct {
+	Journal  journal.Journal
+	Keystore keymgr.Keystore
+	// StoreDir holds the projection; it may be deleted at any time while no
+	// engine runs.
+	StoreDir string
+	// SpillDir takes temporary files; it is emptied at the start.
+	SpillDir string
+	// Policies by name; "default" is added where it is missing.
+	Policies map[string]Policy
+	// PolicyDir is where ReloadPolicies reads; "" for none.
+	PolicyDir string
+	Clock     Clock
+	Logger    *slog.Logger
+	// Workers is the number of signing goroutines of one run; 0: one a core.
+	Workers int
+}
+
+// Engine runs all zones of one process: it folds the journal into the
+// projection and drives every zone.
+type Engine struct {
+	journal  journal.Journal
+	store    *store.Store
+	keystore keymgr.Keystore
+	clock    Clock
+	log      *slog.Logger
+	cfg      Config
+	spill    spillDir
+
+	heavy chan struct{} // bounds loads, signings and verifications at a time
+	work  sync.WaitGroup
+
+	mu       sync.RWMutex
+	ctx      context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
+	ready    bool                     // guarded by mu; the fold has caught up
+	registry Registry                 // guarded by mu
+	folded   uint64                   // guarded by mu; last folded sequence
+	moved    chan struct{}            // guarded by mu; closed and replaced at every fold
+	runners  map[event.ZoneID]*runner // guarded by mu
+	names    map[string]event.ZoneID  // guarded by mu; zones that live
+	policies map[string]Policy        // guarded by mu
+	bound    map[event.Hash]Policy    // guarded by mu; parsed policies by their text
+}
+
+// NewEngine opens the projection, throws it away where it is damaged or does
+// not belong to the journal, and reads the zones' states.
+func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
+	e := &Engine{
+		journal: cfg.Journal, keystore: cfg.Keystore, clock: cfg.Clock, log: cfg.Logger, cfg: cfg,
+		spill:    spillDir(cfg.SpillDir),
+		heavy:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
+		moved:    make(chan struct{}),
+		runners:  map[event.ZoneID]*runner{},
+		names:    map[string]event.ZoneID{},
+		policies: map[string]Policy{},
+		bound:    map[event.Hash]Policy{},
+	}
+	for name, p := range cfg.Policies {
+		e.policies[name] = p
+	}
+	if _, ok := e.policies["default"]; !ok {
+		e.policies["default"] = Default()
+	}
+	if err := e.spill.empty(); err != nil {
+		return nil, err
+	}
+	if err := e.openStore(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.readStates(); err != nil {
+		return nil, errors.Join(err, e.store.Close())
+	}
+	return e, nil
+}
+
+// openStore opens the projection; one that cannot be read, or that was made
+// from another journal, is removed and folded anew.
+func (e *Engine) openStore(ctx context.Context) error {
+	open := func() (err error) {
+		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Logger: e.log})
+		return err
+	}
+	err := open()
+	if err == nil {
+		ok, cerr := e.journal.Check(ctx, e.store.Position())
+		if cerr != nil {
+			return errors.Join(fmt.Errorf("check projection: %w", cerr), e.store.Close())
+		}
+		if ok || e.store.Position().Seq == 0 {
+			return nil
+		}
+		err = errors.Join(errors.New("it does not follow from this journal"), e.store.Close())
+	} else if !errors.Is(err, store.ErrDamaged) {
+		return err
+	}
+	e.log.WarnContext(ctx, "projection is rebuilt from the journal", "dir", e.cfg.StoreDir, "reason", err)
+	if err := os.RemoveAll(e.cfg.StoreDir); err != nil {
+		return err
+	}
+	return open()
+}
+
+// readStates takes up the states that the projection holds.
+func (e *Engine) readStates() error {
+	e.folded = e.store.Position().Seq
+	return e.store.States(func(id event.ZoneID, data []byte) error {
+		if id == event.Instance {
+			return json.Unmarshal(data, &e.registry)
+		}
+		var s State
+		if err := json.Unmarshal(data, &s); err != nil {
+			return fmt.Errorf("state of zone %s: %w", id, err)
+		}
+		e.adopt(s)
+		return nil
+	})
+}
+
+// adopt makes a runner for a zone. The caller holds mu or is alone.
+func (e *Engine) adopt(s State) *runner {
+	r := newRunner(e, s)
+	e.runners[s.Zone] = r
+	if s.Removed == 0 {
+		e.names[s.Name] = s.Zone
+	}
+	return r
+}
+
+// Run folds the journal and drives the zones until ctx ends. It closes the
+// projection.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	e.mu.Lock()
+	e.ctx = ctx
+	first := e.folded + 1
+	e.mu.Unlock()
+	identity, _, err := e.journal.Stream(ctx)
+	if err == nil {
+		err = e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
+			return e.fold(ctx, identity, rec)
+		})
+	}
+	e.mu.Lock()
+	e.ready = false
+	e.mu.Unlock()
+	cancel()
+	e.work.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, e.store.Close())
+}
+
+// caughtUp lets the zones go to work.
+func (e *Engine) caughtUp() {
+	e.mu.Lock()
+	e.ready = true
+	all := make([]*runner, 0, len(e.runners))
+	for _, r := range e.runners {
+		all = append(all, r)
+	}
+	e.moveLocked()
+	e.mu.Unlock()
+	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })
+	for _, r := range all {
+		r.step()
+	}
+}
+
+// running reports whether zones may work.
+func (e *Engine) running() bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.ready
+}
+
+// start runs fn in the background until Run ends, and reports whether it
+// could.
+func (e *Engine) start(fn func(context.Context)) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if !e.ready || e.ctx.Err() != nil {
+		return false
+	}
+	ctx := e.ctx
+	e.work.Go(func() { fn(ctx) })
+	return true
+}
+
+// moveLocked wakes all that wait for the fold. The caller holds mu.
+func (e *Engine) moveLocked() {
+	close(e.moved)
+	e.moved = make(chan struct{})
+}
+
+// awaitFold waits until the event of that sequence is folded.
+func (e *Engine) awaitFold(ctx context.Context, seq uint64) error {
+	for {
+		e.mu.RLock()
+		folded, moved := e.folded, e.moved
+		e.mu.RUnlock()
+		if folded >= seq {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// append stores facts as events of a zone behind head.
+func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head, cause uint64, actor event.Actor, facts ...event.Facts) (journal.Head, error) {
+	now := e.clock.Now()
+	events := make([]event.Event, 0, len(facts))
+	for _, f := range facts {
+		events = append(events, event.Event{
+			Type: f.EventType(), Time: now, Zone: id, Actor: actor, Cause: cause,
+			MustUnderstand: true, Facts: f,
+		})
+	}
+	return e.journal.Append(ctx, id, head, events...)
+}
+
+// policy is a loaded policy.
+func (e *Engine) policy(name string) (Policy, bool) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	p, ok := e.policies[name]
+	return p, ok
+}
+
+// boundPolicy parses the policy that a zone is bound to; before it is, the
+// zero policy.
+func (e *Engine) boundPolicy(s State) (Policy, error) {
+	if s.Policy.Name == "" {
+		return Policy{}, nil
+	}
+	e.mu.RLock()
+	p, ok := e.bound[s.Policy.SHA256]
+	e.mu.RUnlock()
+	if ok {
+		return p, nil
+	}
+	p, err := Parse(s.Policy.Name, []byte(s.Policy.Text))
+	if err != nil {
+		return Policy{}, fmt.Errorf("bound policy %q: %w", s.Policy.Name, err)
+	}
+	e.mu.Lock()
+	e.bound[s.Policy.SHA256] = p
+	e.mu.Unlock()
+	return p, nil
+}

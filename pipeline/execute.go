@@ -1,0 +1,161 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer"
+	"sluice/signer/zone"
+)
+
+// Cause is the sequence of the event that led to a command.
+func Cause(s State, c Command) uint64 {
+	switch c := c.(type) {
+	case BindPolicy:
+		return s.Added.Seq
+	case Sign:
+		return max(c.Loaded, c.Refresh)
+	case Publish:
+		return c.Signed
+	case GenerateKeys, ActivateKeys, Load:
+		return s.Head.Seq
+	}
+	return s.Head.Seq
+}
+
+// do has the effects of a command and returns the facts to append. Where it
+// fails, the facts say so, unless the same failure stands there already.
+func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progress)) ([]event.Facts, error) {
+	switch c := c.(type) {
+	case BindPolicy:
+		return e.doBind(s, c)
+	case GenerateKeys:
+		return e.doGenerate(ctx, s, c)
+	case ActivateKeys:
+		return e.doActivate(ctx, s, c)
+	case Load:
+		return e.doLoad(ctx, s, c, report)
+	case Sign:
+		return e.doSign(ctx, s, c, report)
+	case Publish:
+		return e.doPublish(ctx, s, c, report)
+	}
+	return nil, fmt.Errorf("unknown command %T", c)
+}
+
+func (e *Engine) doBind(s State, c BindPolicy) ([]event.Facts, error) {
+	p, ok := e.policy(c.Policy)
+	if !ok {
+		return nil, fmt.Errorf("policy %q: %w", c.Policy, ErrNotFound)
+	}
+	added := s.Added.Facts
+	facts := []event.Facts{&event.PolicyBound{
+		Zone: added.Name, Source: added.Source, Policy: p.Name,
+		SHA256: p.SHA256, Text: string(p.Text), SerialFloor: added.SerialFloor,
+	}}
+	if len(added.Import) > 0 {
+		facts = append(facts, &event.KeyImported{Keys: added.Import, From: "zone add"})
+	}
+	return facts, nil
+}
+
+func (e *Engine) doGenerate(ctx context.Context, s State, c GenerateKeys) ([]event.Facts, error) {
+	avoid := s.Keys.Tags()
+	made := &event.KeyGenerated{}
+	for _, role := range c.Roles {
+		k, err := e.keystore.Generate(ctx, keymgr.Spec{
+			Zone: s.Name, Role: role, Algorithm: c.Algorithm, Bits: c.Bits,
+		}, avoid)
+		if err != nil {
+			return nil, fmt.Errorf("generate %s: %w", role, err)
+		}
+		avoid = append(avoid, k.Tag)
+		made.Keys = append(made.Keys, k)
+	}
+	return []event.Facts{made}, nil
+}
+
+func (e *Engine) doActivate(ctx context.Context, s State, c ActivateKeys) ([]event.Facts, error) {
+	for _, id := range c.IDs {
+		k, ok := s.Keys.ByID(id)
+		if !ok {
+			return nil, fmt.Errorf("key %s: %w", id, ErrNotFound)
+		}
+		if err := keymgr.Prove(ctx, e.keystore, k.Key); err != nil {
+			return nil, fmt.Errorf("key %s does not prove itself: %w", id, err)
+		}
+	}
+	return []event.Facts{&event.KeyActivated{IDs: slices.Clone(c.IDs)}}, nil
+}
+
+// doPublish lets a signed instance out once the egress gate has passed it.
+func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(Progress)) ([]event.Facts, error) {
+	report(Progress{Stage: "verify"})
+	f := s.Signed.Facts
+	rep, err := e.verifyInstance(ctx, s, c.Signed, signer.VerifyOptions{Sample: true})
+	if err != nil {
+		return nil, fmt.Errorf("verify s%d: %w", c.Signed, err)
+	}
+	if rep.ContentSum != f.ContentDigest {
+		rep.Faults = append(rep.Faults, "the content differs from the loaded instance")
+		rep.Total++
+	}
+	if rep.Total > 0 {
+		failed := &event.SignFailed{
+			Loaded: f.Loaded, Stage: "verify", Errors: rep.Faults,
+			Reason: fmt.Sprintf("s%d failed at the egress gate with %d faults", c.Signed, rep.Total),
+		}
+		return []event.Facts{failed}, errors.New(failed.Reason)
+	}
+	return []event.Facts{&event.InstancePublished{
+		Signed: c.Signed, Loaded: f.Loaded, Serial: f.Serial, SignedDigest: f.SignedDigest,
+	}}, nil
+}
+
+// signerKeys opens the keys that a signing run uses.
+func (e *Engine) signerKeys(ctx context.Context, ks keymgr.KeySet) ([]signer.Key, error) {
+	var keys []signer.Key
+	for _, k := range ks.Published() {
+		rdata, err := base64.StdEncoding.DecodeString(k.DNSKEY)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", k.ID, err)
+		}
+		key := signer.Key{DNSKEY: rdata, Published: true}
+		if k.State == keymgr.Active {
+			if key.Signer, err = e.keystore.Signer(ctx, k.Reference); err != nil {
+				return nil, fmt.Errorf("key %s: %w", k.ID, err)
+			}
+			role := keymgr.Role(k.Role)
+			key.SignsKeys = role != keymgr.ZSK
+			key.SignsZone = role != keymgr.KSK
+			key.CDS = role != keymgr.ZSK
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// openSource finds the folder that a zone file may include from, and its name
+// in it.
+func openSource(source string) (fs.FS, string, func() error, error) {
+	dir, name := filepath.Split(source)
+	if dir == "" {
+		dir = "."
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	return root.FS(), name, root.Close, nil
+}
+
+// apexOf is the zone's name in wire form.
+func apexOf(s State) (zone.Name, error) { return zone.ParseName(s.Name) }

@@ -1,0 +1,269 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/journal"
+	"sluice/journal/event"
+)
+
+// runner drives one zone: what is folded, asked or due makes it decide, and
+// what is decided runs in its lane. It holds no goroutine while the zone is
+// at rest.
+type runner struct {
+	e  *Engine
+	id event.ZoneID
+
+	mu       sync.Mutex
+	state    State           // guarded by mu; replaced by the fold
+	reload   uint64          // guarded by mu; newest request not yet served
+	requests uint64          // guarded by mu; requests so far
+	lanes    [lanes]laneWork // guarded by mu
+	progress Progress        // guarded by mu
+	failure  error           // guarded by mu; last failure in this process
+	changed  chan struct{}   // guarded by mu; closed and replaced at every change
+	disarm   func()          // guarded by mu; frees the timer
+}
+
+// laneWork is what this process does in one lane.
+type laneWork struct {
+	busy  bool
+	tries int
+	LaneState
+}
+
+func newRunner(e *Engine, s State) *runner {
+	return &runner{e: e, id: s.Zone, state: s, changed: make(chan struct{}), disarm: func() {}}
+}
+
+// snapshot is the state as folded so far.
+func (r *runner) snapshot() State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+// fold takes the state that the projection now holds.
+func (r *runner) fold(s State) {
+	r.mu.Lock()
+	r.state = s
+	r.notify()
+	r.mu.Unlock()
+}
+
+// notify wakes all that wait for a change. The caller holds mu.
+func (r *runner) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// askReload notes a request to load.
+func (r *runner) askReload() {
+	r.mu.Lock()
+	r.requests++
+	r.reload = r.requests
+	r.notify()
+	r.mu.Unlock()
+	r.step()
+}
+
+// decide is Decide on what stands now. The caller holds mu.
+func (r *runner) decide() Decision {
+	p, err := r.e.boundPolicy(r.state)
+	if err != nil {
+		r.failure = err
+		return Decision{}
+	}
+	m := Moment{Now: r.e.clock.Now(), Reload: r.reload}
+	for i := range r.lanes {
+		m.Lanes[i] = r.lanes[i].LaneState
+	}
+	return Decide(r.state, p, m)
+}
+
+// step decides and starts what idle lanes can do.
+func (r *runner) step() {
+	if !r.e.running() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.decide()
+	for _, c := range d.Commands {
+		lane := &r.lanes[c.Lane()]
+		if lane.busy {
+			continue
+		}
+		if !r.e.start(func(ctx context.Context) { r.run(ctx, c) }) {
+			return
+		}
+		lane.busy = true
+	}
+	r.arm(d.WakeAt)
+}
+
+// arm sets the timer for the next decision. The caller holds mu.
+func (r *runner) arm(at time.Time) {
+	r.disarm()
+	r.disarm = func() {}
+	if at.IsZero() {
+		return
+	}
+	due, stop := r.e.clock.Timer(at)
+	disarmed := make(chan struct{})
+	started := r.e.start(func(ctx context.Context) {
+		defer stop()
+		select {
+		case <-due:
+			r.step()
+		case <-disarmed:
+		case <-ctx.Done():
+		}
+	})
+	if started {
+		r.disarm = sync.OnceFunc(func() { close(disarmed) })
+	}
+}
+
+// run executes one command and decides again.
+func (r *runner) run(ctx context.Context, c Command) {
+	err := r.execute(ctx, c)
+	r.mu.Lock()
+	lane := &r.lanes[c.Lane()]
+	lane.busy = false
+	r.progress = Progress{}
+	switch {
+	case err == nil:
+		lane.tries, lane.LaneState = 0, LaneState{}
+		if c.Lane() == SigningLane || r.failure != nil {
+			r.failure = nil
+		}
+	case ctx.Err() == nil:
+		lane.tries++
+		lane.FailedFor = c.Identity()
+		lane.RetryAt = r.e.clock.Now().Add(backoff(lane.tries))
+		r.failure = err
+		r.e.log.WarnContext(ctx, "command failed", "zone", r.state.Name, "command", fmt.Sprintf("%T", c), "error", err)
+	}
+	if l, ok := c.(Load); ok && l.Asked == r.reload {
+		r.reload = 0
+	}
+	r.notify()
+	r.mu.Unlock()
+	r.step()
+}
+
+// backoff is how long a lane waits after the given number of failures in a
+// row: a minute, doubled up to an hour.
+func backoff(tries int) time.Duration {
+	return min(time.Minute<<min(tries-1, 6), time.Hour)
+}
+
+// execute does what the command says and appends what came of it. Events are
+// appended also where it failed: the failure is one.
+func (r *runner) execute(ctx context.Context, c Command) error {
+	switch c.(type) {
+	case Load, Sign, Publish:
+		select {
+		case r.e.heavy <- struct{}{}:
+			defer func() { <-r.e.heavy }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	case BindPolicy, GenerateKeys, ActivateKeys:
+	}
+	for {
+		s := r.snapshot()
+		facts, failure := r.e.do(ctx, s, c, r.report)
+		if len(facts) == 0 {
+			return failure
+		}
+		err := r.commit(ctx, s, c, facts)
+		if errors.Is(err, errSwept) {
+			continue
+		}
+		return errors.Join(err, failure)
+	}
+}
+
+// errSwept reports that chunks were swept while a command ran: it runs again.
+var errSwept = errors.New("chunks were swept meanwhile")
+
+// commit appends a command's facts behind what is folded now, as long as the
+// decision still asks for the same command, and waits until they are folded.
+func (r *runner) commit(ctx context.Context, began State, c Command, facts []event.Facts) error {
+	for {
+		r.mu.Lock()
+		s, wanted := r.state, r.wants(c)
+		r.mu.Unlock()
+		if !wanted {
+			r.e.log.InfoContext(ctx, "result dropped", "zone", s.Name, "command", fmt.Sprintf("%T", c))
+			return nil
+		}
+		if s.Swept != began.Swept {
+			return errSwept
+		}
+		head, err := r.e.append(ctx, r.id, s.Head, Cause(s, c), event.Program, facts...)
+		if errors.Is(err, journal.ErrConflict) {
+			if err := r.await(ctx, func(now State) bool { return now.Head.Seq > s.Head.Seq }); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return r.await(ctx, func(now State) bool { return now.Head.Seq >= head.Seq })
+	}
+}
+
+// wants reports whether the decision asks for c now. The caller holds mu.
+func (r *runner) wants(c Command) bool {
+	for _, w := range r.decide().Commands {
+		if w.Identity() == c.Identity() {
+			return true
+		}
+	}
+	return false
+}
+
+// await waits until the folded state satisfies a condition.
+func (r *runner) await(ctx context.Context, met func(State) bool) error {
+	for {
+		r.mu.Lock()
+		ok, changed := met(r.state), r.changed
+		r.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// report notes where long work stands.
+func (r *runner) report(p Progress) {
+	r.mu.Lock()
+	p.Zone = r.state.Name
+	r.progress = p
+	r.notify()
+	r.mu.Unlock()
+}
+
+// atRest reports whether the zone does nothing and has nothing to do but wait
+// for time to pass. The caller holds mu.
+func (r *runner) atRest() bool {
+	for i := range r.lanes {
+		if r.lanes[i].busy {
+			return false
+		}
+	}
+	return len(r.decide().Commands) == 0
+}

@@ -1,0 +1,105 @@
+package pipeline
+
+import (
+	"time"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/keymgr"
+)
+
+// State is what a zone's events add up to. It follows from them alone.
+type State struct {
+	Zone        event.ZoneID  `json:"zone"`
+	Added       Registered    `json:"added"`
+	Name        string        `json:"name"` // absolute, lower case, final dot
+	Head        journal.Head  `json:"head"`
+	Source      string        `json:"source"`
+	Policy      BoundPolicy   `json:"policy"`
+	SerialFloor *uint32       `json:"serial_floor,omitempty"`
+	Keys        keymgr.KeySet `json:"keys"`
+
+	Loaded    *Loaded    `json:"loaded,omitempty"`    // newest loaded instance
+	Signed    *Signed    `json:"signed,omitempty"`    // newest signed instance
+	Published *Published `json:"published,omitempty"` // what is served
+
+	LoadFailure *Failure `json:"load_failure,omitempty"` // since the newest loaded instance
+	SignFailure *Failure `json:"sign_failure,omitempty"` // since the newest signed instance
+	// Swept is the sequence of the newest bulk.swept.
+	Swept uint64 `json:"swept,omitempty"`
+	// Halted is set where this program met an event that it must understand
+	// and does not: the zone is served as it stands, and nothing else.
+	Halted *Halt `json:"halted,omitempty"`
+	// Removed is the sequence of zone.removed; 0 while the zone lives.
+	Removed uint64 `json:"removed,omitempty"`
+}
+
+// BoundPolicy is the policy that rules a zone, word for word.
+type BoundPolicy struct {
+	Name   string     `json:"name"`
+	SHA256 event.Hash `json:"sha256"`
+	Text   string     `json:"text"`
+}
+
+// Loaded is a loaded instance.
+type Loaded struct {
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+	// Facts are those of its event, without the manifest's chunks.
+	Facts event.InstanceLoaded `json:"facts"`
+	// Broken says why its contents cannot be had from the journal.
+	Broken string `json:"broken,omitempty"`
+}
+
+// Signed is a signed instance.
+type Signed struct {
+	Seq    uint64               `json:"seq"`
+	Time   time.Time            `json:"time"`
+	Policy event.Hash           `json:"policy"` // in force when it was signed
+	Facts  event.InstanceSigned `json:"facts"`  // without the manifest's chunks
+	// Broken says why what the signer made cannot be had from the journal.
+	Broken string `json:"broken,omitempty"`
+}
+
+// Published is the instance that is served.
+type Published struct {
+	Seq    uint64    `json:"seq"` // of instance.published
+	Time   time.Time `json:"time"`
+	Signed Signed    `json:"signed"`
+	Loaded Loaded    `json:"loaded"`
+}
+
+// Failure is the last failure of a lane.
+type Failure struct {
+	Seq    uint64    `json:"seq"`
+	Time   time.Time `json:"time"`
+	Stage  string    `json:"stage"`
+	Loaded uint64    `json:"loaded,omitempty"` // what was being signed
+	Head   uint64    `json:"head,omitempty"`   // number of the event before it
+	Reason string    `json:"reason"`
+	Errors []string  `json:"errors,omitempty"`
+	Total  uint64    `json:"total,omitempty"`
+	Source string    `json:"source,omitempty"`
+	Count  int       `json:"count"` // failures in a row
+}
+
+// Halt says why a zone's fold stopped.
+type Halt struct {
+	Seq    uint64 `json:"seq"`
+	Reason string `json:"reason"`
+}
+
+// Registered is a zone as it was added.
+type Registered struct {
+	Seq   uint64          `json:"seq"`
+	Time  time.Time       `json:"time"`
+	Actor event.Actor     `json:"actor"`
+	Facts event.ZoneAdded `json:"facts"`
+}
+
+// Registry is the state of the whole instance's own events. The zones
+// themselves stand in their states.
+type Registry struct {
+	Head  journal.Head `json:"head"`
+	Zones uint64       `json:"zones"` // added and not removed
+}
