@@ -1,0 +1,4 @@
+package e2e
+
+// root is the top of the tree, as seen from this package's folder.
+const root = ".."
