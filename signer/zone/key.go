@@ -145,6 +145,35 @@ func AppendNameOfKey(dst []byte, ownerKey []byte) ([]byte, error) {
 	return dst, nil
 }
 
+// validOwnerKey reports whether AppendOwnerKey can have made k.
+func validOwnerKey(k []byte) bool {
+	if len(k) == 0 || k[len(k)-1] != 0 {
+		return false
+	}
+	label, total := 0, 1
+	for i := 0; i < len(k)-1; i++ {
+		switch c := k[i]; {
+		case c == 0:
+			if label == 0 {
+				return false
+			}
+			total += 1 + label
+			label = 0
+			continue
+		case c == 1:
+			if i++; k[i] != 1 && k[i] != 2 {
+				return false
+			}
+		case c >= 'A' && c <= 'Z':
+			return false
+		}
+		if label++; label > 63 {
+			return false
+		}
+	}
+	return label == 0 && total <= MaxNameLength
+}
+
 // NameOfKey is AppendNameOfKey into a new Name.
 func NameOfKey(ownerKey []byte) (Name, error) {
 	var buf [MaxNameLength + 64]byte
