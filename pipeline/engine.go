@@ -97,11 +97,15 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 // openStore opens the projection; one that cannot be read, or that was made
 // from another journal, is removed and folded anew.
 func (e *Engine) openStore(ctx context.Context) error {
-	open := func() (err error) {
-		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Logger: e.log})
+	identity, _, err := e.journal.Stream(ctx)
+	if err != nil {
 		return err
 	}
-	err := open()
+	open := func() (err error) {
+		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Stream: identity, Logger: e.log})
+		return err
+	}
+	err = open()
 	if err == nil {
 		ok, cerr := e.journal.Check(ctx, e.store.Position())
 		if cerr != nil {
@@ -155,12 +159,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.ctx = ctx
 	first := e.folded + 1
 	e.mu.Unlock()
-	identity, _, err := e.journal.Stream(ctx)
-	if err == nil {
-		err = e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
-			return e.fold(ctx, identity, rec)
-		})
-	}
+	err := e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
+		return e.fold(ctx, rec)
+	})
 	e.mu.Lock()
 	e.ready = false
 	e.mu.Unlock()

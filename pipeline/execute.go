@@ -2,7 +2,7 @@ package pipeline
 
 import (
 	"context"
-	"encoding/base64"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -122,25 +122,9 @@ func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(
 
 // signerKeys opens the keys that a signing run uses.
 func (e *Engine) signerKeys(ctx context.Context, ks keymgr.KeySet) ([]signer.Key, error) {
-	var keys []signer.Key
-	for _, k := range ks.Published() {
-		rdata, err := base64.StdEncoding.DecodeString(k.DNSKEY)
-		if err != nil {
-			return nil, fmt.Errorf("key %s: %w", k.ID, err)
-		}
-		key := signer.Key{DNSKEY: rdata, Published: true}
-		if k.State == keymgr.Active {
-			if key.Signer, err = e.keystore.Signer(ctx, k.Reference); err != nil {
-				return nil, fmt.Errorf("key %s: %w", k.ID, err)
-			}
-			role := keymgr.Role(k.Role)
-			key.SignsKeys = role != keymgr.ZSK
-			key.SignsZone = role != keymgr.KSK
-			key.CDS = role != keymgr.ZSK
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
+	return keymgr.SignerKeys(ks, func(k keymgr.Key) (crypto.Signer, error) {
+		return e.keystore.Signer(ctx, k.Reference)
+	})
 }
 
 // openSource finds the folder that a zone file may include from, and its name

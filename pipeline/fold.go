@@ -14,9 +14,9 @@ import (
 // fold brings one event into the projection: data, states and position in one
 // write. An instance whose chunks cannot be had is marked broken, and the
 // zone makes it anew.
-func (e *Engine) fold(ctx context.Context, identity string, rec journal.Record) error {
+func (e *Engine) fold(ctx context.Context, rec journal.Record) error {
 	if rec.Event.Zone == event.Instance {
-		return e.foldInstance(ctx, identity, rec)
+		return e.foldInstance(ctx, rec)
 	}
 	e.mu.RLock()
 	r := e.runners[rec.Event.Zone]
@@ -24,7 +24,7 @@ func (e *Engine) fold(ctx context.Context, identity string, rec journal.Record) 
 	if r == nil {
 		return fmt.Errorf("event %d: zone %s was never added", rec.Seq, rec.Event.Zone)
 	}
-	next, err := e.apply(ctx, identity, rec, r.snapshot())
+	next, err := e.apply(ctx, rec, r.snapshot())
 	if err != nil {
 		return err
 	}
@@ -38,13 +38,13 @@ func (e *Engine) fold(ctx context.Context, identity string, rec journal.Record) 
 }
 
 // apply writes one of a zone's own events, with the state after it.
-func (e *Engine) apply(ctx context.Context, identity string, rec journal.Record, s State) (State, error) {
+func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State, error) {
 	next := Evolve(s, rec, "")
 	data, err := json.Marshal(next)
 	if err != nil {
 		return s, err
 	}
-	err = e.store.Apply(ctx, identity, rec, e.chunks, store.ZoneState{Zone: s.Zone, Data: data})
+	err = e.store.Apply(ctx, rec, e.chunks, store.ZoneState{Zone: s.Zone, Data: data})
 	if err == nil {
 		return next, nil
 	}
@@ -56,11 +56,11 @@ func (e *Engine) apply(ctx context.Context, identity string, rec journal.Record,
 	if data, err = json.Marshal(next); err != nil {
 		return s, err
 	}
-	return next, e.store.Skip(ctx, identity, rec, store.ZoneState{Zone: s.Zone, Data: data})
+	return next, e.store.Skip(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
 }
 
 // foldInstance folds what belongs to the whole instance.
-func (e *Engine) foldInstance(ctx context.Context, identity string, rec journal.Record) error {
+func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	e.mu.RLock()
 	reg := e.registry
 	e.mu.RUnlock()
@@ -93,7 +93,7 @@ func (e *Engine) foldInstance(ctx context.Context, identity string, rec journal.
 		}
 		states = append(states, store.ZoneState{Zone: zoneState.Zone, Data: data})
 	}
-	if err := e.store.Apply(ctx, identity, rec, e.chunks, states...); err != nil {
+	if err := e.store.Apply(ctx, rec, e.chunks, states...); err != nil {
 		return fmt.Errorf("fold event %d: %w", rec.Seq, err)
 	}
 	e.takeInstance(rec, reg, zoneState)

@@ -15,8 +15,8 @@ type Manifest struct {
 	Subject string `json:"subject"`
 	// Chunks in order; their items are in ascending key order throughout.
 	Chunks []Chunk `json:"chunks,omitempty"`
-	// Indirect is set instead of Chunks where there are more than 1,000: the
-	// chunks whose raw bytes are the JSON of the list, to be joined in order.
+	// Indirect is set instead of Chunks where there are more than MaxDirect:
+	// chunks that each hold a JSON array with a part of the list, in order.
 	Indirect []Chunk `json:"indirect,omitempty"`
 	// Count is the number of chunks in the list.
 	Count uint64 `json:"count"`
