@@ -1,0 +1,258 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer/zone"
+)
+
+// find is the runner of a zone by name.
+func (e *Engine) find(name string) (*runner, error) {
+	n, err := zone.ParseName(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	id, ok := e.names[n.Fold().String()]
+	if !ok {
+		return nil, fmt.Errorf("zone %s: %w", name, ErrNotFound)
+	}
+	return e.runners[id], nil
+}
+
+// AddZone adds a zone; it is loaded, signed and published from then on.
+// Errors: ErrInvalid, ErrNotFound (policy), ErrState (the name is taken).
+func (e *Engine) AddZone(ctx context.Context, actor event.Actor, z NewZone) (ZoneStatus, error) {
+	facts, err := e.newZone(ctx, z)
+	if err != nil {
+		return ZoneStatus{}, err
+	}
+	err = e.appendInstance(ctx, actor, facts, func() error {
+		if _, ok := e.names[facts.Name]; ok {
+			return fmt.Errorf("zone %s is already here: %w", facts.Name, ErrState)
+		}
+		return nil
+	})
+	if err != nil {
+		return ZoneStatus{}, err
+	}
+	return e.Zone(ctx, facts.Name)
+}
+
+// newZone checks a request to add a zone.
+func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, error) {
+	n, err := zone.ParseName(z.Name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if z.Policy == "" {
+		z.Policy = "default"
+	}
+	if _, ok := e.policy(z.Policy); !ok {
+		return nil, fmt.Errorf("policy %q: %w", z.Policy, ErrNotFound)
+	}
+	if z.Source == "" {
+		return nil, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
+	}
+	if z.Source, err = filepath.Abs(z.Source); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	var id [8]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, err
+	}
+	facts := &event.ZoneAdded{
+		Name: n.Fold().String(), ID: event.ZoneID(hex.EncodeToString(id[:])),
+		Source: z.Source, Policy: z.Policy, SerialFloor: z.SerialFloor,
+	}
+	facts.Import, err = e.importFiles(ctx, n, z.Import)
+	return facts, err
+}
+
+// appendInstance appends one event of the whole instance, and waits until it
+// is folded. allowed is asked with mu held, again after each conflict.
+func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts event.Facts, allowed func() error) error {
+	for {
+		e.mu.RLock()
+		ready, head, err := e.ready, e.registry.Head, allowed()
+		e.mu.RUnlock()
+		if !ready {
+			return fmt.Errorf("the journal is still being read: %w", ErrState)
+		}
+		if err != nil {
+			return err
+		}
+		next, err := e.append(ctx, event.Instance, head, 0, actor, facts)
+		if err == nil {
+			return e.awaitFold(ctx, next.Seq)
+		}
+		if !errors.Is(err, journal.ErrConflict) {
+			return err
+		}
+		if err := e.awaitFold(ctx, head.Seq+1); err != nil {
+			return err
+		}
+	}
+}
+
+// RemoveZone stops serving a zone; its history and keys stay.
+func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string, force bool) error {
+	r, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	s := r.snapshot()
+	return e.appendInstance(ctx, actor, &event.ZoneRemoved{Name: s.Name, ID: s.Zone, Force: force}, func() error {
+		if e.names[s.Name] != s.Zone {
+			return fmt.Errorf("zone %s: %w", name, ErrNotFound)
+		}
+		return nil
+	})
+}
+
+// Reload asks for the source to be read now. It returns at once; Await tells
+// when it was.
+func (e *Engine) Reload(_ context.Context, _ event.Actor, name string) error {
+	r, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	r.askReload()
+	return nil
+}
+
+// Await returns once the zone is at rest, published or failed. progress is
+// called while it works.
+func (e *Engine) Await(ctx context.Context, name string, progress func(Progress)) (ZoneStatus, error) {
+	r, err := e.find(name)
+	if err != nil {
+		return ZoneStatus{}, err
+	}
+	for {
+		r.mu.Lock()
+		rest, at, changed := r.atRest(), r.progress, r.changed
+		r.mu.Unlock()
+		if rest {
+			return e.Zone(ctx, name)
+		}
+		if progress != nil && at.Stage != "" {
+			progress(at)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ZoneStatus{}, ctx.Err()
+		}
+	}
+}
+
+// GenerateKey makes a key; it waits in state generated.
+func (e *Engine) GenerateKey(ctx context.Context, actor event.Actor, name string, role keymgr.Role, algorithm string) ([]keymgr.Key, error) {
+	r, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	s := r.snapshot()
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return nil, err
+	}
+	alg, bits := p.Algorithm(), p.Bits()
+	if algorithm != "" {
+		if alg, bits, err = ParseAlgorithm(algorithm); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	if !slices.Contains([]keymgr.Role{keymgr.KSK, keymgr.ZSK, keymgr.CSK}, role) {
+		return nil, fmt.Errorf("%w: key role %q is none of ksk, zsk, csk", ErrInvalid, role)
+	}
+	k, err := e.keystore.Generate(ctx, keymgr.Spec{Zone: s.Name, Role: role, Algorithm: alg, Bits: bits}, s.Keys.Tags())
+	if err != nil {
+		return nil, err
+	}
+	return e.appendKeys(ctx, actor, r, &event.KeyGenerated{Keys: []event.Key{k}}, []string{k.ID})
+}
+
+// ImportKey takes up key pairs in BIND's format; they wait in state
+// generated.
+func (e *Engine) ImportKey(ctx context.Context, actor event.Actor, name string, files []KeyFile) ([]keymgr.Key, error) {
+	r, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	apex, err := apexOf(r.snapshot())
+	if err != nil {
+		return nil, err
+	}
+	keys, err := e.importFiles(ctx, apex, files)
+	if err != nil {
+		return nil, err
+	}
+	var ids, from []string
+	for i, k := range keys {
+		if _, ok := r.snapshot().Keys.ByID(k.ID); ok {
+			return nil, fmt.Errorf("key %s is already here: %w", k.ID, ErrState)
+		}
+		ids = append(ids, k.ID)
+		from = append(from, files[i].Path)
+	}
+	return e.appendKeys(ctx, actor, r, &event.KeyImported{Keys: keys, From: strings.Join(from, " ")}, ids)
+}
+
+// appendKeys appends a key event of a zone that a door asked for.
+func (e *Engine) appendKeys(ctx context.Context, actor event.Actor, r *runner, facts event.Facts, ids []string) ([]keymgr.Key, error) {
+	for {
+		s := r.snapshot()
+		head, err := e.append(ctx, r.id, s.Head, 0, actor, facts)
+		if errors.Is(err, journal.ErrConflict) {
+			if err := r.await(ctx, func(now State) bool { return now.Head.Seq > s.Head.Seq }); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := r.await(ctx, func(now State) bool { return now.Head.Seq >= head.Seq }); err != nil {
+			return nil, err
+		}
+		var keys []keymgr.Key
+		for _, id := range ids {
+			if k, ok := r.snapshot().Keys.ByID(id); ok {
+				keys = append(keys, k)
+			}
+		}
+		return keys, nil
+	}
+}
+
+// importFiles reads key files into the keystore.
+func (e *Engine) importFiles(ctx context.Context, apex zone.Name, files []KeyFile) ([]event.Key, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	importer, ok := e.keystore.(keymgr.Importer)
+	if !ok {
+		return nil, fmt.Errorf("%w: keystore %s takes no key files", ErrState, e.keystore.Name())
+	}
+	var keys []event.Key
+	for _, f := range files {
+		k, err := importer.Import(ctx, f.Path, apex.Fold().String(), f.Role)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}

@@ -1,0 +1,265 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// historyID finds a zone by name, also one that was removed (the newest of
+// that name).
+func (e *Engine) historyID(name string) (event.ZoneID, error) {
+	n, err := zone.ParseName(name)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	name = n.Fold().String()
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if id, ok := e.names[name]; ok {
+		return id, nil
+	}
+	var newest *runner
+	for _, r := range e.runners {
+		s := r.snapshot()
+		if s.Name == name && (newest == nil || s.Added.Seq > newest.snapshot().Added.Seq) {
+			newest = r
+		}
+	}
+	if newest == nil {
+		return "", fmt.Errorf("zone %s: %w", name, ErrNotFound)
+	}
+	return newest.id, nil
+}
+
+// History calls fn for a zone's events, newest last. Those of the whole
+// instance that concern the zone are among them.
+func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn func(HistoryLine) error) error {
+	id, err := e.historyID(name)
+	if err != nil {
+		return err
+	}
+	var own []HistoryLine
+	err = e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
+		if concerns(rec, id) && q.matches(rec) {
+			own = append(own, e.line(rec))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if q.Limit > 0 {
+		return e.historyTail(ctx, id, q, own, fn)
+	}
+	emit := func(upTo uint64) error {
+		for len(own) > 0 && own[0].Seq < upTo {
+			if err := fn(own[0]); err != nil {
+				return err
+			}
+			own = own[1:]
+		}
+		return nil
+	}
+	err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
+		if !q.matches(rec) {
+			return nil
+		}
+		if err := emit(rec.Seq); err != nil {
+			return err
+		}
+		return fn(e.line(rec))
+	})
+	if err != nil {
+		return err
+	}
+	return emit(^uint64(0))
+}
+
+// historyTail emits the newest q.Limit lines.
+func (e *Engine) historyTail(ctx context.Context, id event.ZoneID, q HistoryQuery, own []HistoryLine, fn func(HistoryLine) error) error {
+	last := own
+	err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
+		if q.matches(rec) {
+			last = append(last, e.line(rec))
+		}
+		if len(last) > 4*q.Limit+64 {
+			last = newest(last, q.Limit)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range newest(last, q.Limit) {
+		if err := fn(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newest keeps the last n lines by sequence.
+func newest(lines []HistoryLine, n int) []HistoryLine {
+	slices.SortFunc(lines, func(a, b HistoryLine) int { return int(int64(a.Seq) - int64(b.Seq)) })
+	return slices.Clone(lines[max(0, len(lines)-n):])
+}
+
+func (q HistoryQuery) matches(rec journal.Record) bool {
+	t := rec.Event.Time
+	return (q.Since.IsZero() || !t.Before(q.Since)) && (q.Until.IsZero() || !t.After(q.Until)) &&
+		(len(q.Types) == 0 || slices.Contains(q.Types, rec.Event.Type))
+}
+
+// concerns reports whether an event of the whole instance is about a zone.
+func concerns(rec journal.Record, id event.ZoneID) bool {
+	switch f := rec.Event.Facts.(type) {
+	case *event.ZoneAdded:
+		return f.ID == id
+	case *event.ZoneRemoved:
+		return f.ID == id
+	}
+	return false
+}
+
+// Tail calls fn for events as they come, from a sequence on (0: new ones
+// only), of one zone or, with an empty name, of all. It ends with ctx.
+func (e *Engine) Tail(ctx context.Context, name string, from uint64, fn func(HistoryLine) error) error {
+	var id event.ZoneID
+	if name != "" {
+		var err error
+		if id, err = e.historyID(name); err != nil {
+			return err
+		}
+	}
+	if from == 0 {
+		_, last, err := e.journal.Stream(ctx)
+		if err != nil {
+			return err
+		}
+		from = last + 1
+	}
+	return e.journal.Follow(ctx, "", from, nil, func(rec journal.Record) error {
+		if id != "" && rec.Event.Zone != id && !concerns(rec, id) {
+			return nil
+		}
+		return fn(e.line(rec))
+	})
+}
+
+// SeqAt is the first sequence whose event was decided at or after t.
+func (e *Engine) SeqAt(ctx context.Context, t time.Time) (uint64, error) {
+	_, last, err := e.journal.Stream(ctx)
+	if err != nil {
+		return 0, err
+	}
+	seq := last + 1
+	found := fmt.Errorf("found")
+	err = e.journal.Read(ctx, "", 1, last, func(rec journal.Record) error {
+		if !rec.Event.Time.Before(t) {
+			seq = rec.Seq
+			return found
+		}
+		return nil
+	})
+	if err != nil && err != found { //nolint:errorlint // this very value
+		return 0, err
+	}
+	return seq, nil
+}
+
+// line makes an event readable.
+func (e *Engine) line(rec journal.Record) HistoryLine {
+	name := e.zoneName(rec.Event.Zone)
+	switch f := rec.Event.Facts.(type) {
+	case *event.ZoneAdded:
+		name = f.Name
+	case *event.ZoneRemoved:
+		name = f.Name
+	}
+	return HistoryLine{
+		Seq: rec.Seq, Time: rec.Event.Time, Zone: name, Type: rec.Event.Type,
+		Actor: rec.Event.Actor.Name, Door: rec.Event.Actor.Door,
+		Text: Describe(rec.Event), Event: rec.Line,
+	}
+}
+
+// Describe tells an event as a sentence.
+func Describe(ev event.Event) string {
+	switch f := ev.Facts.(type) {
+	case *event.ZoneAdded:
+		return fmt.Sprintf("zone added, source %s, policy %s", f.Source, f.Policy)
+	case *event.ZoneRemoved:
+		return "zone removed; its history and keys stay"
+	case *event.ZoneChanged:
+		return "source is now " + f.Source
+	case *event.PolicyBound:
+		return fmt.Sprintf("policy %s bound (sha256 %x)", f.Policy, f.SHA256[:4])
+	case *event.LoadFailed:
+		return "load failed: " + f.Reason
+	case *event.InstanceLoaded:
+		return fmt.Sprintf("loaded from %s: serial %d, %d records, %d added, %d removed%s",
+			f.Source, f.Serial, f.Records, f.Added, f.Removed, stripped(f.Stripped))
+	case *event.InstanceSigned:
+		return fmt.Sprintf("l%d signed: serial %d, %d records, %d signatures (%d made, %d kept), %s, valid until %s",
+			f.Loaded, f.Serial, f.Records, f.Signatures, f.Made, f.Reused, f.Denial,
+			time.Unix(f.Expiration, 0).UTC().Format(time.RFC3339))
+	case *event.SignFailed:
+		return fmt.Sprintf("%s of l%d failed: %s", f.Stage, f.Loaded, f.Reason)
+	case *event.InstancePublished:
+		return fmt.Sprintf("s%d published: serial %d", f.Signed, f.Serial)
+	case *event.BulkSwept:
+		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
+	default:
+		return describeKeys(ev)
+	}
+}
+
+// describeKeys tells a key event as a sentence.
+func describeKeys(ev event.Event) string {
+	switch f := ev.Facts.(type) {
+	case *event.KeyGenerated:
+		return "made " + keyList(f.Keys)
+	case *event.KeyImported:
+		return "imported " + keyList(f.Keys) + " from " + f.From
+	case *event.KeyPublished:
+		return "published in the next DNSKEY RRset: " + strings.Join(f.IDs, ", ")
+	case *event.KeyActivated:
+		return "proved and signing from now on: " + strings.Join(f.IDs, ", ")
+	case *event.KeyRetired:
+		return "signing no longer: " + strings.Join(f.IDs, ", ")
+	case *event.KeyRemoved:
+		return "leaving the DNSKEY RRset: " + strings.Join(f.IDs, ", ")
+	}
+	return ev.Type + " (this program does not know the event)"
+}
+
+func keyList(keys []event.Key) string {
+	parts := make([]string, 0, len(keys))
+	for _, k := range keys {
+		parts = append(parts, fmt.Sprintf("%s %s (tag %d, algorithm %d)", strings.ToUpper(k.Role), k.ID, k.Tag, k.Algorithm))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// stripped lists the signer's own records that the input brought.
+func stripped(by map[string]uint64) string {
+	if len(by) == 0 {
+		return ""
+	}
+	types := make([]string, 0, len(by))
+	for t := range by {
+		types = append(types, t)
+	}
+	slices.Sort(types)
+	for i, t := range types {
+		types[i] = fmt.Sprintf("%d %s", by[t], t)
+	}
+	return "; left out of the input: " + strings.Join(types, ", ")
+}

@@ -1,0 +1,169 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// errUnchanged reports that the source holds what was loaded already.
+var errUnchanged = errors.New("source unchanged")
+
+// doLoad reads the source into a loaded instance: a new generation, or what
+// changed against the one before.
+func (e *Engine) doLoad(ctx context.Context, s State, c Load, report func(Progress)) ([]event.Facts, error) {
+	began := e.clock.Now()
+	loaded, err := e.load(ctx, s, c, report)
+	switch {
+	case err == nil:
+		loaded.DurationMS = uint64(max(0, e.clock.Now().Sub(began).Milliseconds()))
+		return []event.Facts{loaded}, nil
+	case errors.Is(err, errUnchanged):
+		return nil, nil
+	case ctx.Err() != nil:
+		return nil, err
+	}
+	failed := loadFailed(c.Source, err)
+	if last := s.LoadFailure; last != nil && last.Reason == failed.Reason && last.Source == failed.Source &&
+		slices.Equal(last.Errors, failed.Errors) {
+		return nil, err
+	}
+	return []event.Facts{failed}, err
+}
+
+// loadFailed tells an operator why input was refused.
+func loadFailed(source string, err error) *event.LoadFailed {
+	failed := &event.LoadFailed{Source: source, Reason: oneLine(err.Error()), Total: 1}
+	var le *zone.LoadError
+	if errors.As(err, &le) {
+		failed.Reason = fmt.Sprintf("%s: %d errors", filepath.Base(source), le.Total)
+		if le.Total == 1 && len(le.Errors) == 1 {
+			failed.Reason = oneLine(le.Errors[0].Error())
+		}
+		failed.Total = uint64(le.Total)
+		for _, fe := range le.Errors {
+			failed.Errors = append(failed.Errors, oneLine(fe.Error()))
+		}
+	}
+	return failed
+}
+
+// oneLine keeps a message to one line of bounded length.
+func oneLine(s string) string {
+	const longest = 500
+	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	if len(s) > longest {
+		s = strings.ToValidUTF8(s[:longest], "") + " ..."
+	}
+	return s
+}
+
+func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress)) (*event.InstanceLoaded, error) {
+	apex, err := apexOf(s)
+	if err != nil {
+		return nil, err
+	}
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return nil, err
+	}
+	fsys, name, closeSource, err := openSource(c.Source)
+	if err != nil {
+		return nil, fmt.Errorf("open source: %w", err)
+	}
+	defer closeSource() //nolint:errcheck // opened for reading
+	in, err := zone.Load(ctx, zone.LoadOptions{
+		FS: fsys, File: name, Origin: apex, Spill: e.spill,
+		MaxTTL: p.MaxTTL(), ClampTTL: p.ClampTTL(),
+		Progress: func(read, total int64) { report(Progress{Stage: "load", Done: read, Total: total}) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close() //nolint:errcheck // temporary files
+	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
+	facts := &event.InstanceLoaded{Source: c.Source, Base: c.Base}
+	if c.Base == 0 {
+		err = loadWhole(in, out, facts)
+	} else {
+		err = e.loadDiff(s, c, in, out, facts)
+	}
+	if err != nil {
+		return nil, err
+	}
+	facts.Serial = uint32(in.Serial)
+	facts.RRsets, facts.Records = in.RRsets, in.Records
+	facts.Stripped, facts.Notices = in.Stripped, in.Notices
+	facts.ContentDigest = in.ContentState.Sum()
+	if err := out.putState(in.ContentState); err != nil {
+		return nil, err
+	}
+	facts.Manifest, err = out.finish()
+	return facts, err
+}
+
+// loadWhole sends everything.
+func loadWhole(in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) error {
+	for in.Items.Next() {
+		if err := out.Put(in.Items.Key(), in.Items.Value()); err != nil {
+			return err
+		}
+	}
+	facts.Added = in.Records
+	return in.Items.Err()
+}
+
+// loadDiff merges the file with the instance before and sends what differs.
+func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) error {
+	before, err := e.store.Contents(s.Zone, c.Base)
+	if err != nil {
+		return err
+	}
+	defer before.Close() //nolint:errcheck // read only
+	changes := 0
+	err = zone.DiffItems(before, in.Items, func(key, old, now []byte) error {
+		changes++
+		removed, added := recordChanges(old, now)
+		facts.Removed += removed
+		facts.Added += added
+		return out.Put(key, now)
+	})
+	if err != nil {
+		return err
+	}
+	if changes == 0 {
+		return errUnchanged
+	}
+	return nil
+}
+
+// recordChanges counts the records that an RRset loses and gains.
+func recordChanges(old, now zone.Value) (removed, added uint64) {
+	if len(old) > 0 && len(now) > 0 && old.TTL() == now.TTL() && string(old.Owner()) == string(now.Owner()) {
+		has := map[string]bool{}
+		for d := range old.Records() {
+			has[string(d)] = true
+		}
+		for d := range now.Records() {
+			if has[string(d)] {
+				delete(has, string(d))
+			} else {
+				added++
+			}
+		}
+		return uint64(len(has)), added
+	}
+	if len(old) > 0 {
+		removed = uint64(old.Count())
+	}
+	if len(now) > 0 {
+		added = uint64(now.Count())
+	}
+	return removed, added
+}

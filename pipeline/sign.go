@@ -1,0 +1,169 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/signer"
+	"sluice/signer/zone"
+)
+
+// doSign signs a loaded instance.
+func (e *Engine) doSign(ctx context.Context, s State, c Sign, report func(Progress)) ([]event.Facts, error) {
+	began := e.clock.Now()
+	facts, err := e.sign(ctx, s, c, report)
+	if err == nil {
+		facts.DurationMS = uint64(max(0, e.clock.Now().Sub(began).Milliseconds()))
+		return []event.Facts{facts}, nil
+	}
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	failed := &event.SignFailed{Loaded: c.Loaded, Stage: "sign", Reason: oneLine(err.Error())}
+	if last := s.SignFailure; last != nil && last.Reason == failed.Reason && last.Loaded == failed.Loaded {
+		return nil, err
+	}
+	return []event.Facts{failed}, err
+}
+
+func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress)) (*event.InstanceSigned, error) {
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return nil, err
+	}
+	apex, err := apexOf(s)
+	if err != nil {
+		return nil, err
+	}
+	now := e.clock.Now()
+	serial, err := nextSerial(s, p, now)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := e.signerKeys(ctx, s.Keys)
+	if err != nil {
+		return nil, err
+	}
+	in, done, err := e.signInput(s, c)
+	if err != nil {
+		return nil, err
+	}
+	defer done() //nolint:errcheck // read only
+	params := p.SignParams(apex, serial, now)
+	params.Workers = e.cfg.Workers
+	total := int64(s.Loaded.Facts.RRsets)
+	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
+	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
+	res, err := signer.Sign(ctx, in, keys, params, out)
+	if err != nil {
+		return nil, err
+	}
+	if res.ContentSum != s.Loaded.Facts.ContentDigest {
+		return nil, fmt.Errorf("l%d: content digest of the projection differs from the event's", c.Loaded)
+	}
+	manifest, err := out.finish()
+	if err != nil {
+		return nil, err
+	}
+	facts := &event.InstanceSigned{
+		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Manifest: manifest,
+		ContentDigest: res.ContentSum, SignedDigest: res.SignedSum,
+		Keys: c.Keys, Signers: c.Signers, Denial: string(params.Denial), Params: c.Params,
+		Records: res.Records, Signatures: res.Signatures,
+		Made: res.Made, Reused: res.Reused, Verified: res.Verified,
+		Inception: params.Inception.Unix(), Expiration: params.Expiration.Unix(), Earliest: res.Earliest.Unix(),
+	}
+	if s.Published != nil {
+		facts.Previous = s.Published.Signed.Facts.Serial
+	}
+	return facts, nil
+}
+
+// nextSerial picks the serial of the next signed instance: never back, not
+// even behind one that was signed and not published.
+func nextSerial(s State, p Policy, now time.Time) (zone.Serial, error) {
+	var previous, floor *zone.Serial
+	if s.Signed != nil {
+		n := zone.Serial(s.Signed.Facts.Serial)
+		previous = &n
+	}
+	if s.SerialFloor != nil {
+		n := zone.Serial(*s.SerialFloor)
+		floor = &n
+	}
+	serial, err := NextSerial(p.SerialPolicy(), zone.Serial(s.Loaded.Facts.Serial), previous, floor, now)
+	if err != nil {
+		return 0, fmt.Errorf("serial: %w", err)
+	}
+	return serial, nil
+}
+
+// signInput opens what a signing run reads, and a function that closes it.
+func (e *Engine) signInput(s State, c Sign) (signer.Input, func() error, error) {
+	in := signer.Input{Spill: e.spill}
+	var opened []zone.Iterator
+	done := func() error {
+		var err error
+		for _, it := range opened {
+			err = errors.Join(err, it.Close())
+		}
+		return err
+	}
+	open := func(it zone.Iterator, err error) (zone.Iterator, error) {
+		if err == nil {
+			opened = append(opened, it)
+		}
+		return it, err
+	}
+	fail := func(err error) (signer.Input, func() error, error) {
+		return signer.Input{}, nil, errors.Join(err, done())
+	}
+	var err error
+	if in.Contents, err = open(e.store.Contents(s.Zone, c.Loaded)); err != nil {
+		return fail(err)
+	}
+	if in.ContentState, err = e.store.ContentState(s.Zone, c.Loaded); err != nil {
+		return fail(err)
+	}
+	if c.Base == 0 {
+		return in, done, nil
+	}
+	prev := &signer.Previous{}
+	if prev.Contents, err = open(e.store.Contents(s.Zone, s.Published.Loaded.Seq)); err != nil {
+		return fail(err)
+	}
+	for _, part := range []struct {
+		kind zone.Kind
+		to   *zone.Iterator
+	}{
+		{zone.KindMade, &prev.Made}, {zone.KindSigs, &prev.Sigs},
+		{zone.KindChain, &prev.Chain}, {zone.KindChainSigs, &prev.ChainSigs},
+	} {
+		if *part.to, err = open(e.store.Made(s.Zone, c.Base, part.kind)); err != nil {
+			return fail(err)
+		}
+	}
+	if prev.SignedState, err = e.store.SignedState(s.Zone, c.Base); err != nil {
+		return fail(err)
+	}
+	in.Previous = prev
+	return in, done, nil
+}
+
+// verifyInstance runs the verifier over a signed instance.
+func (e *Engine) verifyInstance(ctx context.Context, s State, signed uint64, opts signer.VerifyOptions) (*signer.Report, error) {
+	apex, err := apexOf(s)
+	if err != nil {
+		return nil, err
+	}
+	items, err := e.store.SignedItems(s.Zone, signed)
+	if err != nil {
+		return nil, err
+	}
+	defer items.Close() //nolint:errcheck // read only
+	opts.Apex, opts.At, opts.Spill = apex, e.clock.Now(), e.spill
+	return signer.Verify(ctx, items, opts)
+}

@@ -1,0 +1,250 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+)
+
+// Zones lists all zones by name.
+func (e *Engine) Zones(context.Context) ([]ZoneSummary, error) {
+	e.mu.RLock()
+	all := make([]*runner, 0, len(e.names))
+	for _, id := range e.names {
+		all = append(all, e.runners[id])
+	}
+	e.mu.RUnlock()
+	out := make([]ZoneSummary, 0, len(all))
+	for _, r := range all {
+		out = append(out, r.status().ZoneSummary)
+	}
+	slices.SortFunc(out, func(a, b ZoneSummary) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Zone tells how a zone is.
+func (e *Engine) Zone(_ context.Context, name string) (ZoneStatus, error) {
+	r, err := e.find(name)
+	if err != nil {
+		return ZoneStatus{}, err
+	}
+	return r.status(), nil
+}
+
+// Keys lists all keys that a zone ever had.
+func (e *Engine) Keys(_ context.Context, name string) ([]keymgr.Key, error) {
+	r, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	return r.snapshot().Keys.Keys, nil
+}
+
+// status describes the zone as it stands.
+func (r *runner) status() ZoneStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.state
+	st := ZoneStatus{ZoneSummary: ZoneSummary{
+		Name: s.Name, ID: string(s.Zone), Policy: s.Policy.Name, Source: s.Source,
+	}, Keys: s.Keys.Keys}
+	if st.Policy == "" {
+		st.Policy = s.Added.Facts.Policy
+	}
+	if s.Loaded != nil {
+		st.LoadedSerial = &s.Loaded.Facts.Serial
+		st.Loaded = loadedSummary(*s.Loaded)
+	}
+	if s.Signed != nil {
+		st.Signed = signedSummary(*s.Signed)
+	}
+	if p := s.Published; p != nil {
+		st.PublishedSerial = &p.Signed.Facts.Serial
+		st.Published = signedSummary(p.Signed)
+		st.Published.Time = p.Time
+		expiry := time.Unix(p.Signed.Facts.Earliest, 0).UTC()
+		st.NextExpiry = &expiry
+	}
+	r.describe(&st)
+	return st
+}
+
+// describe says what the zone waits for, and what is next. The caller holds
+// mu.
+func (r *runner) describe(st *ZoneStatus) {
+	s := r.state
+	d := r.decide()
+	st.State = stateWord(s, r.progress, r.lanes[ContentLane].busy || r.lanes[SigningLane].busy)
+	if f := s.LoadFailure; f != nil {
+		st.LastError = f.Reason
+		st.Notices = append(st.Notices, Notice{
+			Severity: "warning",
+			Text:     fmt.Sprintf("loading %s failed at %s: %s", f.Source, f.Time.Format(time.RFC3339), f.Reason),
+			Hint:     "correct the file, then: sluice zone reload " + s.Name,
+		})
+	}
+	if f := s.SignFailure; f != nil {
+		st.LastError = f.Reason
+		st.Notices = append(st.Notices, Notice{
+			Severity: "alarm",
+			Text:     fmt.Sprintf("%s of l%d failed at %s: %s", f.Stage, f.Loaded, f.Time.Format(time.RFC3339), f.Reason),
+			Hint:     "what was published stays served; see: sluice zone history " + s.Name,
+		})
+	}
+	if st.LastError == "" && r.failure != nil {
+		st.LastError = r.failure.Error()
+		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: st.LastError})
+	}
+	if s.Halted != nil {
+		st.Notices = append(st.Notices, Notice{
+			Severity: "alarm", Text: s.Halted.Reason, Hint: "run the newer program that wrote the journal",
+		})
+	}
+	st.WaitsFor, st.Since = waits(s, st.State, r.lanes)
+	if !d.WakeAt.IsZero() {
+		at := d.WakeAt
+		st.NextAt = &at
+		st.Next = "signatures are made again"
+		if st.LastError != "" {
+			st.Next = "what failed is tried again"
+		}
+	}
+}
+
+// stateWord sums a zone up.
+func stateWord(s State, p Progress, busy bool) string {
+	switch {
+	case s.Halted != nil:
+		return "halted"
+	case busy && p.Stage == "load":
+		return "loading"
+	case busy && p.Stage == "sign":
+		return "signing"
+	case busy && p.Stage == "verify":
+		return "verifying"
+	case s.Published != nil && (s.LoadFailure != nil || s.SignFailure != nil):
+		return "published, input failed"
+	case s.LoadFailure != nil || s.SignFailure != nil:
+		return "failed"
+	case s.Published != nil:
+		return "published"
+	}
+	return "new"
+}
+
+// waits says in a sentence what a zone waits for.
+func waits(s State, word string, l [lanes]laneWork) (text string, since *time.Time) {
+	switch {
+	case l[ContentLane].busy || l[SigningLane].busy:
+		return "the work in progress: " + word, nil
+	case s.SignFailure != nil:
+		return "its signing to succeed", &s.SignFailure.Time
+	case s.LoadFailure != nil:
+		return "a source that can be loaded", &s.LoadFailure.Time
+	case s.Published != nil:
+		return "new input, or the time to sign again", &s.Published.Time
+	}
+	return "", nil
+}
+
+func loadedSummary(l Loaded) *InstanceSummary {
+	f := l.Facts
+	return &InstanceSummary{
+		Instance: fmt.Sprintf("l%d", l.Seq), Serial: f.Serial, Time: l.Time, Records: f.Records,
+		ContentDigest: hex.EncodeToString(f.ContentDigest[:]), DurationMS: f.DurationMS,
+		Stripped: f.Stripped, Added: f.Added, Removed: f.Removed, Notices: f.Notices,
+	}
+}
+
+func signedSummary(s Signed) *InstanceSummary {
+	f := s.Facts
+	return &InstanceSummary{
+		Instance: fmt.Sprintf("s%d", s.Seq), Serial: f.Serial, Time: s.Time, Records: f.Records,
+		ContentDigest: hex.EncodeToString(f.ContentDigest[:]), SignedDigest: hex.EncodeToString(f.SignedDigest[:]),
+		Signatures: f.Signatures, Made: f.Made, Reused: f.Reused, DurationMS: f.DurationMS,
+	}
+}
+
+// DS lists what a zone's key-signing keys look like at the parent, as ds,
+// cds, cdnskey or dnskey records.
+func (e *Engine) DS(_ context.Context, name, format string) ([]DSRecord, error) {
+	r, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	s := r.snapshot()
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return nil, err
+	}
+	apex, err := apexOf(s)
+	if err != nil {
+		return nil, err
+	}
+	var out []DSRecord
+	for _, k := range s.Keys.Published() {
+		if !k.SignsKeys() {
+			continue
+		}
+		records, err := keymgr.ParentRecords(apex, k.Key, format, p.DSDigests(), p.DNSKEYTTL())
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		for _, record := range records {
+			out = append(out, dsRecord(s, p, k, record, e.clock.Now()))
+		}
+	}
+	return out, nil
+}
+
+// dsRecord says whether the parent may have the record: a validator that
+// still holds the unsigned zone must have lost it (RFC 6781, 4.3.2).
+func dsRecord(s State, p Policy, k keymgr.Key, record string, now time.Time) DSRecord {
+	out := DSRecord{KeyID: k.ID, Tag: k.Tag, State: string(k.State), Record: record}
+	switch {
+	case s.Published == nil:
+		out.Note = "not yet to be submitted: the signed zone is not published"
+	default:
+		since := k.Activated
+		if s.Published.Time.After(since) && s.Published.Signed.Facts.Base == 0 {
+			since = s.Published.Time
+		}
+		wait := max(p.DNSKEYTTL(), s.Loaded.Facts.MaxTTL)
+		ready := since.Add(time.Duration(wait) * time.Second)
+		if now.Before(ready) {
+			out.Note = "not yet to be submitted: caches may hold the unsigned zone until " + ready.UTC().Format(time.RFC3339)
+		} else {
+			out.Submit = true
+			out.Note = "check that all public servers hold the signed zone before you submit it"
+		}
+	}
+	return out
+}
+
+// Health reports whether the fold is running and has caught up.
+func (e *Engine) Health(context.Context) error {
+	if !e.running() {
+		return fmt.Errorf("the journal is still being read: %w", ErrState)
+	}
+	return nil
+}
+
+// zoneName is the name of a zone by its id, also of one that was removed.
+func (e *Engine) zoneName(id event.ZoneID) string {
+	if id == event.Instance {
+		return string(id)
+	}
+	e.mu.RLock()
+	r := e.runners[id]
+	e.mu.RUnlock()
+	if r == nil {
+		return string(id)
+	}
+	return r.snapshot().Name
+}
