@@ -1,0 +1,66 @@
+package pipeline
+
+import (
+	"context"
+
+	"sluice/journal"
+)
+
+// JournalStatus is what both streams hold, and how far the projection is.
+type JournalStatus struct {
+	journal.Status
+	Projections []ProjectionStatus `json:"projections"`
+	Zones       []ZonePosition     `json:"zones"`
+}
+
+// ProjectionStatus is how far a projection has read.
+type ProjectionStatus struct {
+	Name string `json:"name"`
+	Seq  uint64 `json:"seq"`
+	Lag  uint64 `json:"lag"` // events not yet folded
+}
+
+// ZonePosition is where a zone's chain of events ends, and from where on its
+// instances can be rebuilt.
+type ZonePosition struct {
+	Zone       string `json:"zone"`
+	ID         string `json:"id"`
+	Seq        uint64 `json:"seq"`
+	N          uint64 `json:"n"`
+	OldestFrom uint64 `json:"oldest_rebuildable"` // sequence of zone.added: every chunk is still kept
+}
+
+// JournalStatus describes the journal and the projection.
+func (e *Engine) JournalStatus(ctx context.Context) (JournalStatus, error) {
+	st, err := e.journal.Status(ctx)
+	if err != nil {
+		return JournalStatus{}, err
+	}
+	e.mu.RLock()
+	folded := e.folded
+	e.mu.RUnlock()
+	out := JournalStatus{Status: st, Zones: []ZonePosition{}}
+	lag := uint64(0)
+	if st.Events.LastSeq > folded {
+		lag = st.Events.LastSeq - folded
+	}
+	out.Projections = []ProjectionStatus{{Name: "zones", Seq: folded, Lag: lag}}
+	for _, s := range e.states() {
+		out.Zones = append(out.Zones, ZonePosition{
+			Zone: s.Name, ID: string(s.Zone), Seq: s.Head.Seq, N: s.Head.N, OldestFrom: s.Added.Seq,
+		})
+	}
+	return out, nil
+}
+
+// VerifyJournal reads the whole journal and checks it.
+func (e *Engine) VerifyJournal(ctx context.Context, progress func(Progress)) (journal.VerifyReport, error) {
+	return journal.Verify(ctx, e.journal, journal.VerifyOptions{
+		Chunks: true,
+		Progress: func(done, total uint64) {
+			if progress != nil {
+				progress(Progress{Stage: "verify", Done: int64(done), Total: int64(total)})
+			}
+		},
+	})
+}

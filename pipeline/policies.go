@@ -1,0 +1,188 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sluice/journal"
+	"sluice/journal/event"
+)
+
+// Policies lists the loaded policies by name, and the zones that they rule.
+func (e *Engine) Policies(context.Context) ([]PolicyInfo, error) {
+	e.mu.RLock()
+	names := slices.Sorted(maps.Keys(e.policies))
+	e.mu.RUnlock()
+	out := make([]PolicyInfo, 0, len(names))
+	for _, name := range names {
+		if info, ok := e.policyInfo(name); ok {
+			info.Text = ""
+			out = append(out, info)
+		}
+	}
+	return out, nil
+}
+
+// Policy tells one policy, with its text.
+func (e *Engine) Policy(_ context.Context, name string) (PolicyInfo, error) {
+	info, ok := e.policyInfo(name)
+	if !ok {
+		return PolicyInfo{}, fmt.Errorf("policy %q: %w", name, ErrNotFound)
+	}
+	return info, nil
+}
+
+func (e *Engine) policyInfo(name string) (PolicyInfo, bool) {
+	p, ok := e.policy(name)
+	if !ok {
+		return PolicyInfo{}, false
+	}
+	info := PolicyInfo{Name: name, SHA256: hex.EncodeToString(p.SHA256[:]), Text: string(p.Text), Zones: []string{}}
+	for _, s := range e.states() {
+		if s.Policy.Name != name {
+			continue
+		}
+		info.Zones = append(info.Zones, s.Name)
+		if s.Policy.SHA256 != p.SHA256 {
+			info.Stale = append(info.Stale, s.Name)
+		}
+	}
+	return info, true
+}
+
+// states lists the zones that live, by name.
+func (e *Engine) states() []State {
+	e.mu.RLock()
+	all := make([]*runner, 0, len(e.names))
+	for _, id := range e.names {
+		all = append(all, e.runners[id])
+	}
+	e.mu.RUnlock()
+	out := make([]State, 0, len(all))
+	for _, r := range all {
+		out = append(out, r.snapshot())
+	}
+	slices.SortFunc(out, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// ReloadPolicies reads the policy folder again. Zones of a changed policy are
+// bound to its new text, each by an event. A file with an error changes
+// nothing; a policy that zones use stays when its file is gone.
+func (e *Engine) ReloadPolicies(ctx context.Context, actor event.Actor) (PolicyChange, error) {
+	if e.cfg.PolicyDir == "" {
+		return PolicyChange{}, fmt.Errorf("the daemon runs without --policy-dir: %w", ErrState)
+	}
+	read, faults := LoadDir(e.cfg.PolicyDir)
+	if _, ok := read["default"]; !ok {
+		read["default"] = Default()
+	}
+	change := PolicyChange{}
+	for _, err := range faults {
+		change.Errors = append(change.Errors, err.Error())
+	}
+	e.takePolicies(read, len(faults) > 0, &change)
+	for _, s := range e.states() {
+		p, ok := e.policy(s.Policy.Name)
+		if !ok || s.Policy.SHA256 == p.SHA256 {
+			continue
+		}
+		if err := e.rebind(ctx, actor, s.Zone, p); err != nil {
+			return change, err
+		}
+		change.Rebound = append(change.Rebound, s.Name)
+	}
+	return change, nil
+}
+
+// takePolicies replaces the loaded policies and notes what changed. With
+// faults, a policy whose file was not read stays as it is.
+func (e *Engine) takePolicies(read map[string]Policy, faults bool, change *PolicyChange) {
+	used := map[string]bool{"default": true}
+	for _, s := range e.states() {
+		used[s.Policy.Name] = true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(e.policies)) {
+		if _, ok := read[name]; ok {
+			continue
+		}
+		if faults || used[name] {
+			change.Unchanged = append(change.Unchanged, name)
+			continue
+		}
+		delete(e.policies, name)
+		change.Removed = append(change.Removed, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(read)) {
+		p := read[name]
+		old, ok := e.policies[name]
+		switch {
+		case !ok:
+			change.Added = append(change.Added, name)
+		case old.SHA256 == p.SHA256:
+			change.Unchanged = append(change.Unchanged, name)
+			continue
+		default:
+			change.Updated = append(change.Updated, name)
+			change.Diffs = append(change.Diffs, lineDiff(name, string(old.Text), string(p.Text)))
+		}
+		e.policies[name] = p
+	}
+	slices.Sort(change.Unchanged)
+}
+
+// rebind binds a zone to the present text of its policy.
+func (e *Engine) rebind(ctx context.Context, actor event.Actor, id event.ZoneID, p Policy) error {
+	e.mu.RLock()
+	r := e.runners[id]
+	e.mu.RUnlock()
+	for {
+		s := r.snapshot()
+		if s.Removed != 0 || s.Policy.SHA256 == p.SHA256 {
+			return nil
+		}
+		head, err := e.append(ctx, id, s.Head, 0, actor, &event.PolicyBound{
+			Zone: s.Name, Source: s.Source, Policy: p.Name, SHA256: p.SHA256,
+			Text: string(p.Text), SerialFloor: s.SerialFloor,
+		})
+		if err == nil {
+			return r.await(ctx, func(now State) bool { return now.Head.Seq >= head.Seq })
+		}
+		if !errors.Is(err, journal.ErrConflict) {
+			return err
+		}
+		if err := r.await(ctx, func(now State) bool { return now.Head.Seq > s.Head.Seq }); err != nil {
+			return err
+		}
+	}
+}
+
+// lineDiff shows the lines that two texts do not share, in order.
+func lineDiff(name, old, now string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "policy %s\n", name)
+	a, c := strings.Split(old, "\n"), strings.Split(now, "\n")
+	for len(a) > 0 || len(c) > 0 {
+		switch {
+		case len(a) > 0 && len(c) > 0 && a[0] == c[0]:
+			a, c = a[1:], c[1:]
+		case len(a) > 0 && !slices.Contains(c, a[0]):
+			b.WriteString("- " + a[0] + "\n")
+			a = a[1:]
+		case len(c) > 0:
+			b.WriteString("+ " + c[0] + "\n")
+			c = c[1:]
+		default:
+			b.WriteString("- " + a[0] + "\n")
+			a = a[1:]
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,50 @@
+package pipeline
+
+import (
+	"errors"
+
+	"sluice/pipeline/store"
+	"sluice/signer/zone"
+	"sluice/xfr"
+)
+
+// Source is what the publication listeners serve.
+func (e *Engine) Source() xfr.Source { return published{e} }
+
+// published serves the instances that instance.published events name.
+type published struct{ e *Engine }
+
+// View implements xfr.Source.
+func (p published) View(name zone.Name) (xfr.View, error) {
+	p.e.mu.RLock()
+	id, ok := p.e.names[name.Fold().String()]
+	r, ready := p.e.runners[id], p.e.ready
+	p.e.mu.RUnlock()
+	if !ready {
+		return nil, xfr.ErrNotReady
+	}
+	if !ok {
+		return nil, xfr.ErrUnknownZone
+	}
+	policy, err := p.e.boundPolicy(r.snapshot())
+	if err != nil {
+		return nil, err
+	}
+	v, err := p.e.store.Published(id)
+	if errors.Is(err, store.ErrNoInstance) {
+		return nil, xfr.ErrNotReady
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &publishedView{View: v, allowed: policy.ProvideXFRTo()}, nil
+}
+
+// publishedView adds the policy's access list to a stored view.
+type publishedView struct {
+	*store.View
+	allowed xfr.Prefixes
+}
+
+// Allows implements xfr.View.
+func (v *publishedView) Allows(peer xfr.Peer) bool { return v.allowed.Allows(peer) }

@@ -1,0 +1,228 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/pipeline/store"
+	"sluice/signer"
+	"sluice/signer/zone"
+)
+
+// version is one instance of a zone opened for reading.
+type version struct {
+	items zone.Iterator
+	close func() error
+}
+
+// target is the instance that somebody asks for.
+type target struct {
+	id     event.ZoneID
+	loaded bool
+	seq    uint64 // of instance.loaded or instance.signed
+	upTo   uint64 // the event up to which the zone must be folded
+}
+
+// resolve finds the instance behind a query: by serial or time among those
+// that were published (or, for loaded ones, loaded), else the newest.
+func (e *Engine) resolve(ctx context.Context, name string, q DumpQuery) (target, error) {
+	id, err := e.historyID(name)
+	if err != nil {
+		return target{}, err
+	}
+	t := target{id: id, loaded: q.Loaded}
+	err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
+		if !q.At.IsZero() && rec.Event.Time.After(q.At) {
+			return errEnough
+		}
+		seq, serial, ok := candidate(rec, q.Loaded)
+		if ok && (q.Serial == nil || *q.Serial == serial) {
+			t.seq, t.upTo = seq, rec.Seq
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return target{}, err
+	}
+	if t.seq == 0 {
+		return target{}, fmt.Errorf("zone %s: no such instance: %w", name, ErrNotFound)
+	}
+	return t, nil
+}
+
+// candidate tells the instance that an event makes available.
+func candidate(rec journal.Record, loaded bool) (seq uint64, serial uint32, ok bool) {
+	switch f := rec.Event.Facts.(type) {
+	case *event.InstanceLoaded:
+		return rec.Seq, f.Serial, loaded
+	case *event.InstancePublished:
+		return f.Signed, f.Serial, !loaded
+	}
+	return 0, 0, false
+}
+
+// open reads an instance from the projection where that still holds it, else
+// from a scratch projection folded up to it.
+func (e *Engine) open(ctx context.Context, t target) (*version, error) {
+	items, err := storeItems(e.store, t)
+	if err == nil {
+		return &version{items: items, close: items.Close}, nil
+	}
+	if !errors.Is(err, store.ErrNoInstance) {
+		return nil, err
+	}
+	s, err := e.newScratch(ctx, t.id)
+	if err != nil {
+		return nil, err
+	}
+	s.limit = t.upTo
+	if err = s.fold(ctx, func(journal.Record) error { return nil }); err == nil {
+		items, err = storeItems(s.store, t)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return &version{items: items, close: func() error { return errors.Join(items.Close(), s.close()) }}, nil
+}
+
+func storeItems(st *store.Store, t target) (zone.Iterator, error) {
+	if t.loaded {
+		return st.Contents(t.id, t.seq)
+	}
+	return st.SignedItems(t.id, t.seq)
+}
+
+// Dump writes an instance as a zone file in canonical order.
+func (e *Engine) Dump(ctx context.Context, name string, q DumpQuery, w io.Writer) error {
+	t, err := e.resolve(ctx, name, q)
+	if err != nil {
+		return err
+	}
+	v, err := e.open(ctx, t)
+	if err != nil {
+		return err
+	}
+	defer v.close() //nolint:errcheck // read only
+	out := zone.NewWriter(w)
+	for v.items.Next() {
+		if err := out.WriteItem(v.items.Key(), v.items.Value()); err != nil {
+			return err
+		}
+	}
+	if err := v.items.Err(); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// Diff calls fn for each record that differs between two versions, each a
+// serial of a published instance, l<seq>, s<seq> or a time.
+func (e *Engine) Diff(ctx context.Context, name, from, to string, fn func(DiffLine) error) error {
+	a, err := e.openNamed(ctx, name, from)
+	if err != nil {
+		return err
+	}
+	defer a.close() //nolint:errcheck // read only
+	b, err := e.openNamed(ctx, name, to)
+	if err != nil {
+		return err
+	}
+	defer b.close() //nolint:errcheck // read only
+	return zone.DiffMerged(a.items, b.items, func(key, old, now []byte) error {
+		return diffRecords(key, old, now, fn)
+	})
+}
+
+// openNamed opens the version that a word of the command line names.
+func (e *Engine) openNamed(ctx context.Context, name, word string) (*version, error) {
+	id, err := e.historyID(name)
+	if err != nil {
+		return nil, err
+	}
+	if seq, loaded, ok := instanceWord(word); ok {
+		t := target{id: id, loaded: loaded, seq: seq, upTo: seq}
+		return e.open(ctx, t)
+	}
+	g, err := parseGoal(word)
+	if err != nil {
+		return nil, err
+	}
+	q := DumpQuery{Serial: g.serial, At: g.at}
+	if g.seq != 0 {
+		return nil, fmt.Errorf("%w: name the instance, l%d or s%d", ErrInvalid, g.seq, g.seq)
+	}
+	t, err := e.resolve(ctx, name, q)
+	if err != nil {
+		return nil, err
+	}
+	return e.open(ctx, t)
+}
+
+// instanceWord reads l<seq> or s<seq>.
+func instanceWord(word string) (seq uint64, loaded, ok bool) {
+	if len(word) < 2 || !strings.Contains("ls", word[:1]) {
+		return 0, false, false
+	}
+	for _, c := range word[1:] {
+		if c < '0' || c > '9' || seq > 1<<53 {
+			return 0, false, false
+		}
+		seq = seq*10 + uint64(c-'0')
+	}
+	return seq, word[0] == 'l', true
+}
+
+// diffRecords tells the records that differ between two values of an item.
+func diffRecords(key []byte, old, now zone.Value, fn func(DiffLine) error) error {
+	gone, err := zone.RecordTexts(key, old)
+	if err != nil {
+		return err
+	}
+	come, err := zone.RecordTexts(key, now)
+	if err != nil {
+		return err
+	}
+	has := map[string]bool{}
+	for _, text := range come {
+		has[text] = true
+	}
+	had := map[string]bool{}
+	for _, text := range gone {
+		had[text] = true
+		if !has[text] {
+			if err := fn(DiffLine{Removed: true, Record: text}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, text := range come {
+		if !had[text] {
+			if err := fn(DiffLine{Record: text}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// VerifyZone verifies every signature of what is published, and the whole
+// denial chain.
+func (e *Engine) VerifyZone(ctx context.Context, name string, progress func(Progress)) (*signer.Report, error) {
+	r, err := e.find(name)
+	if err != nil {
+		return nil, err
+	}
+	s := r.snapshot()
+	if s.Published == nil {
+		return nil, fmt.Errorf("zone %s is not published: %w", name, ErrState)
+	}
+	if progress != nil {
+		progress(Progress{Zone: s.Name, Stage: "verify"})
+	}
+	return e.verifyInstance(ctx, s, s.Published.Signed.Seq, signer.VerifyOptions{})
+}
