@@ -1,0 +1,169 @@
+package keymgr
+
+import (
+	"crypto"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/signer"
+	"sluice/signer/zone"
+)
+
+// KeySet is all keys that a zone ever had, in the order in which they came.
+// The zero value is a zone without keys. Its JSON is the same for the same
+// events.
+type KeySet struct {
+	Keys []Key `json:"keys,omitempty"`
+}
+
+// Evolve folds an event of the zone into its key set. It is pure: ks is left
+// as it was, and events that do not concern keys return it unchanged. An event
+// that names a key which the set does not hold, or a change that the key's
+// state does not allow, changes nothing for that key: a fold never fails.
+func Evolve(ks KeySet, e event.Event) KeySet {
+	switch f := e.Facts.(type) {
+	case *event.KeyGenerated:
+		return ks.with(f.Keys, e.Time, false)
+	case *event.KeyImported:
+		return ks.with(f.Keys, e.Time, true)
+	case *event.KeyPublished:
+		return ks.change(f.IDs, func(k *Key) {
+			if k.State == Generated {
+				k.State, k.Published = Published, e.Time
+			}
+		})
+	case *event.KeyActivated:
+		return ks.change(f.IDs, func(k *Key) {
+			switch k.State {
+			case Generated:
+				k.State, k.Published, k.Activated = Active, e.Time, e.Time
+			case Published, Ready, Retired:
+				k.State, k.Activated, k.Retired = Active, e.Time, time.Time{}
+			case Active, Dead, Removed, Revoked:
+			}
+		})
+	case *event.KeyRetired:
+		return ks.change(f.IDs, func(k *Key) {
+			if k.State == Active {
+				k.State, k.Retired = Retired, e.Time
+			}
+		})
+	case *event.KeyRemoved:
+		return ks.change(f.IDs, func(k *Key) {
+			if k.State != Removed {
+				k.State, k.Removed = Removed, e.Time
+			}
+		})
+	}
+	return ks
+}
+
+// with adds keys that the set does not hold yet.
+func (ks KeySet) with(keys []event.Key, at time.Time, imported bool) KeySet {
+	out := KeySet{Keys: slices.Clone(ks.Keys)}
+	for _, k := range keys {
+		if out.index(k.ID) >= 0 {
+			continue
+		}
+		out.Keys = append(out.Keys, Key{Key: k, State: Generated, Generated: at, Imported: imported})
+	}
+	return out
+}
+
+func (ks KeySet) change(ids []string, fn func(*Key)) KeySet {
+	out := KeySet{Keys: slices.Clone(ks.Keys)}
+	for _, id := range ids {
+		if i := out.index(id); i >= 0 {
+			fn(&out.Keys[i])
+		}
+	}
+	return out
+}
+
+func (ks KeySet) index(id string) int {
+	return slices.IndexFunc(ks.Keys, func(k Key) bool { return k.ID == id })
+}
+
+// ByID finds a key by its ID.
+func (ks KeySet) ByID(id string) (Key, bool) {
+	if i := ks.index(id); i >= 0 {
+		return ks.Keys[i], true
+	}
+	return Key{}, false
+}
+
+// Published is the keys of the DNSKEY RRset.
+func (ks KeySet) Published() []Key {
+	return ks.filter(func(k *Key) bool { return k.InRRset() })
+}
+
+// Signing is the keys that sign.
+func (ks KeySet) Signing() []Key {
+	return ks.filter(func(k *Key) bool { return k.State == Active })
+}
+
+func (ks KeySet) filter(keep func(*Key) bool) []Key {
+	var out []Key
+	for i := range ks.Keys {
+		if keep(&ks.Keys[i]) {
+			out = append(out, ks.Keys[i])
+		}
+	}
+	return out
+}
+
+// Tags is the key tags that a new key must not have: those of every key that
+// the zone ever had, as it is and with the REVOKE bit, ascending.
+func (ks KeySet) Tags() []uint16 {
+	var out []uint16
+	for i := range ks.Keys {
+		out = append(out, ks.Keys[i].Tag)
+		if rdata, err := RData(ks.Keys[i].Key); err == nil {
+			out = append(out, RevokedTag(rdata))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// RData is the DNSKEY RDATA of a key (RFC 4034, 2.1), checked against the
+// key's ID, tag and algorithm.
+func RData(k event.Key) ([]byte, error) {
+	rdata, err := base64.StdEncoding.DecodeString(k.DNSKEY)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: DNSKEY: %w", k.ID, err)
+	}
+	if len(rdata) <= 4 || rdata[2] != 3 {
+		return nil, fmt.Errorf("key %s: malformed DNSKEY", k.ID)
+	}
+	if zone.KeyID(rdata) != k.ID || zone.KeyTag(rdata) != k.Tag || rdata[3] != k.Algorithm {
+		return nil, fmt.Errorf("key %s: ID, tag or algorithm do not belong to its DNSKEY", k.ID)
+	}
+	return rdata, nil
+}
+
+// SignerKeys is what the signer needs to know of the keys in the DNSKEY RRset.
+// open is asked for the private part of each active key. Active KSKs and CSKs
+// stand in CDS and CDNSKEY.
+func SignerKeys(ks KeySet, open func(Key) (crypto.Signer, error)) ([]signer.Key, error) {
+	var out []signer.Key
+	for _, k := range ks.Published() {
+		rdata, err := RData(k.Key)
+		if err != nil {
+			return nil, err
+		}
+		s := signer.Key{DNSKEY: rdata, Published: true}
+		if k.State == Active {
+			if s.Signer, err = open(k); err != nil {
+				return nil, fmt.Errorf("open key %s in keystore %q: %w", k.ID, k.Keystore, err)
+			}
+			s.SignsKeys, s.SignsZone = k.SignsKeys(), k.SignsZone()
+			s.CDS = s.SignsKeys
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
