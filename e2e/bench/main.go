@@ -1,0 +1,141 @@
+// Command bench measures whole processes of this program beside the field's
+// own signers: in one run, on the same zone and keys, in turn (A B C A B C), so
+// that a busy machine troubles all alike. It writes a table in Markdown.
+//
+//	go run ./e2e/bench -sluice bin/sluice -zone tld -n 100000 -runs 3
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"sluice/e2e/zonegen"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type config struct {
+	zone   zonegen.Config
+	runs   int
+	denial string
+	verify string
+	sluice string
+	tools  string
+	dir    string
+	out    string
+}
+
+func parse(args []string) (config, error) {
+	var c config
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar((*string)(&c.zone.Kind), "zone", string(zonegen.TLD), "tld or hosting")
+	flags.IntVar(&c.zone.Names, "n", 100_000, "delegations or hosts in the zone")
+	flags.IntVar(&c.runs, "runs", 3, "runs of each")
+	flags.StringVar(&c.denial, "denial", "", "nsec, nsec3 or nsec3-opt-out (default: nsec3-opt-out for tld, nsec for hosting)")
+	flags.StringVar(&c.verify, "verify", "sample", "how many of its signatures sluice verifies: sample or all")
+	flags.StringVar(&c.sluice, "sluice", "bin/sluice", "the program")
+	flags.StringVar(&c.tools, "tools", "all", "which to run, by the start of their names, with commas between: signzone,serve,kzonesign,dnssec-signzone,ldns-signzone,axfr")
+	flags.StringVar(&c.dir, "dir", "", "folder for zones and output, kept (default: a temporary one, removed)")
+	flags.StringVar(&c.out, "o", "", "file for the table (default: standard output)")
+	if err := flags.Parse(args); err != nil {
+		return c, err
+	}
+	if flags.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if c.denial == "" {
+		c.denial = "nsec3-opt-out"
+		if c.zone.Kind == zonegen.Hosting {
+			c.denial = "nsec"
+		}
+	}
+	switch c.denial {
+	case "nsec", "nsec3", "nsec3-opt-out":
+	default:
+		return c, fmt.Errorf("denial %q: want nsec, nsec3 or nsec3-opt-out", c.denial)
+	}
+	if c.runs < 1 {
+		return c, errors.New("at least one run is needed")
+	}
+	return c, nil
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	c, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.sluice, err = filepath.Abs(c.sluice); err != nil {
+		return err
+	}
+	if c.dir == "" {
+		if c.dir, err = os.MkdirTemp("", "sluice-bench-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(c.dir)
+	} else if c.dir, err = filepath.Abs(c.dir); err != nil {
+		return err
+	}
+	b, err := prepare(ctx, c)
+	if err != nil {
+		return err
+	}
+	signed, err := b.inTurn(ctx, b.signers())
+	if err != nil {
+		return err
+	}
+	served, err := b.inTurn(ctx, b.servers())
+	if err != nil {
+		return err
+	}
+	table := report(c, signed, served)
+	if c.out == "" {
+		_, err = io.WriteString(stdout, table)
+		return err
+	}
+	return os.WriteFile(c.out, []byte(table), 0o644)
+}
+
+// wanted says whether -tools asks for the contender of that name.
+func (c config) wanted(name string) bool {
+	if c.tools == "all" {
+		return true
+	}
+	for tool := range strings.SplitSeq(c.tools, ",") {
+		if tool != "" && strings.HasPrefix(name, tool) {
+			return true
+		}
+	}
+	return false
+}
+
+func machine() string {
+	return fmt.Sprintf("%d CPUs, %s, %s", runtime.NumCPU(), runtime.Version(), kernel())
+}
+
+func kernel() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return runtime.GOOS
+	}
+	return "Linux " + strings.TrimSpace(string(release))
+}
