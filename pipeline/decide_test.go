@@ -1,0 +1,170 @@
+package pipeline
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+)
+
+var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a constant in all but name
+
+// boundState is a zone that is bound to the default policy.
+func boundState(edit ...func(*State)) State {
+	p := Default()
+	s := State{
+		Zone: "0123456789abcdef", Name: "example.com.", Source: "/zones/example.com",
+		Policy: BoundPolicy{Name: p.Name, SHA256: p.SHA256, Text: string(p.Text)},
+	}
+	for _, fn := range edit {
+		fn(&s)
+	}
+	return s
+}
+
+func withKeys(state keymgr.State) func(*State) {
+	return func(s *State) {
+		s.Keys.Keys = []keymgr.Key{
+			{Key: event.Key{ID: "k1", Role: "ksk"}, State: state},
+			{Key: event.Key{ID: "z1", Role: "zsk"}, State: state},
+		}
+	}
+}
+
+func withLoaded(seq uint64) func(*State) {
+	return func(s *State) {
+		s.Loaded = &Loaded{Seq: seq, Facts: event.InstanceLoaded{Serial: 1, Source: s.Source}}
+	}
+}
+
+func withSigned(seq, loaded uint64) func(*State) {
+	return func(s *State) {
+		s.Signed = &Signed{Seq: seq, Facts: event.InstanceSigned{
+			Loaded: loaded, Serial: 1, Params: Default().Parameters(), Keys: []string{"k1", "z1"}, Signers: []string{"k1", "z1"},
+			Earliest: noon.Add(28 * 24 * time.Hour).Unix(),
+		}}
+	}
+}
+
+func asPublished(s *State) {
+	s.Published = &Published{Seq: s.Signed.Seq + 1, Signed: *s.Signed, Loaded: *s.Loaded}
+}
+
+func TestDecide(t *testing.T) {
+	p := Default()
+	resign := Sign{
+		Loaded: 5, Params: p.Parameters(), Keys: []string{"k1", "z1"}, Signers: []string{"k1", "z1"},
+	}
+	based := resign
+	based.Base = 6
+	refresh := based
+	refresh.Refresh = 6
+	load := Load{Source: "/zones/example.com"}
+	generate := GenerateKeys{Roles: []keymgr.Role{keymgr.KSK, keymgr.ZSK}, Algorithm: p.Algorithm(), Bits: p.Bits()}
+	for _, tt := range []struct {
+		fact  string
+		state State
+		at    Moment
+		want  []Command
+	}{
+		{
+			"a zone without a policy is bound first", State{Added: Registered{Facts: event.ZoneAdded{Policy: "p"}}},
+			Moment{}, []Command{BindPolicy{Policy: "p"}},
+		},
+		{"a new zone loads and makes keys at once", boundState(), Moment{}, []Command{load, generate}},
+		{
+			"an imported KSK is completed by a ZSK", boundState(func(s *State) {
+				s.Keys.Keys = []keymgr.Key{{Key: event.Key{ID: "k", Role: "ksk"}, State: keymgr.Generated}}
+			}), Moment{},
+			[]Command{load, GenerateKeys{Roles: []keymgr.Role{keymgr.ZSK}, Algorithm: p.Algorithm(), Bits: p.Bits()}},
+		},
+		{
+			"keys prove themselves before they sign", boundState(withKeys(keymgr.Generated), withLoaded(5)), Moment{},
+			[]Command{ActivateKeys{IDs: []string{"k1", "z1"}}},
+		},
+		{"what was loaded is signed", boundState(withKeys(keymgr.Active), withLoaded(5)), Moment{}, []Command{resign}},
+		{
+			"what was signed is published", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5)), Moment{},
+			[]Command{Publish{Signed: 6}},
+		},
+		{
+			"a published zone rests", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{}, nil,
+		},
+		{
+			"old signatures are made again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{Now: noon.Add(15 * 24 * time.Hour)}, []Command{refresh},
+		},
+		{
+			"a request loads against the newest instance",
+			boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{Reload: 3}, []Command{Load{Source: "/zones/example.com", Base: 5, Asked: 3}},
+		},
+		{
+			"another policy signs again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {
+				s.Signed.Facts.Params = "other"
+			}), Moment{}, []Command{based},
+		},
+		{
+			"a failed gate is not passed by", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), func(s *State) {
+				s.SignFailure = &Failure{Seq: 7, Loaded: 5}
+			}), Moment{}, []Command{resign},
+		},
+		{
+			"what failed waits", boundState(withKeys(keymgr.Active), withLoaded(5)),
+			Moment{Now: noon, Lanes: [lanes]LaneState{SigningLane: {FailedFor: resign.Identity(), RetryAt: noon.Add(time.Minute)}}}, nil,
+		},
+		{
+			"what failed is tried again", boundState(withKeys(keymgr.Active), withLoaded(5)),
+			Moment{Now: noon, Lanes: [lanes]LaneState{SigningLane: {FailedFor: resign.Identity(), RetryAt: noon}}}, []Command{resign},
+		},
+		{
+			"broken contents are loaded whole", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {
+				s.Loaded.Broken = "chunk lost"
+			}), Moment{}, []Command{load},
+		},
+		{
+			"a broken signed instance is signed whole", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), func(s *State) {
+				s.Signed.Broken = "chunk lost"
+			}), Moment{}, []Command{resign},
+		},
+		{"a removed zone does nothing", boundState(func(s *State) { s.Removed = 9 }), Moment{}, nil},
+		{"a halted zone does nothing", boundState(func(s *State) { s.Halted = &Halt{} }), Moment{}, nil},
+	} {
+		t.Run(tt.fact, func(t *testing.T) {
+			if tt.at.Now.IsZero() {
+				tt.at.Now = noon
+			}
+			got := Decide(tt.state, p, tt.at)
+			if diff := cmp.Diff(tt.want, got.Commands); diff != "" {
+				t.Errorf("commands (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDecide_WakesToSignAgain(t *testing.T) {
+	s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished)
+	got := Decide(s, Default(), Moment{Now: noon})
+	want := noon.Add(28*24*time.Hour - Default().RemainTime())
+	if !got.WakeAt.Equal(want) {
+		t.Errorf("wakes at %s, want %s", got.WakeAt, want)
+	}
+}
+
+func TestIdentity_FollowsFromInputsAlone(t *testing.T) {
+	a, b := Sign{Loaded: 5, Keys: []string{"a"}}, Sign{Loaded: 5, Keys: []string{"a"}}
+	if a.Identity() != b.Identity() {
+		t.Error("equal commands have different identities")
+	}
+	b.Base = 3
+	if a.Identity() == b.Identity() {
+		t.Error("different commands have the same identity")
+	}
+	if Command(Publish{Signed: 5}).Identity() == Command(Load{Base: 5}).Identity() {
+		t.Error("commands of different kinds have the same identity")
+	}
+}
