@@ -15,6 +15,21 @@ var ErrConflict = errors.New("the zone has newer events")
 // not those that its manifest names.
 var ErrNoChunk = errors.New("chunk missing or damaged")
 
+// ErrStorage reports that the store does not answer, or cannot write. What was
+// being written may or may not be stored; the same call again finds out.
+// Reopen recovers the embedded server once the cause is gone.
+var ErrStorage = errors.New("journal store does not answer; disk full?")
+
+// ErrNoSpace reports that a stream has reached its limit or the disk is full.
+// Nothing was written.
+var ErrNoSpace = errors.New("no space left for the journal")
+
+// ErrLocked reports a store that another process has open.
+var ErrLocked = errors.New("journal is in use by another process")
+
+// ErrClosed reports a call after Close.
+var ErrClosed = errors.New("journal is closed")
+
 // Head is where a zone's chain of events ends. The zero Head is that of a
 // zone without events.
 type Head struct {
@@ -95,6 +110,13 @@ type Journal interface {
 
 	// Close ends it; further calls fail.
 	Close() error
+}
+
+// RawReader is a Journal that also shows lines as they are stored, damaged
+// ones too. Both implementations are; Verify needs it.
+type RawReader interface {
+	// ReadRaw calls fn for the stored lines with sequences from first on.
+	ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, line []byte) error) error
 }
 
 // ChunkWriter sends the chunks of one command, a bounded number of bytes in

@@ -1,0 +1,195 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"sluice/journal/event"
+)
+
+// MaxAppend is how many events one Append takes.
+const MaxAppend = 1000
+
+const (
+	hdrExpected        = "Nats-Expected-Last-Subject-Sequence"
+	hdrExpectedSubject = "Nats-Expected-Last-Subject-Sequence-Subject"
+	hdrBatchID         = "Nats-Batch-Id"
+	hdrBatchSeq        = "Nats-Batch-Sequence"
+	hdrBatchCommit     = "Nats-Batch-Commit"
+
+	codeWrongSequence   = 10071
+	codeNoResources     = 10023
+	codeNoStorage       = 10047
+	codeTooManyRequests = 10167
+	descMaxBytes        = "maximum bytes exceeded"
+	descNoSpace         = "no space left"
+)
+
+// Line is an event made ready to be stored.
+type Line struct {
+	Subject string
+	Bytes   []byte
+	Hash    event.Hash
+}
+
+// Lines gives the events their place behind a head and encodes them, so that
+// every implementation writes the same bytes.
+func Lines(zone event.ZoneID, head Head, events []event.Event) ([]Line, error) {
+	if len(events) > MaxAppend {
+		return nil, fmt.Errorf("append %d events: more than %d", len(events), MaxAppend)
+	}
+	lines := make([]Line, len(events))
+	for i := range events {
+		e := events[i]
+		if e.Zone == "" {
+			e.Zone = zone
+		}
+		if e.Zone != zone {
+			return nil, fmt.Errorf("append to zone %q: event of zone %q", zone, e.Zone)
+		}
+		if e.Type == "" && e.Facts != nil {
+			e.Type = e.Facts.EventType()
+		}
+		e.Version, e.N, e.Prev = event.EnvelopeVersion, head.N+1, head.Hash
+		b, err := event.Encode(&e)
+		if err != nil {
+			return nil, fmt.Errorf("append to zone %q: %w", zone, err)
+		}
+		lines[i] = Line{Subject: event.Subject(&e), Bytes: b, Hash: event.RecordHash(b)}
+		head.N, head.Hash = e.N, lines[i].Hash
+	}
+	return lines, nil
+}
+
+// Append implements Journal. One event is one synced message, several are one
+// atomic batch.
+func (j *NATS) Append(ctx context.Context, zone event.ZoneID, head Head, events ...event.Event) (Head, error) {
+	lines, err := Lines(zone, head, events)
+	if err != nil || len(lines) == 0 {
+		return head, err
+	}
+	// Commit: once the store has answered, the events exist for ever. A crash
+	// before leaves none of them.
+	seq, err := j.publish(ctx, zone, head.Seq, lines)
+	if err == nil {
+		return Head{Seq: seq, N: head.N + uint64(len(lines)), Hash: lines[len(lines)-1].Hash}, nil
+	}
+	if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrStorage) {
+		return head, fmt.Errorf("append to zone %q: %w", zone, err)
+	}
+	// The answer to an earlier try may have been lost.
+	now, stored, rerr := j.stored(ctx, zone, head, lines)
+	if rerr == nil && stored {
+		return now, nil
+	}
+	return head, fmt.Errorf("append to zone %q: %w", zone, err)
+}
+
+// publish sends lines and returns the sequence of the last one.
+func (j *NATS) publish(ctx context.Context, zone event.ZoneID, expected uint64, lines []Line) (uint64, error) {
+	batch := ""
+	if len(lines) > 1 {
+		batch = nuid.Next()
+	}
+	for i, l := range lines {
+		msg := &nats.Msg{Subject: l.Subject, Data: l.Bytes, Header: nats.Header{}}
+		if i == 0 {
+			// Every writer of a zone uses exactly this filter: a cluster
+			// compares writes in flight by its text.
+			msg.Header[hdrExpected] = []string{strconv.FormatUint(expected, 10)}
+			msg.Header[hdrExpectedSubject] = []string{zone.Filter()}
+		}
+		if batch != "" {
+			msg.Header[hdrBatchID] = []string{batch}
+			msg.Header[hdrBatchSeq] = []string{strconv.Itoa(i + 1)}
+		}
+		if i < len(lines)-1 {
+			s, err := j.session()
+			if err != nil {
+				return 0, err
+			}
+			if err := s.nc.PublishMsg(msg); err != nil {
+				return 0, j.failure(ctx, err)
+			}
+			continue
+		}
+		if batch != "" {
+			msg.Header[hdrBatchCommit] = []string{"1"}
+		}
+		answer, err := j.request(ctx, msg)
+		if err != nil {
+			return 0, err
+		}
+		return parseAck(answer.Data)
+	}
+	return 0, errors.New("nothing to publish")
+}
+
+// parseAck reads the store's answer to a publish.
+func parseAck(data []byte) (uint64, error) {
+	var ack struct {
+		Seq   uint64    `json:"seq"`
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return 0, fmt.Errorf("read acknowledgement: %w", err)
+	}
+	if ack.Error != nil {
+		return 0, ack.Error.err()
+	}
+	if ack.Seq == 0 {
+		return 0, errors.New("acknowledgement without sequence")
+	}
+	return ack.Seq, nil
+}
+
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+var errBusy = errors.New("store is busy")
+
+func (e *apiError) err() error {
+	switch {
+	case e.ErrCode == codeWrongSequence:
+		return ErrConflict
+	case e.ErrCode == codeTooManyRequests:
+		return errBusy
+	case e.ErrCode == codeNoStorage, e.ErrCode == codeNoResources,
+		strings.Contains(e.Description, descMaxBytes), strings.Contains(e.Description, descNoSpace):
+		return fmt.Errorf("%w: %s", ErrNoSpace, e.Description)
+	}
+	return fmt.Errorf("store refused: %s (%d)", e.Description, e.ErrCode)
+}
+
+// stored reports whether exactly these lines stand behind head.
+func (j *NATS) stored(ctx context.Context, zone event.ZoneID, head Head, lines []Line) (Head, bool, error) {
+	now, next := head, head.Seq+1
+	for i := 0; i < len(lines); {
+		p, err := j.page(ctx, zone, next, len(lines)-i)
+		if err != nil {
+			return head, false, err
+		}
+		for _, m := range p.lines {
+			if i == len(lines) || m.subject != lines[i].Subject || !bytes.Equal(m.data, lines[i].Bytes) {
+				return head, false, nil
+			}
+			now = Head{Seq: m.seq, N: now.N + 1, Hash: lines[i].Hash}
+			next, i = m.seq+1, i+1
+		}
+		if p.pending == 0 && i < len(lines) {
+			return head, false, nil
+		}
+	}
+	return now, true, nil
+}

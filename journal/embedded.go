@@ -1,0 +1,110 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	domain     = "sluice"
+	maxPayload = 1 << 20
+	// dedupeWindow is short because the server reads at start all that was
+	// written within it.
+	dedupeWindow = time.Second
+	startTimeout = 2 * time.Minute
+	// storeLimit keeps the server from refusing a stream because the disk
+	// happens to be full when it starts; the streams have limits of their own.
+	storeLimit = 1 << 60
+)
+
+// session is one life of the embedded server and the connection to it.
+type session struct {
+	srv *server.Server
+	nc  *nats.Conn
+	js  jetstream.JetStream
+}
+
+// connectEmbedded starts a server without any listener on dir and connects to
+// it inside the process.
+func connectEmbedded(ctx context.Context, dir string, log *slog.Logger) (*session, error) {
+	srv, err := server.NewServer(&server.Options{
+		ServerName:             "sluice",
+		DontListen:             true,
+		NoSigs:                 true,
+		MaxPayload:             maxPayload,
+		JetStream:              true,
+		JetStreamDomain:        domain,
+		JetStreamMaxMemory:     64 << 20,
+		JetStreamMaxStore:      storeLimit,
+		DisableJetStreamBanner: true,
+		StoreDir:               dir,
+		// The default is to sync every two minutes: an acknowledged event
+		// would be lost with the power.
+		SyncAlways: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make embedded server: %w", err)
+	}
+	srv.SetLoggerV2(serverLog{log}, false, false, false)
+	srv.Start()
+	s := &session{srv: srv}
+	if !srv.ReadyForConnections(startTimeout) {
+		s.close()
+		return nil, errors.New("embedded server did not start")
+	}
+	s.nc, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("sluice"),
+		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			log.Warn("journal connection", "err", err)
+		}))
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("connect to embedded server: %w", err)
+	}
+	if s.js, err = jetstream.New(s.nc); err != nil {
+		s.close()
+		return nil, fmt.Errorf("connect to embedded server: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// close ends the connection and the server, and waits for it.
+func (s *session) close() {
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+}
+
+// serverLog hands the server's log lines on: what it calls notices are of no
+// interest to an operator.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Noticef(format string, v ...any) { l.debug(format, v) }
+func (l serverLog) Debugf(format string, v ...any)  { l.debug(format, v) }
+func (l serverLog) Tracef(format string, v ...any)  { l.debug(format, v) }
+func (l serverLog) Warnf(format string, v ...any)   { l.warn(format, v) }
+func (l serverLog) Errorf(format string, v ...any)  { l.warn(format, v) }
+func (l serverLog) Fatalf(format string, v ...any)  { l.warn(format, v) }
+
+func (l serverLog) debug(format string, v []any) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.log.Debug("journal server", "text", fmt.Sprintf(format, v...))
+	}
+}
+
+func (l serverLog) warn(format string, v []any) {
+	l.log.Warn("journal server", "text", fmt.Sprintf(format, v...))
+}

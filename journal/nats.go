@@ -1,0 +1,341 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"sluice/journal/event"
+)
+
+const (
+	eventsStream = "EVENTS"
+	bulkStream   = "BULK"
+	// storedSubject is where the server tells of each stored event.
+	storedSubject = "stored."
+	identityKey   = "sluice-identity"
+)
+
+// Config is what Open needs.
+type Config struct {
+	// Dir is the store's directory; it is made if it does not exist.
+	Dir string
+	// Logger takes what the embedded server has to say; nil drops it.
+	Logger *slog.Logger
+	// EventsMaxBytes and BulkMaxBytes limit the streams; 0 means no limit.
+	// What does not fit is refused with ErrNoSpace, nothing old is dropped.
+	EventsMaxBytes, BulkMaxBytes int64
+	// Timeout is how long to wait for the store's answer to one request; 0
+	// means ten seconds.
+	Timeout time.Duration
+}
+
+// NATS is the journal in an embedded NATS server.
+type NATS struct {
+	cfg      Config
+	log      *slog.Logger
+	lock     *os.File
+	identity string
+	hub      *hub
+	enc      *zstd.Encoder
+	dec      *zstd.Decoder
+	// compressing bounds the raw chunks held while they are compressed.
+	compressing chan struct{}
+
+	reopening sync.Mutex // held by Reopen and Close
+	mu        sync.RWMutex
+	sess      *session // guarded by mu; nil while reopening and after Close
+	closed    bool     // guarded by mu
+}
+
+// Open opens the journal in a directory, or makes a new one where that is
+// empty. A store that another process holds is ErrLocked.
+func Open(ctx context.Context, cfg Config) (*NATS, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	lock, err := lockStore(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	j := &NATS{
+		cfg: cfg, log: cfg.Logger, lock: lock, hub: newHub(),
+		compressing: make(chan struct{}, compressors),
+	}
+	if err := j.init(ctx); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return j, nil
+}
+
+func (j *NATS) init(ctx context.Context) error {
+	var err error
+	j.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithEncoderConcurrency(compressors), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return fmt.Errorf("make compressor: %w", err)
+	}
+	j.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(compressors),
+		zstd.WithDecoderMaxMemory(MaxRawChunk), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return fmt.Errorf("make decompressor: %w", err)
+	}
+	m, err := readMarker(j.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	j.identity = m.Identity
+	return j.start(ctx, m)
+}
+
+// start begins a session: server, connection, streams.
+func (j *NATS) start(ctx context.Context, m marker) error {
+	s, err := connectEmbedded(ctx, j.cfg.Dir, j.log)
+	if err != nil {
+		return err
+	}
+	if err := j.prepare(ctx, s, m); err != nil {
+		s.close()
+		return err
+	}
+	j.mu.Lock()
+	j.sess = s
+	j.mu.Unlock()
+	j.hub.wakeAll()
+	return nil
+}
+
+func (j *NATS) prepare(ctx context.Context, s *session, m marker) error {
+	for _, cfg := range []jetstream.StreamConfig{j.eventsConfig(), j.bulkConfig()} {
+		if err := ensureStream(ctx, s.js, cfg, m); err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+	}
+	if !m.Complete {
+		m.Complete = true
+		if err := writeMarker(j.cfg.Dir, m); err != nil {
+			return err
+		}
+	}
+	_, err := s.nc.Subscribe(storedSubject+"ev.>", func(msg *nats.Msg) {
+		if zone, _, ok := strings.Cut(strings.TrimPrefix(msg.Subject, storedSubject+"ev."), "."); ok {
+			j.hub.wake(event.ZoneID(zone))
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to stored events: %w", err)
+	}
+	if err := s.nc.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("subscribe to stored events: %w", err)
+	}
+	return nil
+}
+
+func (j *NATS) eventsConfig() jetstream.StreamConfig {
+	c := j.streamConfig(eventsStream, "ev.>", j.cfg.EventsMaxBytes)
+	c.MaxMsgSize = event.MaxLine + 4<<10 // headers count
+	c.DenyDelete, c.DenyPurge = true, true
+	c.AllowAtomicPublish = true
+	// Sent after an event is stored: it wakes the followers.
+	c.RePublish = &jetstream.RePublish{Source: "ev.>", Destination: storedSubject + "ev.>", HeadersOnly: true}
+	return c
+}
+
+func (j *NATS) bulkConfig() jetstream.StreamConfig {
+	return j.streamConfig(bulkStream, "bulk.>", j.cfg.BulkMaxBytes)
+}
+
+func (j *NATS) streamConfig(name, subjects string, maxBytes int64) jetstream.StreamConfig {
+	if maxBytes == 0 {
+		maxBytes = -1
+	}
+	return jetstream.StreamConfig{
+		Name: name, Subjects: []string{subjects}, Storage: jetstream.FileStorage,
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxBytes: maxBytes,
+		MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxMsgSize: maxPayload, MaxConsumers: -1, Replicas: 1,
+		Duplicates: dedupeWindow, AllowDirect: true,
+		Metadata: map[string]string{identityKey: j.identity},
+	}
+}
+
+// ensureStream makes the stream in a new store, and elsewhere checks that it
+// is ours and brings its limits up to date.
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, m marker) error {
+	st, err := js.Stream(ctx, want.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && m.Complete:
+		return errors.New("the store has lost it; restore a backup")
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		_, err = js.CreateStream(ctx, want)
+		return err
+	case err != nil:
+		return err
+	}
+	have := st.CachedInfo().Config
+	if have.Metadata[identityKey] != m.Identity {
+		return fmt.Errorf("it belongs to journal %q, the marker says %q", have.Metadata[identityKey], m.Identity)
+	}
+	if have.MaxBytes != want.MaxBytes {
+		have.MaxBytes = want.MaxBytes
+		if _, err := js.UpdateStream(ctx, have); err != nil {
+			return fmt.Errorf("set limit: %w", err)
+		}
+	}
+	return nil
+}
+
+// session returns the running session.
+func (j *NATS) session() (*session, error) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	switch {
+	case j.closed:
+		return nil, ErrClosed
+	case j.sess == nil:
+		return nil, ErrStorage
+	}
+	return j.sess, nil
+}
+
+// Reopen restarts the embedded server on the same store. Calls under way fail
+// with ErrStorage; followers go on where they were.
+func (j *NATS) Reopen(ctx context.Context) error {
+	j.reopening.Lock()
+	defer j.reopening.Unlock()
+	j.mu.Lock()
+	old, closed := j.sess, j.closed
+	j.sess = nil
+	j.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	if old != nil {
+		old.close()
+	}
+	m, err := readMarker(j.cfg.Dir)
+	if err == nil {
+		err = j.start(ctx, m)
+	}
+	if err != nil {
+		return fmt.Errorf("reopen journal: %w", err)
+	}
+	return nil
+}
+
+// Close implements Journal.
+func (j *NATS) Close() error {
+	j.reopening.Lock()
+	defer j.reopening.Unlock()
+	j.mu.Lock()
+	old, closed := j.sess, j.closed
+	j.sess, j.closed = nil, true
+	j.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	j.hub.wakeAll()
+	if old != nil {
+		old.close()
+	}
+	if j.dec != nil {
+		j.dec.Close()
+	}
+	if err := j.lock.Close(); err != nil {
+		return fmt.Errorf("close journal: %w", err)
+	}
+	return nil
+}
+
+// request sends one message and waits for its answer.
+func (j *NATS) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	s, err := j.session()
+	if err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, j.cfg.Timeout)
+	defer cancel()
+	answer, err := s.nc.RequestMsgWithContext(bounded, msg)
+	if err != nil {
+		return nil, j.failure(ctx, err)
+	}
+	return answer, nil
+}
+
+// failure says what a request without an answer means.
+func (j *NATS) failure(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if _, serr := j.session(); errors.Is(serr, ErrClosed) {
+		return ErrClosed
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout),
+		errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrConnectionClosed),
+		errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionReconnecting):
+		return fmt.Errorf("%w (%w)", ErrStorage, err)
+	}
+	return err
+}
+
+// Stream implements Journal.
+func (j *NATS) Stream(ctx context.Context) (identity string, last uint64, err error) {
+	info, err := j.info(ctx, eventsStream)
+	if err != nil {
+		return "", 0, fmt.Errorf("read journal: %w", err)
+	}
+	return j.identity, info.State.LastSeq, nil
+}
+
+// Status implements Journal.
+func (j *NATS) Status(ctx context.Context) (Status, error) {
+	st := Status{Identity: j.identity}
+	for name, to := range map[string]*StreamStatus{eventsStream: &st.Events, bulkStream: &st.Bulk} {
+		info, err := j.info(ctx, name)
+		if err != nil {
+			return Status{}, fmt.Errorf("read status of %s: %w", name, err)
+		}
+		*to = StreamStatus{
+			Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
+			FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq,
+		}
+	}
+	return st, nil
+}
+
+func (j *NATS) info(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
+	answer, err := j.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream})
+	if err != nil {
+		return nil, err
+	}
+	var info struct {
+		jetstream.StreamInfo
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &info); err != nil {
+		return nil, err
+	}
+	if info.Error != nil {
+		return nil, info.Error
+	}
+	return &info.StreamInfo, nil
+}
+
+var (
+	_ Journal   = (*NATS)(nil)
+	_ RawReader = (*NATS)(nil)
+)

@@ -1,0 +1,133 @@
+package journal
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	markerFile   = "sluice-journal.json"
+	lockFile     = "lock"
+	storeVersion = 1
+	standalone   = "standalone"
+)
+
+// marker says what a store directory is. It guards a standalone store from
+// being started as a cluster member, which would delete its streams.
+type marker struct {
+	Format   int    `json:"format"`
+	Mode     string `json:"mode"`
+	Identity string `json:"identity"` // of the EVENTS stream
+	// Complete is set once both streams exist: from then on a missing stream
+	// is a loss and never made anew.
+	Complete bool `json:"complete"`
+}
+
+// lockStore takes the advisory lock of a store directory. The lock ends with
+// the process or when the file is closed.
+func lockStore(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make journal directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock journal: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock %s: %w", dir, ErrLocked)
+	}
+	return nil, fmt.Errorf("lock %s: %w", dir, err)
+}
+
+// readMarker returns the marker of a store, after making one in an empty
+// directory.
+func readMarker(dir string) (marker, error) {
+	path := filepath.Join(dir, markerFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newMarker(dir)
+	}
+	if err != nil {
+		return marker{}, fmt.Errorf("read journal marker: %w", err)
+	}
+	var m marker
+	if err := json.Unmarshal(data, &m); err != nil {
+		return marker{}, fmt.Errorf("read journal marker %s: %w", path, err)
+	}
+	switch {
+	case m.Format < 1 || m.Format > storeVersion:
+		return marker{}, fmt.Errorf("journal %s has format %d, this program knows %d", dir, m.Format, storeVersion)
+	case m.Mode != standalone:
+		return marker{}, fmt.Errorf("journal %s was made for mode %q, not %q; see the manual on migration", dir, m.Mode, standalone)
+	case m.Identity == "":
+		return marker{}, fmt.Errorf("journal marker %s names no identity", path)
+	}
+	return m, nil
+}
+
+func newMarker(dir string) (marker, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return marker{}, fmt.Errorf("read journal directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile && e.Name() != markerFile+".new" {
+			return marker{}, fmt.Errorf("%s holds %q but no %s: not a journal of this program", dir, e.Name(), markerFile)
+		}
+	}
+	id := make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
+		return marker{}, fmt.Errorf("make journal identity: %w", err)
+	}
+	m := marker{Format: storeVersion, Mode: standalone, Identity: hex.EncodeToString(id)}
+	return m, writeMarker(dir, m)
+}
+
+// writeMarker replaces the marker; it is on disk when it returns.
+func writeMarker(dir string, m marker) error {
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write journal marker: %w", err)
+	}
+	path := filepath.Join(dir, markerFile)
+	if err := writeSynced(path+".new", append(data, '\n')); err != nil {
+		return fmt.Errorf("write journal marker: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write journal marker: %w", err)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("write journal marker: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("write journal marker: %w", err)
+	}
+	return nil
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
