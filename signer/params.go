@@ -35,6 +35,10 @@ type Params struct {
 	Serial     zone.Serial // of the signed SOA
 	Inception  time.Time
 	Expiration time.Time
+	// Jitter spreads expirations: each RRset's lies earlier than Expiration by
+	// less than this, by a hash of owner, type and inception. It must leave
+	// every signature valid beyond Refresh. Zero spreads nothing.
+	Jitter time.Duration
 	// Refresh: a signature of the previous instance whose expiration is
 	// before it is made again.
 	Refresh time.Time
