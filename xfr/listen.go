@@ -1,0 +1,291 @@
+package xfr
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+const (
+	// maxRequest is the longest request read: a question, an SOA, OPT with
+	// padding and TSIG take much less.
+	maxRequest = 4096
+	// portTries is how often a port free for both UDP and TCP is looked for.
+	portTries = 16
+	// acceptPause is how long accepting rests after an error such as too many
+	// open files.
+	acceptPause = 100 * time.Millisecond
+)
+
+// door is one address that is listened on.
+type door struct {
+	tcp net.Listener
+	udp *net.UDPConn
+}
+
+func (d door) close() error { return errors.Join(d.tcp.Close(), d.udp.Close()) }
+
+// Listen opens an address such as "127.0.0.1:8053" for UDP and TCP and
+// returns it with its port, which is a free one where 0 was asked for.
+// Requests wait until Run.
+func (s *Server) Listen(ctx context.Context, addr string) (netip.AddrPort, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started {
+		return netip.AddrPort{}, fmt.Errorf("listen on %s: server already runs", addr)
+	}
+	var err error
+	for range portTries {
+		var d door
+		if d, err = openDoor(ctx, addr); err == nil {
+			s.doors = append(s.doors, d)
+			return d.udp.LocalAddr().(*net.UDPAddr).AddrPort(), nil
+		}
+		if _, port, splitErr := net.SplitHostPort(addr); splitErr != nil || port != "0" {
+			break
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("listen on %s: %w", addr, err)
+}
+
+func openDoor(ctx context.Context, addr string) (door, error) {
+	var lc net.ListenConfig
+	tcp, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return door{}, err
+	}
+	pc, err := lc.ListenPacket(ctx, "udp", tcp.Addr().String())
+	if err != nil {
+		return door{}, errors.Join(err, tcp.Close())
+	}
+	d := door{tcp: tcp, udp: pc.(*net.UDPConn)}
+	if d.udp.LocalAddr().(*net.UDPAddr).IP.IsUnspecified() {
+		// Answers must come from the address that was asked. A socket of one
+		// family refuses the other family's option.
+		err4 := ipv4.NewPacketConn(d.udp).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true)
+		err6 := ipv6.NewPacketConn(d.udp).SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true)
+		if err4 != nil && err6 != nil {
+			return door{}, errors.Join(err4, d.close())
+		}
+	}
+	return d, nil
+}
+
+// Close closes the listeners of a server that was never run; Run does so
+// itself.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, d := range s.doors {
+		err = errors.Join(err, d.close())
+	}
+	s.doors = nil
+	return err
+}
+
+// Run serves until ctx ends, lets answers under way finish within the grace
+// time, and returns when all is closed.
+func (s *Server) Run(ctx context.Context) error {
+	s.mu.Lock()
+	if s.started {
+		s.mu.Unlock()
+		return errors.New("transfer server runs once only")
+	}
+	s.started = true
+	doors := s.doors
+	s.doors = nil
+	s.mu.Unlock()
+
+	// Answers outlive ctx by the grace time.
+	work, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	var loops sync.WaitGroup
+	for _, d := range doors {
+		loops.Go(func() { s.acceptLoop(ctx, work, d.tcp) })
+		loops.Go(func() { s.packetLoop(ctx, work, d.udp) })
+	}
+	<-ctx.Done()
+	s.stopping.Store(true)
+	var err error
+	for _, d := range doors {
+		err = errors.Join(err, d.close())
+	}
+	loops.Wait()
+	s.drain(abort)
+	return err
+}
+
+// drain ends the connections: idle ones at once, others after their answer or
+// the grace time.
+func (s *Server) drain(abort context.CancelFunc) {
+	s.conns.each(func(c net.Conn) { _ = c.SetReadDeadline(time.Unix(1, 0)) }) // a closed one needs none
+	done := make(chan struct{})
+	go func() {
+		s.answering.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(s.cfg.Grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return
+	case <-timer.C:
+	}
+	abort()
+	s.conns.each(func(c net.Conn) { _ = c.Close() }) // the connection's own loop reports
+	<-done
+}
+
+func (s *Server) acceptLoop(ctx, work context.Context, l net.Listener) {
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			s.admit(work, c)
+		case ctx.Err() != nil:
+			return
+		default:
+			s.logAccept(ctx, err)
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// admit starts serving a connection, or closes it where there are too many.
+func (s *Server) admit(work context.Context, c net.Conn) {
+	if !s.conns.add(c) {
+		s.stats.refusedConns.Add(1)
+		if more, ok := s.refusals.allow(time.Now()); ok {
+			s.log.InfoContext(work, "connection refused", "peer", c.RemoteAddr().String(), "unlogged", more)
+		}
+		_ = c.Close() // nothing was said on it
+		return
+	}
+	s.answering.Go(func() {
+		defer s.conns.remove(c)
+		s.serveConn(work, c)
+	})
+}
+
+func (s *Server) logAccept(ctx context.Context, err error) {
+	if more, ok := s.faults.allow(time.Now()); ok {
+		s.log.ErrorContext(ctx, "listener fails", "error", err, "unlogged", more)
+	}
+}
+
+// streamConn is the sink of a TCP connection for answers of one message.
+type streamConn struct {
+	net.Conn
+	step time.Duration
+}
+
+func (c *streamConn) emit(block []byte) ([]byte, error) {
+	return block[:0], writeBlock(c.Conn, block, c.step, time.Time{})
+}
+
+// serveConn answers the requests of a connection in their order (RFC 7766,
+// 6.2.1.1 allows that) until it is idle, broken, or the server stops.
+func (s *Server) serveConn(ctx context.Context, c net.Conn) {
+	defer func() { _ = c.Close() }() // all that could be sent has been
+	from := peerAddr(c.RemoteAddr())
+	conn := &streamConn{Conn: c, step: s.cfg.WriteTimeout}
+	var length [2]byte
+	var msg []byte
+	for {
+		// Set before stopping is read: drain does it the other way round.
+		if err := c.SetReadDeadline(time.Now().Add(s.cfg.IdleTimeout)); err != nil || s.stopping.Load() {
+			return
+		}
+		if _, err := io.ReadFull(c, length[:]); err != nil {
+			return
+		}
+		n := int(binary.BigEndian.Uint16(length[:]))
+		if n > maxRequest {
+			s.stats.dropped.Add(1)
+			return
+		}
+		if cap(msg) < n {
+			msg = make([]byte, max(n, 512))
+		}
+		msg = msg[:n]
+		if _, err := io.ReadFull(c, msg); err != nil {
+			return
+		}
+		enc := s.encoders.Get().(*encoder)
+		err := s.answer(ctx, msg, from, enc, conn)
+		enc.release()
+		s.encoders.Put(enc)
+		if err != nil {
+			return // logged where it arose
+		}
+	}
+}
+
+// packetLoop answers datagrams one after another.
+func (s *Server) packetLoop(ctx, work context.Context, c *net.UDPConn) {
+	buf, oob := make([]byte, maxRequest), make([]byte, 128)
+	enc := new(encoder)
+	for {
+		n, oobn, _, from, err := c.ReadMsgUDPAddrPort(buf, oob)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			s.logAccept(ctx, err)
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		to := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		if s.answer(work, buf[:n], to, enc, nil) != nil || len(enc.buf) == 0 {
+			continue
+		}
+		// A datagram that cannot be sent is lost, as any may be.
+		_, _, _ = c.WriteMsgUDPAddrPort(enc.buf, answerFrom(oob[:oobn]), from)
+		enc.release()
+	}
+}
+
+// answerFrom makes the control message that sends an answer from the address
+// that was asked; nil where the socket has but one.
+func answerFrom(oob []byte) []byte {
+	if len(oob) == 0 {
+		return nil
+	}
+	var six ipv6.ControlMessage
+	if six.Parse(oob) == nil && six.Dst != nil {
+		return (&ipv6.ControlMessage{Src: six.Dst, IfIndex: six.IfIndex}).Marshal()
+	}
+	var four ipv4.ControlMessage
+	if four.Parse(oob) == nil && four.Dst != nil {
+		return (&ipv4.ControlMessage{Src: four.Dst, IfIndex: four.IfIndex}).Marshal()
+	}
+	return nil
+}
+
+// peerAddr is the address of a TCP peer, IPv4 in its short form.
+func peerAddr(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,106 @@
+package xfr
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what a server is made with.
+type Config struct {
+	// Source finds the zones; needed.
+	Source Source
+	// Keys finds TSIG keys; nil knows none.
+	Keys Keys
+	// WeakTSIG allows keys of hmac-sha1 and hmac-md5.
+	WeakTSIG bool
+	// Logger takes transfers, refusals and faults; nil drops them. Refusals
+	// are logged once a second at most, with the number left out.
+	Logger *slog.Logger
+	// MaxConns bounds the open TCP connections; 0 means 512.
+	MaxConns int
+	// MaxConnsPerAddr bounds those of one IPv4 address or IPv6 /64; 0 means 64.
+	MaxConnsPerAddr int
+	// MaxTransfers bounds the transfers under way, each of which holds a view
+	// and 300 KiB; further ones wait for IdleTimeout. 0 means 32.
+	MaxTransfers int
+	// IdleTimeout is how long a connection may take for its next whole
+	// request; 0 means 30 s.
+	IdleTimeout time.Duration
+	// WriteTimeout is how long a client may take to read the next 128 KiB; 0
+	// means 30 s.
+	WriteTimeout time.Duration
+	// TransferTimeout is how long a transfer may last; 0 means 2 h.
+	TransferTimeout time.Duration
+	// Grace is how long answers under way may go on when the server stops; 0
+	// means 5 s.
+	Grace time.Duration
+}
+
+// withDefaults fills in what was left at zero.
+func (c Config) withDefaults() Config {
+	for _, n := range []struct {
+		value *int
+		other int
+	}{{&c.MaxConns, 512}, {&c.MaxConnsPerAddr, 64}, {&c.MaxTransfers, 32}} {
+		if *n.value <= 0 {
+			*n.value = n.other
+		}
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		other time.Duration
+	}{
+		{&c.IdleTimeout, 30 * time.Second},
+		{&c.WriteTimeout, 30 * time.Second},
+		{&c.TransferTimeout, 2 * time.Hour},
+		{&c.Grace, 5 * time.Second},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.other
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Server answers SOA, AXFR and IXFR queries over UDP and TCP. Make it with
+// NewServer, add listeners with Listen, then Run it once.
+type Server struct {
+	cfg       Config
+	log       *slog.Logger
+	transfers chan struct{} // one entry a transfer under way
+	blocks    sync.Pool     // of *[2][]byte: the two blocks of a transfer
+	encoders  sync.Pool     // of *encoder
+	stats     counters
+	refusals  throttle
+	faults    throttle
+	stopping  atomic.Bool
+	answering sync.WaitGroup // one a TCP connection
+
+	conns *connSet
+
+	mu      sync.Mutex
+	doors   []door // guarded by mu
+	started bool   // guarded by mu
+}
+
+// NewServer makes a server without listeners.
+func NewServer(cfg Config) (*Server, error) {
+	if cfg.Source == nil {
+		return nil, errors.New("transfer server without a source of zones")
+	}
+	s := &Server{cfg: cfg.withDefaults()}
+	s.log = s.cfg.Logger
+	s.transfers = make(chan struct{}, s.cfg.MaxTransfers)
+	s.blocks.New = func() any {
+		return &[2][]byte{make([]byte, 0, blockSize), make([]byte, 0, blockSize)}
+	}
+	s.encoders.New = func() any { return new(encoder) }
+	s.conns = newConnSet(s.cfg.MaxConns, s.cfg.MaxConnsPerAddr)
+	return s, nil
+}

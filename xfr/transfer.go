@@ -1,0 +1,255 @@
+package xfr
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"sluice/signer/zone"
+)
+
+// answerIXFR answers with what changed since the client's serial (RFC 1995),
+// with the SOA alone where nothing is newer, or with the whole zone where the
+// way is not known or longer than the zone.
+func (s *Server) answerIXFR(ctx context.Context, x *exchange, view View) error {
+	if !x.req.serial.Before(view.Serial()) {
+		return s.answerCurrent(ctx, x, view)
+	}
+	diffs, ok := view.Diffs(x.req.serial)
+	size := int64(0)
+	for _, d := range diffs {
+		size += d.Bytes()
+	}
+	switch limit := view.Bytes(); {
+	case ok && !joined(diffs, x.req.serial, view.Serial()):
+		s.fault(ctx, x, errBrokenWay)
+		ok = false
+	case limit > 0 && size > limit:
+		ok = false
+	}
+	if x.conn == nil {
+		return s.answerDatagram(ctx, x, view, diffs, ok && size < 2*udpPayload)
+	}
+	if !ok {
+		return s.sendZone(ctx, x, view, "ixfr as axfr")
+	}
+	return s.stream(ctx, x, view, "ixfr", func() error { return writeDiffs(x.enc, view, diffs) })
+}
+
+var errBrokenWay = errors.New("diffs do not join")
+
+// joined reports whether diffs lead from one serial to the other without gap.
+func joined(diffs []Diff, from, to zone.Serial) bool {
+	for _, d := range diffs {
+		if d.From() != from {
+			return false
+		}
+		from = d.To()
+	}
+	return from == to && len(diffs) > 0
+}
+
+// answerDatagram sends diffs over UDP if they fit (RFC 1995, 2), else the SOA
+// alone, on which the client comes back over TCP.
+func (s *Server) answerDatagram(ctx context.Context, x *exchange, view View, diffs []Diff, try bool) error {
+	if try {
+		err := x.oneMessage(view, func() error { return writeDiffs(x.enc, view, diffs) })
+		if !errors.Is(err, errFull) {
+			return s.endAnswer(ctx, x, err)
+		}
+		x.restart()
+		x.enc.flags |= flagAA
+	}
+	return s.answerCurrent(ctx, x, view)
+}
+
+// writeDiffs writes an incremental answer (RFC 1995, 4): the new SOA around
+// the steps, oldest first, each as old SOA, what went, new SOA, what came.
+func writeDiffs(e *encoder, view View, diffs []Diff) error {
+	soaKey, soa := view.SOA()
+	if err := e.item(soaKey, soa); err != nil {
+		return err
+	}
+	for _, d := range diffs {
+		for _, half := range []struct {
+			soa   []byte
+			items func() (zone.Iterator, error)
+		}{{d.FromSOA(), d.Removed}, {d.ToSOA(), d.Added}} {
+			if err := e.item(soaKey, half.soa); err != nil {
+				return err
+			}
+			items, err := half.items()
+			if err != nil {
+				return fmt.Errorf("read diff %d to %d: %w", d.From(), d.To(), err)
+			}
+			if err := writeItems(e, items, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return e.item(soaKey, soa)
+}
+
+// writeItems writes every item but the SOA whose key, its kind aside, is
+// skip, and closes the iterator.
+func writeItems(e *encoder, items zone.Iterator, skip []byte) error {
+	for items.Next() {
+		key := items.Key()
+		if len(key) == len(skip) && key[0] <= byte(zone.KindMade) && bytes.Equal(key[1:], skip[1:]) {
+			continue
+		}
+		if err := e.item(key, items.Value()); err != nil {
+			return errors.Join(err, items.Close())
+		}
+	}
+	return errors.Join(items.Err(), items.Close())
+}
+
+// sendZone sends the whole zone (RFC 5936, 2.2), the SOA first and last.
+func (s *Server) sendZone(ctx context.Context, x *exchange, view View, kind string) error {
+	items, err := view.Items()
+	if err != nil {
+		s.fault(ctx, x, err)
+		x.enc.flags &^= flagAA
+		return s.refuse(ctx, x, dns.RcodeServerFailure, edeOther)
+	}
+	begun := false
+	err = s.stream(ctx, x, view, kind, func() error {
+		begun = true
+		soaKey, soa := view.SOA()
+		if err := x.enc.item(soaKey, soa); err != nil {
+			return errors.Join(err, items.Close())
+		}
+		if err := writeItems(x.enc, items, soaKey); err != nil {
+			return err
+		}
+		return x.enc.item(soaKey, soa)
+	})
+	if !begun {
+		return errors.Join(err, items.Close())
+	}
+	return err
+}
+
+// stream sends an answer of any length; fill writes its records. Encoding and
+// sending run side by side.
+func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string, fill func() error) error {
+	if !s.takeTransfer(ctx) {
+		x.enc.flags &^= flagAA
+		return s.refuse(ctx, x, dns.RcodeServerFailure, edeOther)
+	}
+	defer func() { <-s.transfers }()
+	begun := time.Now()
+	own, blocks := x.enc.buf, s.blocks.Get().(*[2][]byte)
+	p := startPipe(x.conn.Conn, blocks[1][:0], s.cfg.WriteTimeout, begun.Add(s.cfg.TransferTimeout))
+	x.enc.out, x.enc.buf = p, blocks[0][:0]
+	x.enc.open()
+	err := fill()
+	if err == nil {
+		err = x.enc.end()
+	}
+	if sendErr := p.stop(); sendErr != nil {
+		err = sendErr
+	}
+	x.enc.buf = own
+	s.blocks.Put(blocks)
+	log := s.log.With("zone", view.Apex().String(), "kind", kind, "serial", view.Serial(),
+		"peer", x.peer.Addr.String(), "key", x.peer.Key, "records", x.enc.records,
+		"messages", x.enc.messages, "bytes", x.enc.bytes, "took", time.Since(begun))
+	if err != nil {
+		s.stats.brokenTransfers.Add(1)
+		log.WarnContext(ctx, "zone transfer broken off", "error", err)
+		return fmt.Errorf("send zone %s: %w", view.Apex(), err)
+	}
+	s.stats.transfers.Add(1)
+	log.InfoContext(ctx, "zone transfer sent")
+	return nil
+}
+
+// takeTransfer waits for one of the limited transfers; false where none
+// became free in the time that a client may be idle.
+func (s *Server) takeTransfer(ctx context.Context) bool {
+	select {
+	case s.transfers <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(s.cfg.IdleTimeout)
+	defer timer.Stop()
+	select {
+	case s.transfers <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// pipe is a sink with two blocks: one is filled while the other is sent.
+type pipe struct {
+	conn    net.Conn
+	step    time.Duration // how long sending one block may take
+	limit   time.Time     // when the whole transfer is given up
+	full    chan []byte
+	empty   chan []byte
+	stopped chan struct{}
+	err     error // why sending stopped; read after stopped is closed
+}
+
+func startPipe(conn net.Conn, second []byte, step time.Duration, limit time.Time) *pipe {
+	p := &pipe{conn: conn, step: step, limit: limit,
+		full: make(chan []byte, 1), empty: make(chan []byte, 2), stopped: make(chan struct{})}
+	p.empty <- second
+	go p.send()
+	return p
+}
+
+func (p *pipe) send() {
+	defer close(p.stopped)
+	for block := range p.full {
+		if p.err = writeBlock(p.conn, block, p.step, p.limit); p.err != nil {
+			return
+		}
+		p.empty <- block[:0]
+	}
+}
+
+func (p *pipe) emit(block []byte) ([]byte, error) {
+	select {
+	case p.full <- block:
+	case <-p.stopped:
+		return nil, p.err
+	}
+	select {
+	case empty := <-p.empty:
+		return empty, nil
+	case <-p.stopped:
+		return nil, p.err
+	}
+}
+
+// stop waits until all is sent and tells what went wrong.
+func (p *pipe) stop() error {
+	close(p.full)
+	<-p.stopped
+	return p.err
+}
+
+// writeBlock sends a block. A reader has step for it, so one that hardly
+// reads is given up, and never later than limit.
+func writeBlock(conn net.Conn, block []byte, step time.Duration, limit time.Time) error {
+	deadline := time.Now().Add(step)
+	if !limit.IsZero() && limit.Before(deadline) {
+		deadline = limit
+	}
+	if err := conn.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	_, err := conn.Write(block)
+	return err
+}
