@@ -1,0 +1,257 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// ChunkSource calls fn with the raw chunks of a manifest, in order; an
+// indirect list is resolved. The slice belongs to fn, which may still read it
+// while the next chunk is fetched. An error of fn ends it and is returned.
+type ChunkSource func(ctx context.Context, m event.Manifest, fn func(raw []byte) error) error
+
+// Apply folds one event: data, position and state become visible together
+// and hold together after a crash. state is what the pipeline wants kept for
+// the event's zone (nil leaves what is there). An event at or before the
+// position changes nothing. After an error nothing has changed; a chunk that
+// cannot be read, or an instance that it builds on and that the store does
+// not hold (ErrNoInstance), is an error that names zone, event and chunk.
+func (s *Store) Apply(ctx context.Context, rec journal.Record, chunks ChunkSource, state []byte) error {
+	return s.fold(ctx, rec, state, func(e *edit) (uint32, bool, error) { return s.applyFacts(ctx, e, rec, chunks) })
+}
+
+// Skip moves the position over an event without its data, where the journal
+// no longer holds it, and keeps state. Instances that build on a skipped one
+// cannot be applied.
+func (s *Store) Skip(ctx context.Context, rec journal.Record, state []byte) error {
+	return s.fold(ctx, rec, state, func(e *edit) (uint32, bool, error) { return s.number(*e, rec.Event.Zone) })
+}
+
+// fold runs apply and commits what it put into the edit, which it may
+// replace.
+func (s *Store) fold(ctx context.Context, rec journal.Record, state []byte, apply func(*edit) (z uint32, removed bool, err error)) (err error) {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	s.mu.RLock()
+	closed, position := s.closed, s.position
+	s.mu.RUnlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case s.cfg.Stream != "" && position.Stream != "" && position.Stream != s.cfg.Stream:
+		return fmt.Errorf("store of stream %q cannot take events of stream %q", position.Stream, s.cfg.Stream)
+	case rec.Seq <= position.Seq:
+		return nil
+	}
+	var e edit = s.newBatch()
+	defer func() { err = errors.Join(err, e.abort()) }()
+	z, removed, err := apply(&e)
+	if err != nil {
+		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, damaged(err))
+	}
+	if state != nil && !removed {
+		if err := e.set(laneMeta, metaKey(z, tagState), state); err != nil {
+			return err
+		}
+	}
+	if s.cfg.Stream != "" {
+		position.Stream = s.cfg.Stream
+	}
+	position.Seq, position.Hash = rec.Seq, rec.Hash
+	if err := setJSON(e, []byte{spacePosition}, storedPosition{Schema: schema, Position: position}); err != nil {
+		return err
+	}
+	// Commit: from here on the event is folded.
+	if err := e.commit(ctx); err != nil {
+		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, damaged(err))
+	}
+	s.mu.Lock()
+	s.position = position
+	s.mu.Unlock()
+	return nil
+}
+
+func setJSON(e edit, key []byte, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	return e.set(laneMeta, key, raw)
+}
+
+// applyFacts puts what the facts of rec say into the edit and returns the
+// number of the event's zone, and whether that one is removed.
+func (s *Store) applyFacts(ctx context.Context, e *edit, rec journal.Record, chunks ChunkSource) (z uint32, removed bool, err error) {
+	z, removed, err = s.number(*e, rec.Event.Zone)
+	if err != nil {
+		return 0, false, err
+	}
+	switch f := rec.Event.Facts.(type) {
+	case *event.ZoneAdded:
+		_, _, err = s.number(*e, f.ID)
+	case *event.ZoneRemoved:
+		err = s.removeZone(*e, f.ID)
+	case *event.InstanceLoaded:
+		if !removed {
+			err = s.applyLoaded(ctx, e, z, rec.Seq, f, chunks)
+		}
+	case *event.InstanceSigned:
+		if !removed {
+			err = s.applySigned(ctx, e, z, rec.Seq, f, chunks)
+		}
+	case *event.InstancePublished:
+		if !removed {
+			err = s.applyPublished(ctx, e, z, f)
+		}
+	}
+	return z, removed, err
+}
+
+// number is the number of a zone. The first event that names a zone gives it
+// the next one; event.Instance has 0.
+func (s *Store) number(e edit, id event.ZoneID) (z uint32, removed bool, err error) {
+	if id == event.Instance {
+		return 0, false, nil
+	}
+	known, ok, err := s.zone(s.db, id)
+	if err != nil || ok {
+		return known.Number, known.Removed, err
+	}
+	next := uint32(1)
+	raw, err := s.get(s.db, []byte{spaceNext})
+	if err != nil {
+		return 0, false, err
+	}
+	if len(raw) == 4 {
+		next = binary.BigEndian.Uint32(raw)
+	}
+	if err := setJSON(e, zoneKey(id), zoneEntry{Number: next}); err != nil {
+		return 0, false, err
+	}
+	return next, false, e.set(laneMeta, []byte{spaceNext}, binary.BigEndian.AppendUint32(nil, next+1))
+}
+
+// removeZone drops all data of a zone. Its number stays taken, so that a late
+// event of the zone finds that it is gone.
+func (s *Store) removeZone(e edit, id event.ZoneID) error {
+	z, _, err := s.number(e, id)
+	if err != nil {
+		return err
+	}
+	for _, space := range []byte{spaceMeta, spaceData, spaceLists, spaceDiffs} {
+		if err := e.removeAll(appendZone(nil, space, z)); err != nil {
+			return err
+		}
+	}
+	return setJSON(e, zoneKey(id), zoneEntry{Number: z, Removed: true})
+}
+
+func (s *Store) applyLoaded(ctx context.Context, e *edit, z uint32, seq uint64, f *event.InstanceLoaded, chunks ChunkSource) error {
+	all, err := s.metas(s.db, z)
+	if err != nil {
+		return err
+	}
+	m := &InstanceMeta{
+		Seq: seq, Generation: seq, Base: f.Base, Serial: zone.Serial(f.Serial),
+		Records: f.Records, ContentDigest: f.ContentDigest,
+	}
+	return s.applyInstance(ctx, e, z, all, m, f.Manifest, chunks)
+}
+
+func (s *Store) applySigned(ctx context.Context, e *edit, z uint32, seq uint64, f *event.InstanceSigned, chunks ChunkSource) error {
+	all, err := s.metas(s.db, z)
+	if err != nil {
+		return err
+	}
+	if _, err := all.instance(f.Loaded, false); err != nil {
+		return err
+	}
+	m := &InstanceMeta{
+		Seq: seq, Signed: true, Generation: seq, Base: f.Base, Loaded: f.Loaded, Serial: zone.Serial(f.Serial),
+		Records: f.Records, ContentDigest: f.ContentDigest, SignedDigest: f.SignedDigest,
+	}
+	return s.applyInstance(ctx, e, z, all, m, f.Manifest, chunks)
+}
+
+func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas, m *InstanceMeta, list event.Manifest, chunks ChunkSource) error {
+	if m.Base != 0 {
+		base, err := all.instance(m.Base, m.Signed)
+		if err != nil {
+			return err
+		}
+		m.Generation = base.Generation
+	}
+	if s.large(list) {
+		if err := s.intoTables(e); err != nil {
+			return err
+		}
+	}
+	l := loader{s: s, e: *e, z: z, m: m}
+	if err := l.load(ctx, list, chunks); err != nil {
+		return err
+	}
+	if err := setJSON(*e, metaSeqKey(z, tagInstance, m.Seq), m); err != nil {
+		return err
+	}
+	if m.Base != 0 {
+		return nil
+	}
+	h, err := s.head(s.db, z)
+	if err != nil {
+		return err
+	}
+	return s.sweep(*e, z, append(all, m), retained(append(all, m), h), nil, nil)
+}
+
+// intoTables goes on with an edit that has room for much. What the one
+// before holds, a zone's number at most, goes along.
+func (s *Store) intoTables(e *edit) error {
+	t, err := s.newTables()
+	if err != nil {
+		return err
+	}
+	if err := moveMeta(*e, t); err != nil {
+		return errors.Join(err, t.abort())
+	}
+	err = (*e).abort()
+	*e = t
+	return err
+}
+
+// moveMeta copies what a batch sets so far, a zone's number at most.
+func moveMeta(from, to edit) error {
+	b, ok := from.(*batchEdit)
+	if !ok {
+		return nil
+	}
+	r := b.main.Reader()
+	for {
+		_, k, v, ok, err := r.Next()
+		if err != nil || !ok {
+			return err
+		}
+		if err := to.set(laneMeta, k, v); err != nil {
+			return err
+		}
+	}
+}
+
+// large reports whether a load goes in as sstables. An indirect list names
+// more than 1,000 chunks.
+func (s *Store) large(m event.Manifest) bool {
+	if len(m.Indirect) > 0 {
+		return true
+	}
+	n := uint64(0)
+	for _, c := range m.Chunks {
+		n += c.Bytes
+	}
+	return n >= s.cfg.BatchLimit
+}

@@ -1,0 +1,171 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// InstanceMeta is what the store knows of an instance.
+type InstanceMeta struct {
+	Seq    uint64 `json:"seq"`              // of its event
+	Signed bool   `json:"signed,omitempty"` // a signed instance; else a loaded one
+	// Generation is the sequence of the instance whose items are stored
+	// whole; this one is it, or a version inside it.
+	Generation    uint64      `json:"generation"`
+	Base          uint64      `json:"base,omitempty"`   // its items were a diff to that instance
+	Loaded        uint64      `json:"loaded,omitempty"` // of a signed one: what was signed
+	Serial        zone.Serial `json:"serial"`
+	Records       uint64      `json:"records"` // of the whole instance
+	ContentDigest event.Hash  `json:"content_digest"`
+	SignedDigest  event.Hash  `json:"signed_digest,omitzero"`
+	// Changed counts the items of a diff, by kind from KindContents on.
+	Changed [len(kinds)]uint64 `json:"changed,omitzero"`
+}
+
+func (m *InstanceMeta) changed() uint64 {
+	n := uint64(0)
+	for _, c := range m.Changed {
+		n += c
+	}
+	return n
+}
+
+// kinds are those that its items can have.
+func (m *InstanceMeta) kinds() []zone.Kind {
+	if m.Signed {
+		return kinds[1:]
+	}
+	return kinds[:1]
+}
+
+// head is what a zone serves.
+type head struct {
+	Signed uint64 `json:"signed"` // 0: nothing yet
+	Loaded uint64 `json:"loaded"`
+}
+
+func (s *Store) head(r pebble.Reader, z uint32) (head, error) {
+	var h head
+	raw, err := s.get(r, metaKey(z, tagHead))
+	if err != nil || raw == nil {
+		return h, err
+	}
+	if err := json.Unmarshal(raw, &h); err != nil {
+		return h, fmt.Errorf("%w: head of zone %d: %w", ErrDamaged, z, err)
+	}
+	return h, nil
+}
+
+// metas are the instances of a zone that the store holds, in ascending order.
+type metas []*InstanceMeta
+
+func (s *Store) metas(r pebble.Reader, z uint32) (all metas, err error) {
+	err = s.each(r, metaKey(z, tagInstance), func(_, v []byte) error {
+		m := new(InstanceMeta)
+		if err := json.Unmarshal(v, m); err != nil {
+			return fmt.Errorf("%w: instance of zone %d: %w", ErrDamaged, z, err)
+		}
+		all = append(all, m)
+		return nil
+	})
+	return all, err
+}
+
+// each walks the keys that begin with prefix.
+func (s *Store) each(r pebble.Reader, prefix []byte, fn func(key, value []byte) error) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return damaged(err)
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var v []byte
+		if v, err = it.ValueAndErr(); err == nil {
+			err = fn(it.Key(), v)
+		}
+	}
+	if cerr := it.Close(); err == nil {
+		err = cerr
+	}
+	return damaged(err)
+}
+
+// find is the instance with that sequence, or nil.
+func (all metas) find(seq uint64) *InstanceMeta {
+	i, ok := slices.BinarySearchFunc(all, seq, func(m *InstanceMeta, seq uint64) int {
+		switch {
+		case m.Seq < seq:
+			return -1
+		case m.Seq > seq:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return nil
+	}
+	return all[i]
+}
+
+// instance is find for one of the given sort, with an error.
+func (all metas) instance(seq uint64, signed bool) (*InstanceMeta, error) {
+	m := all.find(seq)
+	if m == nil || m.Signed != signed {
+		return nil, fmt.Errorf("%w: %s", ErrNoInstance, instanceName(seq, signed))
+	}
+	return m, nil
+}
+
+func instanceName(seq uint64, signed bool) string {
+	if signed {
+		return fmt.Sprintf("s%d", seq)
+	}
+	return fmt.Sprintf("l%d", seq)
+}
+
+// lineage is m, its base, that one's base and so on, as far as the store
+// holds them, in descending order. last is the base of the final one: 0
+// where it began its generation.
+func (all metas) lineage(m *InstanceMeta) (line metas, last uint64) {
+	for m != nil {
+		line, last = append(line, m), m.Base
+		if last == 0 {
+			break
+		}
+		m = all.find(last)
+	}
+	return line, last
+}
+
+// lens tells which entries of a generation an instance sees: versions up to
+// its own, those of other branches left out.
+type lens struct {
+	generation uint64
+	version    uint64
+	hidden     []uint64 // versions of other branches, mostly none
+}
+
+func (l *lens) sees(version uint64) bool {
+	return version <= l.version && !slices.Contains(l.hidden, version)
+}
+
+func (all metas) lens(m *InstanceMeta) lens {
+	l := lens{generation: m.Generation, version: m.Seq}
+	line, _ := all.lineage(m)
+	for i := len(all) - 1; i >= 0; i-- {
+		o := all[i]
+		switch {
+		case o.Generation != m.Generation || o.Seq > m.Seq:
+		case len(line) > 0 && line[0] == o:
+			line = line[1:]
+		default:
+			l.hidden = append(l.hidden, o.Seq)
+		}
+	}
+	return l
+}

@@ -1,0 +1,313 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// How many diffs are kept for IXFR.
+const (
+	// maxSteps is the number of steps between served instances.
+	maxSteps = 20
+	// minRoom is how many records all steps of a zone together may have, if
+	// the zone itself has fewer. Beyond, a transfer of the whole is smaller.
+	minRoom = 500
+)
+
+// manyChanges is from how many changed items on a publication goes in as
+// sstables: as a batch it would take too much memory.
+const manyChanges = 50_000
+
+// applyPublished moves what is served, keeps the diff for IXFR, and drops
+// what no instance reads any more.
+func (s *Store) applyPublished(_ context.Context, e *edit, z uint32, f *event.InstancePublished) error {
+	all, err := s.metas(s.db, z)
+	if err != nil {
+		return err
+	}
+	before, err := s.head(s.db, z)
+	if err != nil {
+		return err
+	}
+	m, err := all.instance(f.Signed, true)
+	if err != nil {
+		return err
+	}
+	now := head{Signed: m.Seq, Loaded: m.Loaded}
+	if now == before {
+		return nil
+	}
+	keep := retained(all, now)
+	changed := all.between(before, now)
+	also := append(metas{m}, changed...)
+	if l := all.find(now.Loaded); now.Loaded != before.Loaded && l != nil {
+		also = append(also, l)
+	}
+	n := uint64(0)
+	for _, o := range all {
+		if !keep[o.Seq] || slices.Contains(also, o) {
+			n += o.changed()
+		}
+	}
+	if n > manyChanges {
+		if err := s.intoTables(e); err != nil {
+			return err
+		}
+	}
+	if err := s.publish(*e, z, all, before, now, keep, also, changed != nil); err != nil {
+		return err
+	}
+	return setJSON(*e, metaKey(z, tagHead), now)
+}
+
+// publish sweeps and makes the diff on the way.
+func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[uint64]bool, also metas, known bool) (err error) {
+	if !known {
+		if err := s.sweep(e, z, all, keep, also, nil); err != nil {
+			return err
+		}
+		return s.dropDiffs(e, z, 0)
+	}
+	d, err := s.newDiffer(e, z, all, before, now)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := s.sweep(e, z, all, keep, also, d); err != nil {
+		return err
+	}
+	return d.finish()
+}
+
+// between are the instances whose diffs lead from one publication to the
+// next, or nil where none do because a whole instance came between.
+func (all metas) between(before, now head) metas {
+	out := metas{}
+	for _, pair := range [2][2]uint64{{before.Signed, now.Signed}, {before.Loaded, now.Loaded}} {
+		a, b := all.find(pair[0]), all.find(pair[1])
+		if a == nil || b == nil || a.Generation != b.Generation {
+			return nil
+		}
+		x, lastX := all.lineage(a)
+		y, lastY := all.lineage(b)
+		for len(x) > 0 || len(y) > 0 {
+			switch {
+			case len(x) == 0 || (len(y) > 0 && y[0].Seq > x[0].Seq):
+				out, y = append(out, y[0]), y[1:]
+			case len(y) == 0 || x[0].Seq > y[0].Seq:
+				out, x = append(out, x[0]), x[1:]
+			default:
+				x, y, lastX, lastY = nil, nil, 0, 0
+			}
+		}
+		if lastX != lastY {
+			return nil
+		}
+	}
+	return out
+}
+
+// differ makes the diff between two publications, record by record.
+type differ struct {
+	s             *Store
+	e             edit
+	z             uint32
+	before, after view2
+	meta          diffMeta
+	limit         uint64
+	key           []byte
+	sets          [2][]byte // removed, added: a value each
+	cmp           recordComparer
+}
+
+// view2 is one side of a diff.
+type view2 struct {
+	loaded, signed   lens
+	contents, single *entries // for items hidden or hiding; single reads KindMade
+}
+
+// diffMeta describes a diff.
+type diffMeta struct {
+	From    zone.Serial `json:"from"`
+	To      zone.Serial `json:"to"`
+	FromSeq uint64      `json:"from_seq"` // signed instances
+	ToSeq   uint64      `json:"to_seq"`
+	FromSOA []byte      `json:"from_soa"` // values
+	ToSOA   []byte      `json:"to_soa"`
+	Records uint64      `json:"records"` // removed and added
+	Bytes   int64       `json:"bytes"`   // of these in wire form, roughly
+}
+
+func (s *Store) newDiffer(e edit, z uint32, all metas, before, now head) (*differ, error) {
+	from, to := all.find(before.Signed), all.find(now.Signed)
+	d := &differ{s: s, e: e, z: z, limit: max(to.Records, minRoom), key: diffKey(z, to.Seq)}
+	d.meta = diffMeta{From: from.Serial, To: to.Serial, FromSeq: from.Seq, ToSeq: to.Seq}
+	sides := [2]*view2{&d.before, &d.after}
+	for i, m := range []*InstanceMeta{from, to} {
+		v := sides[i]
+		v.loaded, v.signed = all.lens(all.find(m.Loaded)), all.lens(m)
+		var err error
+		if v.contents, err = s.entries(s.db, z, v.loaded.generation); err == nil {
+			v.single, err = s.entries(s.db, z, v.signed.generation)
+		}
+		if err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+	}
+	return d, nil
+}
+
+func (d *differ) close() error {
+	var err error
+	for _, v := range []*view2{&d.before, &d.after} {
+		for _, r := range []*entries{v.contents, v.single} {
+			if r != nil {
+				err = r.closeWith(err)
+			}
+		}
+	}
+	return err
+}
+
+// other reads the item of the same owner and type in the other one of
+// KindContents and KindMade.
+func (v *view2) other(key []byte) ([]byte, error) {
+	r, l, kind := v.contents, &v.loaded, zone.KindContents
+	if zone.Kind(key[0]) == zone.KindContents {
+		r, l, kind = v.single, &v.signed, zone.KindMade
+	}
+	own := key[0]
+	key[0] = byte(kind)
+	err := r.seek(key)
+	key[0] = own
+	return r.value(l), err
+}
+
+// hideable reports whether an item of KindContents may be hidden.
+func hideable(t zone.Type) bool { return t == zone.TypeSOA || zone.SignersOwn(t, true) }
+
+// visit takes one changed item; r stands at it.
+func (d *differ) visit(generation uint64, key []byte, r *entries) error {
+	kind := zone.Kind(key[0])
+	a, b := &d.before.signed, &d.after.signed
+	if kind == zone.KindContents {
+		a, b = &d.before.loaded, &d.after.loaded
+	}
+	if generation != b.generation || d.meta.Records > d.limit {
+		return nil
+	}
+	before, after := r.value(a), r.value(b)
+	_, _, t, err := zone.SplitKey(key)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	switch {
+	case kind == zone.KindContents && hideable(t):
+		x, err := d.before.other(key)
+		if err != nil {
+			return err
+		}
+		y, err := d.after.other(key)
+		if err != nil || x != nil || y != nil {
+			return err
+		}
+	case kind == zone.KindMade:
+		if before == nil {
+			before, err = d.before.other(key)
+		}
+		if after == nil && err == nil {
+			after, err = d.after.other(key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if bytes.Equal(before, after) {
+		return nil
+	}
+	if t == zone.TypeSOA && (kind == zone.KindContents || kind == zone.KindMade) {
+		d.meta.FromSOA, d.meta.ToSOA = bytes.Clone(before), bytes.Clone(after)
+		return nil
+	}
+	return d.put(kind, t, key, before, after)
+}
+
+// put stores the records that went and came.
+func (d *differ) put(kind zone.Kind, t zone.Type, key, before, after []byte) error {
+	if kind == zone.KindSigs || kind == zone.KindChainSigs {
+		t = zone.TypeRRSIG
+	}
+	var n int
+	d.sets[partRemoved], d.sets[partAdded], n = d.cmp.diff(t, before, after, d.sets[partRemoved][:0], d.sets[partAdded][:0])
+	d.meta.Records += uint64(n)
+	d.meta.Bytes += int64(len(d.sets[partRemoved]) + len(d.sets[partAdded]) + n*(len(key)+8))
+	for part, v := range d.sets {
+		if len(v) == 0 {
+			continue
+		}
+		d.key = append(append(d.key[:dataPrefix], byte(part)), key...)
+		if err := d.e.set(laneRemoved+lane(part), d.key, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish keeps the diff where it is worth it, and as many older ones as fit
+// beside it.
+func (d *differ) finish() error {
+	if d.meta.Records > d.limit || len(d.meta.FromSOA) == 0 || len(d.meta.ToSOA) == 0 {
+		err := errors.Join(d.e.forget(laneRemoved), d.e.forget(laneAdded))
+		return errors.Join(err, d.s.dropDiffs(d.e, d.z, 0))
+	}
+	if err := setJSON(d.e, metaSeqKey(d.z, tagDiff, d.meta.ToSeq), d.meta); err != nil {
+		return err
+	}
+	return d.s.dropDiffs(d.e, d.z, d.limit-d.meta.Records)
+}
+
+// dropDiffs drops the oldest diffs, so that those kept have no more than room
+// records; room 0 drops all. One more is about to come.
+func (s *Store) dropDiffs(e edit, z uint32, room uint64) error {
+	steps, err := s.steps(s.db, z)
+	if err != nil {
+		return err
+	}
+	for i := len(steps) - 1; i >= 0; i-- {
+		m := steps[i]
+		if room > 0 && m.Records < room && len(steps)-i < maxSteps {
+			room -= m.Records
+			continue
+		}
+		room = 0
+		if err := e.remove(laneMeta, metaSeqKey(z, tagDiff, m.ToSeq)); err != nil {
+			return err
+		}
+		if err := e.removeAll(diffKey(z, m.ToSeq)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// steps are the diffs of a zone, the oldest first.
+func (s *Store) steps(r pebble.Reader, z uint32) (all []diffMeta, err error) {
+	err = s.each(r, metaKey(z, tagDiff), func(_, v []byte) error {
+		var m diffMeta
+		if err := json.Unmarshal(v, &m); err != nil {
+			return fmt.Errorf("%w: diff of zone %d: %w", ErrDamaged, z, err)
+		}
+		all = append(all, m)
+		return nil
+	})
+	return all, err
+}

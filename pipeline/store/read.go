@@ -1,0 +1,159 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"sluice/journal/event"
+	"sluice/signer/zone"
+	"sluice/xfr"
+)
+
+// States calls fn for every zone with stored pipeline state, event.Instance
+// among them, in ascending order of ids. The slice belongs to fn.
+func (s *Store) States(fn func(id event.ZoneID, state []byte) error) (err error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	one := func(id event.ZoneID, z uint32) error {
+		state, err := s.get(snap, metaKey(z, tagState))
+		if err != nil || state == nil {
+			return err
+		}
+		return fn(id, state)
+	}
+	err = s.each(snap, []byte{spaceZones}, func(k, _ []byte) error {
+		id := event.ZoneID(k[1:])
+		known, ok, err := s.zone(snap, id)
+		if err != nil || !ok || known.Removed {
+			return err
+		}
+		return one(id, known.Number)
+	})
+	if err != nil {
+		return err
+	}
+	return one(event.Instance, 0)
+}
+
+// Contents walks the KindContents items of a loaded instance, ErrNoInstance
+// where the store does not hold it. Later events do not disturb the walk.
+func (s *Store) Contents(id event.ZoneID, loaded uint64) (zone.Iterator, error) {
+	v, all, err := s.open(id)
+	if err != nil {
+		return nil, err
+	}
+	m, err := all.instance(loaded, false)
+	var it zone.Iterator
+	if err == nil {
+		it, err = s.kindIter(v.snap, v.z, all.lens(m), zone.KindContents)
+	}
+	return it, errors.Join(err, v.Close())
+}
+
+// ContentState is the state of the content digest of a loaded instance.
+func (s *Store) ContentState(id event.ZoneID, loaded uint64) (*zone.SetHash, error) {
+	v, all, err := s.open(id)
+	if err != nil {
+		return nil, err
+	}
+	var h *zone.SetHash
+	if _, err = all.instance(loaded, false); err == nil {
+		h, err = s.setHash(v.snap, v.z, loaded)
+	}
+	return h, errors.Join(err, v.Close())
+}
+
+// Instances lists the instances that the store holds, by sequence. A zone
+// that it does not know has none.
+func (s *Store) Instances(id event.ZoneID) ([]InstanceMeta, error) {
+	v, all, err := s.open(id)
+	if errors.Is(err, xfr.ErrUnknownZone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make([]InstanceMeta, len(all))
+	for i, m := range all {
+		out[i] = *m
+	}
+	return out, v.Close()
+}
+
+// Changes calls fn for every item in which two loaded or two signed instances
+// differ, by kind and then in key order: before is nil where only the later
+// one has the item, after is nil where only the earlier one has it. The work
+// follows the number of changes. It reports false, and calls nothing, where
+// the store does not know the way: a whole instance came between.
+func (s *Store) Changes(id event.ZoneID, from, to uint64, fn func(key, before, after []byte) error) (known bool, err error) {
+	v, all, err := s.open(id)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	a, b := all.find(from), all.find(to)
+	if a == nil || b == nil || a.Signed != b.Signed {
+		return false, fmt.Errorf("%w: %d or %d", ErrNoInstance, from, to)
+	}
+	// The same pair twice: between looks at a signed and a loaded one.
+	walk := all.between(head{from, from}, head{to, to})
+	if walk == nil {
+		return false, nil
+	}
+	walk = walk[:len(walk)/2]
+	x, y := all.lens(a), all.lens(b)
+	r, err := s.entries(v.snap, v.z, a.Generation)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = r.closeWith(err) }()
+	for _, kind := range a.kinds() {
+		err := s.eachChanged(v.snap, v.z, walk, kind, func(key []byte) error {
+			if err := r.seek(key); err != nil {
+				return err
+			}
+			before, after := r.value(&x), r.value(&y)
+			if bytes.Equal(before, after) {
+				return nil
+			}
+			return fn(key, before, after)
+		})
+		if err != nil {
+			return true, err
+		}
+	}
+	return true, nil
+}
+
+// Walk calls fn for every live key and value in order, for comparing two
+// stores. Stores that applied the same events hold the same.
+func (s *Store) Walk(fn func(key, value []byte) error) (err error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	return s.each(snap, nil, fn)
+}
+
+// LiveHash is the SHA-256 over every live key and value, each with its length
+// in four bytes before it.
+func (s *Store) LiveHash() ([32]byte, error) {
+	h := sha256.New()
+	var n [4]byte
+	err := s.Walk(func(key, value []byte) error {
+		for _, b := range [][]byte{key, value} {
+			binary.BigEndian.PutUint32(n[:], uint32(len(b)))
+			h.Write(n[:])
+			h.Write(b)
+		}
+		return nil
+	})
+	return [32]byte(h.Sum(nil)), err
+}

@@ -1,0 +1,292 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/journal"
+	"sluice/journal/event"
+)
+
+// Errors that callers tell apart.
+var (
+	// ErrDamaged: the directory does not hold a whole store of this layout.
+	// The caller removes it and rebuilds from the journal.
+	ErrDamaged = errors.New("store damaged")
+	// ErrNoInstance: the store does not hold that instance, or no longer.
+	ErrNoInstance = errors.New("instance not in the store")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store closed")
+)
+
+// Config is how a store is opened. The zero value is usable.
+type Config struct {
+	// Stream is the identity of the EVENTS stream that the events come from.
+	// It stands in the position. Empty: the one stored, for reading only.
+	Stream string
+	// Cache is the size of the block cache in bytes; 0 is 32 MiB.
+	Cache int64
+	// Memtable is the size of a memtable in bytes; 0 is 8 MiB.
+	Memtable uint64
+	// BatchLimit is the size in raw bytes from which a load goes in as
+	// sstables; 0 is 8 MiB.
+	BatchLimit uint64
+	// TableSize is the size of the sstables made by a load, in bytes; 0 is
+	// 32 MiB.
+	TableSize uint64
+	// Logger hears of faults of Pebble; nil is silence.
+	Logger *slog.Logger
+	// FS is where the directory lies; nil is the operating system's.
+	FS vfs.FS
+}
+
+// Store is an open store. One goroutine at a time applies events (others
+// wait); views may be opened and read meanwhile from any goroutine.
+type Store struct {
+	db     *pebble.DB
+	cfg    Config
+	dir    string
+	writer sstable.WriterOptions
+
+	apply sync.Mutex // held while an event is applied
+
+	mu       sync.RWMutex
+	position journal.Position // guarded by mu
+	closed   bool             // guarded by mu
+}
+
+// Open opens the store in dir and makes it where there is none. Only one
+// process can have it open. An error that wraps ErrDamaged means that the
+// directory should be removed and the store built anew.
+func Open(dir string, cfg Config) (*Store, error) {
+	cfg = withDefaults(cfg)
+	opts := options(cfg)
+	defer opts.Cache.Unref()
+	db, err := pebble.Open(dir, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open store %q: %w", dir, damaged(err))
+	}
+	s := &Store{db: db, cfg: cfg, dir: dir}
+	s.writer = opts.MakeWriterOptions(6, db.TableFormat())
+	if err := s.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %q: %w", dir, err), db.Close())
+	}
+	return s, nil
+}
+
+func withDefaults(cfg Config) Config {
+	if cfg.Cache == 0 {
+		cfg.Cache = 32 << 20
+	}
+	if cfg.Memtable == 0 {
+		cfg.Memtable = 8 << 20
+	}
+	if cfg.BatchLimit == 0 {
+		cfg.BatchLimit = 8 << 20
+	}
+	if cfg.TableSize == 0 {
+		cfg.TableSize = 32 << 20
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.FS == nil {
+		cfg.FS = vfs.Default
+	}
+	return cfg
+}
+
+func options(cfg Config) *pebble.Options {
+	opts := &pebble.Options{
+		Cache:                       pebble.NewCache(cfg.Cache),
+		FS:                          cfg.FS,
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		MemTableSize:                cfg.Memtable,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       20,
+		MaxOpenFiles:                500,
+		Logger:                      logger{cfg.Logger},
+	}
+	// An ingest waits until everything before it is in tables, so that what a
+	// crash leaves is always a prefix.
+	opts.Experimental.DisableIngestAsFlushable = func() bool { return true }
+	for i := range opts.Levels {
+		opts.Levels[i].BlockSize = 16 << 10
+		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+	}
+	opts.EnsureDefaults()
+	return opts
+}
+
+// start reads the position and clears what a crashed load left.
+func (s *Store) start() error {
+	if err := s.cfg.FS.RemoveAll(s.scratch()); err != nil {
+		return fmt.Errorf("clear scratch folder: %w", err)
+	}
+	raw, err := s.get(s.db, []byte{spacePosition})
+	if err != nil || raw == nil {
+		return err
+	}
+	var p storedPosition
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return fmt.Errorf("%w: position: %w", ErrDamaged, err)
+	}
+	if p.Schema != schema {
+		return fmt.Errorf("%w: layout %d, this program writes %d", ErrDamaged, p.Schema, schema)
+	}
+	s.position = p.Position
+	return nil
+}
+
+func (s *Store) scratch() string { return s.cfg.FS.PathJoin(s.dir, "loading") }
+
+// storedPosition is the value of spacePosition.
+type storedPosition struct {
+	Schema int `json:"schema"`
+	journal.Position
+}
+
+// Position is how far the store has read; zero where it is fresh.
+func (s *Store) Position() journal.Position {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.position
+}
+
+// Close ends the store; everything applied is on disk when it returns. Views
+// must be closed before.
+func (s *Store) Close() error {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	err := s.db.Flush()
+	return errors.Join(err, s.db.Close())
+}
+
+// snapshot takes a consistent picture, to be closed.
+func (s *Store) snapshot() (*pebble.Snapshot, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	return s.db.NewSnapshot(), nil
+}
+
+// get reads one value; nil where there is none. The slice is a copy.
+func (s *Store) get(r pebble.Reader, key []byte) ([]byte, error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, damaged(err)
+	}
+	defer closer.Close()
+	return append(make([]byte, 0, len(v)), v...), nil
+}
+
+// damaged adds ErrDamaged to errors that a rebuild mends.
+func damaged(err error) error {
+	if err == nil || errors.Is(err, ErrDamaged) {
+		return err
+	}
+	if pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
+// Metrics is what a store tells about itself.
+type Metrics struct {
+	Position journal.Position
+	Disk     uint64 // bytes on disk, obsolete files included
+	Memory   uint64 // bytes of memtables and block cache
+	Tables   int64  // sstables
+	Debt     uint64 // bytes that wait for compaction
+	ReadAmp  int    // tables that a read may have to look into
+}
+
+// Metrics reads the counters. They start anew with each opening.
+func (s *Store) Metrics() (Metrics, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return Metrics{}, ErrClosed
+	}
+	m := s.db.Metrics()
+	out := Metrics{
+		Position: s.position,
+		Disk:     m.DiskSpaceUsage(),
+		Memory:   m.MemTable.Size + uint64(max(m.BlockCache.Size, 0)),
+		Debt:     m.Compact.EstimatedDebt,
+		ReadAmp:  m.ReadAmp(),
+	}
+	for i := range m.Levels {
+		out.Tables += m.Levels[i].TablesCount
+	}
+	return out, nil
+}
+
+// zoneEntry is the value of spaceZones.
+type zoneEntry struct {
+	Number  uint32 `json:"number"`
+	Removed bool   `json:"removed,omitempty"`
+}
+
+// zone looks a zone up; false where the store does not know it.
+func (s *Store) zone(r pebble.Reader, id event.ZoneID) (zoneEntry, bool, error) {
+	raw, err := s.get(r, zoneKey(id))
+	if err != nil || raw == nil {
+		return zoneEntry{}, false, err
+	}
+	var e zoneEntry
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return zoneEntry{}, false, fmt.Errorf("%w: zone %s: %w", ErrDamaged, id, err)
+	}
+	return e, true, nil
+}
+
+// logger hands Pebble's messages on. Pebble cannot go on after a fatal one
+// (its log or manifest could not be written), so that ends the process; what
+// is on disk then is a prefix of the events.
+type logger struct{ log *slog.Logger }
+
+// Infof drops what Pebble tells about its routine.
+func (logger) Infof(string, ...any) {}
+
+// Errorf logs a fault that Pebble lived through.
+func (l logger) Errorf(format string, args ...any) {
+	l.log.Error("store fault", "error", fmt.Sprintf(format, args...))
+}
+
+// Fatalf logs a fault that Pebble cannot live through.
+func (l logger) Fatalf(format string, args ...any) {
+	msg := fmt.Sprintf(format, args...)
+	l.log.Error("store cannot go on", "error", msg)
+	panic("store: " + msg)
+}
+
+// Remove deletes a closed store's directory, so that it can be built anew.
+func Remove(dir string, cfg Config) error {
+	cfg = withDefaults(cfg)
+	if err := cfg.FS.RemoveAll(filepath.Clean(dir)); err != nil {
+		return fmt.Errorf("remove store %q: %w", dir, err)
+	}
+	return nil
+}
