@@ -5,11 +5,11 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"sluice/journal/event"
 	"sluice/signer/zone"
 )
 
@@ -50,8 +50,7 @@ const (
 	FormatDNSKEY  Format = "dnskey"
 )
 
-// ParseFormat reads a format's name, in any case.
-func ParseFormat(s string) (Format, error) {
+func parseFormat(s string) (Format, error) {
 	switch f := Format(strings.ToLower(s)); f {
 	case FormatDS, FormatCDS, FormatCDNSKEY, FormatDNSKEY:
 		return f, nil
@@ -59,24 +58,30 @@ func ParseFormat(s string) (Format, error) {
 	return "", fmt.Errorf("format %q: want ds, cds, cdnskey or dnskey", s)
 }
 
-// Record is one line in zone file form, without a TTL: the record of a key for
-// its parent. digest matters to DS and CDS only.
-func Record(f Format, owner zone.Name, rdata []byte, digest uint8) (string, error) {
-	if len(rdata) <= 4 {
-		return "", errBadKey
+// ParentRecords is the records of a key for its parent in the named format, ds,
+// cds, cdnskey or dnskey in any case, a line in zone file form each: for ds and
+// cds one for each digest type.
+func ParentRecords(owner zone.Name, key event.Key, format string, digests []uint8, ttl uint32) ([]string, error) {
+	rdata, err := RData(key)
+	if err != nil {
+		return nil, err
 	}
-	head := owner.String() + " IN " + strings.ToUpper(string(f)) + " "
-	switch f {
-	case FormatDS, FormatCDS:
+	f, err := parseFormat(format)
+	if err != nil {
+		return nil, err
+	}
+	head := owner.String() + " " + strconv.FormatUint(uint64(ttl), 10) + " IN " + strings.ToUpper(string(f))
+	if f == FormatDNSKEY || f == FormatCDNSKEY {
+		return []string{fmt.Sprintf("%s %d %d %d %s", head,
+			binary.BigEndian.Uint16(rdata), rdata[2], rdata[3], base64.StdEncoding.EncodeToString(rdata[4:]))}, nil
+	}
+	var out []string
+	for _, digest := range digests {
 		ds, err := DS(owner, rdata, digest)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		return head + strconv.Itoa(int(binary.BigEndian.Uint16(ds))) + " " + strconv.Itoa(int(ds[2])) + " " +
-			strconv.Itoa(int(ds[3])) + " " + strings.ToUpper(hex.EncodeToString(ds[4:])), nil
-	case FormatDNSKEY, FormatCDNSKEY:
-		return head + strconv.Itoa(int(binary.BigEndian.Uint16(rdata))) + " " + strconv.Itoa(int(rdata[2])) + " " +
-			strconv.Itoa(int(rdata[3])) + " " + base64.StdEncoding.EncodeToString(rdata[4:]), nil
+		out = append(out, fmt.Sprintf("%s %d %d %d %X", head, binary.BigEndian.Uint16(ds), ds[2], ds[3], ds[4:]))
 	}
-	return "", fmt.Errorf("format %q is not known", f)
+	return out, nil
 }

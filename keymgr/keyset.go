@@ -102,7 +102,12 @@ func (ks KeySet) Published() []Key {
 
 // Signing is the keys that sign.
 func (ks KeySet) Signing() []Key {
-	return ks.filter(func(k *Key) bool { return k.State == Active })
+	return ks.InState(Active)
+}
+
+// InState is the keys in state s.
+func (ks KeySet) InState(s State) []Key {
+	return ks.filter(func(k *Key) bool { return k.State == s })
 }
 
 func (ks KeySet) filter(keep func(*Key) bool) []Key {

@@ -27,6 +27,16 @@ type Keystore interface {
 	Remove(ctx context.Context, ref string) error
 }
 
+// Importer is a keystore that takes key pairs made elsewhere.
+type Importer interface {
+	// Import reads a private key file in BIND's format (K*.private) with its
+	// public .key beside it and keeps the pair. zone is the absolute name that
+	// the key must belong to. The role must fit the key's flags; "" takes it
+	// from them: KSK with SEP, ZSK without. A key that is already here is no
+	// error.
+	Import(ctx context.Context, path, zone string, role Role) (event.Key, error)
+}
+
 // Spec is what a new key shall be.
 type Spec struct {
 	Zone      string // absolute name, for the reference only

@@ -1,0 +1,294 @@
+package file
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/cloudflare/circl/sign/ed448"
+	"github.com/miekg/dns"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer/zone"
+)
+
+var _ keymgr.Importer = (*Store)(nil)
+
+// Pair is a key pair read from BIND's files.
+type Pair struct {
+	Owner  zone.Name   // of the DNSKEY record
+	DNSKEY []byte      // RDATA
+	Role   keymgr.Role // KSK with the SEP flag, ZSK without
+	// Signer signs as those of Store do.
+	Signer crypto.Signer
+
+	private crypto.Signer
+}
+
+// ReadPair reads a private key file in BIND's format (K*.private, v1.2 and
+// v1.3) and the public .key file beside it, and checks that they belong
+// together. The algorithms are 8, 10, 13, 14, 15 and 16.
+func ReadPair(path string) (*Pair, error) {
+	p, err := readPair(path)
+	if err != nil {
+		return nil, fmt.Errorf("read key pair %q: %w", path, err)
+	}
+	return p, nil
+}
+
+func readPair(path string) (*Pair, error) {
+	base, ok := strings.CutSuffix(path, ".private")
+	if !ok {
+		return nil, errors.New("want the .private file of a key pair")
+	}
+	public, err := readFile(base + ".key")
+	if err != nil {
+		return nil, err
+	}
+	p := &Pair{}
+	if p.Owner, p.DNSKEY, err = parsePublic(public); err != nil {
+		return nil, fmt.Errorf("%s.key: %w", base, err)
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	algorithm, private, err := parsePrivate(text)
+	if err != nil {
+		return nil, err
+	}
+	flags := uint16(p.DNSKEY[0])<<8 | uint16(p.DNSKEY[1])
+	switch flags {
+	case keymgr.FlagZone:
+		p.Role = keymgr.ZSK
+	case keymgr.FlagZone | keymgr.FlagSEP:
+		p.Role = keymgr.KSK
+	default:
+		return nil, fmt.Errorf("%s.key: flags are %d, want 256 (ZSK) or 257 (KSK)", base, flags)
+	}
+	made, err := keymgr.NewKey(p.Role, algorithm, private.Public())
+	if err != nil {
+		return nil, err
+	}
+	if want := keymgr.Describe(p.Role, p.DNSKEY); made.ID != want.ID {
+		return nil, fmt.Errorf("the private key (algorithm %d, tag %d) does not belong to %s.key (algorithm %d, tag %d)",
+			made.Algorithm, made.Tag, base, want.Algorithm, want.Tag)
+	}
+	p.private = private
+	p.Signer, err = NewSigner(private, false)
+	return p, err
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	return readBounded(f, path)
+}
+
+// Import implements keymgr.Importer.
+func (s *Store) Import(ctx context.Context, path, zoneName string, role keymgr.Role) (event.Key, error) {
+	if err := ctx.Err(); err != nil {
+		return event.Key{}, err
+	}
+	pair, err := ReadPair(path)
+	if err != nil {
+		return event.Key{}, err
+	}
+	apex, err := zone.ParseName(zoneName)
+	if err != nil {
+		return event.Key{}, fmt.Errorf("import %q: %w", path, err)
+	}
+	if !apex.Equal(pair.Owner) {
+		return event.Key{}, fmt.Errorf("import %q: the key belongs to zone %s, not to %s", path, pair.Owner, apex)
+	}
+	switch {
+	case role == "":
+		role = pair.Role
+	case role == pair.Role, role == keymgr.CSK:
+	default:
+		return event.Key{}, fmt.Errorf("import %q: its flags make it a %s, not a %s", path, pair.Role, role)
+	}
+	return s.save(zoneName, keymgr.Describe(role, pair.DNSKEY), pair.private)
+}
+
+// parsePublic reads a .key file: comments and one DNSKEY record.
+func parsePublic(text []byte) (zone.Name, []byte, error) {
+	parser := dns.NewZoneParser(bytes.NewReader(text), ".", "")
+	var key *dns.DNSKEY
+	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
+		k, isKey := rr.(*dns.DNSKEY)
+		if !isKey || key != nil {
+			return "", nil, errors.New("want one DNSKEY record and nothing else")
+		}
+		key = k
+	}
+	if err := parser.Err(); err != nil {
+		return "", nil, err
+	}
+	if key == nil {
+		return "", nil, errors.New("no DNSKEY record")
+	}
+	owner, err := zone.ParseName(key.Hdr.Name)
+	if err != nil {
+		return "", nil, err
+	}
+	field, err := base64.StdEncoding.DecodeString(key.PublicKey)
+	if err != nil {
+		return "", nil, fmt.Errorf("public key: %w", err)
+	}
+	rdata := append([]byte{byte(key.Flags >> 8), byte(key.Flags), key.Protocol, key.Algorithm}, field...)
+	if _, err := keymgr.PublicKey(rdata); err != nil {
+		return "", nil, err
+	}
+	return owner, rdata, nil
+}
+
+// bindKey is the fields of a .private file.
+type bindKey map[string]string
+
+func parsePrivate(text []byte) (uint8, crypto.Signer, error) {
+	fields := bindKey{}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(line, ":")
+		if !ok {
+			return 0, nil, errors.New("not a BIND private key file: a line without a colon")
+		}
+		name = strings.ToLower(strings.TrimSpace(name))
+		if _, twice := fields[name]; twice {
+			return 0, nil, fmt.Errorf("field %q stands twice", name)
+		}
+		fields[name] = strings.TrimSpace(value)
+	}
+	if err := lines.Err(); err != nil {
+		return 0, nil, err
+	}
+	switch format := fields["private-key-format"]; format {
+	case "v1.2", "v1.3":
+	case "":
+		return 0, nil, errors.New("not a BIND private key file: no Private-key-format")
+	default:
+		return 0, nil, fmt.Errorf("private key format %q: want v1.2 or v1.3", format)
+	}
+	number, _, _ := strings.Cut(fields["algorithm"], " ")
+	algorithm, err := strconv.ParseUint(number, 10, 8)
+	if err != nil {
+		return 0, nil, fmt.Errorf("algorithm %q is not a number", fields["algorithm"])
+	}
+	if fields["engine"] != "" || fields["label"] != "" {
+		return 0, nil, errors.New("the key is in an HSM, this file only names it")
+	}
+	private, err := fields.signer(uint8(algorithm))
+	return uint8(algorithm), private, err
+}
+
+func (f bindKey) signer(algorithm uint8) (crypto.Signer, error) {
+	switch algorithm {
+	case dns.RSASHA256, dns.RSASHA512:
+		return f.rsa()
+	case dns.ECDSAP256SHA256:
+		return f.ecdsa(elliptic.P256(), 32)
+	case dns.ECDSAP384SHA384:
+		return f.ecdsa(elliptic.P384(), 48)
+	case dns.ED25519:
+		seed, err := f.bytes("PrivateKey", ed25519.SeedSize)
+		if err != nil {
+			return nil, err
+		}
+		return ed25519.NewKeyFromSeed(seed), nil
+	case dns.ED448:
+		seed, err := f.bytes("PrivateKey", ed448.SeedSize)
+		if err != nil {
+			return nil, err
+		}
+		return ed448.NewKeyFromSeed(seed), nil
+	}
+	return nil, fmt.Errorf("algorithm %d is not supported: want 8, 10, 13, 14, 15 or 16", algorithm)
+}
+
+// bytes reads a base64 field; size 0 takes any length but none.
+func (f bindKey) bytes(name string, size int) ([]byte, error) {
+	value, ok := f[strings.ToLower(name)]
+	if !ok {
+		return nil, fmt.Errorf("field %s is missing", name)
+	}
+	b, err := base64.StdEncoding.DecodeString(value)
+	if err != nil {
+		// The decoder's error would show where in the secret it stopped only;
+		// the field's name is all that is needed.
+		return nil, fmt.Errorf("field %s is not base64", name)
+	}
+	if len(b) == 0 || (size > 0 && len(b) != size) {
+		return nil, fmt.Errorf("field %s has %d bytes, want %d", name, len(b), size)
+	}
+	return b, nil
+}
+
+func (f bindKey) ecdsa(curve elliptic.Curve, size int) (crypto.Signer, error) {
+	raw, err := f.bytes("PrivateKey", 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > size {
+		return nil, fmt.Errorf("field PrivateKey has %d bytes, want %d", len(raw), size)
+	}
+	// Some writers drop leading zeros.
+	padded := make([]byte, size)
+	copy(padded[size-len(raw):], raw)
+	key, err := ecdsa.ParseRawPrivateKey(curve, padded)
+	if err != nil {
+		return nil, fmt.Errorf("field PrivateKey: %w", err)
+	}
+	return key, nil
+}
+
+func (f bindKey) rsa() (crypto.Signer, error) {
+	var numbers [5]*big.Int
+	for i, name := range []string{"Modulus", "PublicExponent", "PrivateExponent", "Prime1", "Prime2"} {
+		b, err := f.bytes(name, 0)
+		if err != nil {
+			return nil, err
+		}
+		if len(b) > 2048 {
+			return nil, fmt.Errorf("field %s has %d bytes: too long", name, len(b))
+		}
+		numbers[i] = new(big.Int).SetBytes(b)
+	}
+	n, e, d := numbers[0], numbers[1], numbers[2]
+	if n.BitLen() > 4096 {
+		return nil, fmt.Errorf("RSA modulus of %d bits: the longest is 4096 (RFC 5702, 2)", n.BitLen())
+	}
+	if e.BitLen() > 31 {
+		return nil, errors.New("RSA public exponent of more than 31 bits is not supported")
+	}
+	key := &rsa.PrivateKey{
+		PublicKey: rsa.PublicKey{N: n, E: int(e.Int64())},
+		D:         d, Primes: []*big.Int{numbers[3], numbers[4]},
+	}
+	if err := key.Validate(); err != nil {
+		return nil, fmt.Errorf("RSA key: %w", err)
+	}
+	key.Precompute()
+	return key, nil
+}
