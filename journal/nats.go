@@ -139,7 +139,7 @@ func (j *NATS) prepare(ctx context.Context, s *session, m marker) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to stored events: %w", err)
 	}
-	if err := s.nc.FlushWithContext(ctx); err != nil {
+	if err := s.nc.FlushTimeout(j.cfg.Timeout); err != nil {
 		return fmt.Errorf("subscribe to stored events: %w", err)
 	}
 	return nil

@@ -1,0 +1,29 @@
+package journal_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"sluice/journal"
+	"sluice/journal/journaltest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func openDir(t testing.TB, cfg journal.Config) *journal.NATS {
+	t.Helper()
+	if cfg.Dir == "" {
+		cfg.Dir = t.TempDir()
+	}
+	j, err := journal.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() { j.Close() }) //nolint:errcheck // a test may have closed it
+	return j
+}
+
+func TestNATS_Conforms(t *testing.T) {
+	journaltest.Conform(t, func(t *testing.T) journal.Journal { return openDir(t, journal.Config{}) })
+}
