@@ -17,26 +17,35 @@ import (
 // while the next chunk is fetched. An error of fn ends it and is returned.
 type ChunkSource func(ctx context.Context, m event.Manifest, fn func(raw []byte) error) error
 
-// Apply folds one event: data, position and state become visible together
-// and hold together after a crash. state is what the pipeline wants kept for
-// the event's zone (nil leaves what is there). An event at or before the
-// position changes nothing. After an error nothing has changed; a chunk that
-// cannot be read, or an instance that it builds on and that the store does
-// not hold (ErrNoInstance), is an error that names zone, event and chunk.
-func (s *Store) Apply(ctx context.Context, rec journal.Record, chunks ChunkSource, state []byte) error {
-	return s.fold(ctx, rec, state, func(e *edit) (uint32, bool, error) { return s.applyFacts(ctx, e, rec, chunks) })
+// ZoneState is what the pipeline wants kept for a zone; the store does not
+// look inside.
+type ZoneState struct {
+	Zone event.ZoneID
+	Data []byte
+}
+
+// Apply folds one event: data, position and states become visible together
+// and hold together after a crash. Zones without a state among states keep
+// theirs. An event at or before the position changes nothing. After an error
+// nothing has changed; it names zone, event and chunk. ErrBroken, and an
+// error of chunks, mean that the instance cannot be had (see Skip).
+func (s *Store) Apply(ctx context.Context, rec journal.Record, chunks ChunkSource, states ...ZoneState) error {
+	return s.fold(ctx, rec, states, func(e *edit) error { return s.applyFacts(ctx, e, rec, chunks) })
 }
 
 // Skip moves the position over an event without its data, where the journal
-// no longer holds it, and keeps state. Instances that build on a skipped one
-// cannot be applied.
-func (s *Store) Skip(ctx context.Context, rec journal.Record, state []byte) error {
-	return s.fold(ctx, rec, state, func(e *edit) (uint32, bool, error) { return s.number(*e, rec.Event.Zone) })
+// no longer holds it, and keeps states. Instances that build on a skipped one
+// cannot be applied either.
+func (s *Store) Skip(ctx context.Context, rec journal.Record, states ...ZoneState) error {
+	return s.fold(ctx, rec, states, func(e *edit) error {
+		_, _, err := s.number(*e, rec.Event.Zone)
+		return err
+	})
 }
 
 // fold runs apply and commits what it put into the edit, which it may
 // replace.
-func (s *Store) fold(ctx context.Context, rec journal.Record, state []byte, apply func(*edit) (z uint32, removed bool, err error)) (err error) {
+func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState, apply func(*edit) error) (err error) {
 	s.apply.Lock()
 	defer s.apply.Unlock()
 	s.mu.RLock()
@@ -50,16 +59,14 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, state []byte, appl
 	case rec.Seq <= position.Seq:
 		return nil
 	}
+	s.named = map[event.ZoneID]uint32{}
 	var e edit = s.newBatch()
 	defer func() { err = errors.Join(err, e.abort()) }()
-	z, removed, err := apply(&e)
-	if err != nil {
-		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, damaged(err))
+	if err = apply(&e); err == nil {
+		err = s.setStates(e, states)
 	}
-	if state != nil && !removed {
-		if err := e.set(laneMeta, metaKey(z, tagState), state); err != nil {
-			return err
-		}
+	if err != nil {
+		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, err)
 	}
 	if s.cfg.Stream != "" {
 		position.Stream = s.cfg.Stream
@@ -78,6 +85,27 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, state []byte, appl
 	return nil
 }
 
+// setStates comes after everything else: what removes a zone leaves its state.
+func (s *Store) setStates(e edit, states []ZoneState) error {
+	for _, st := range states {
+		z, ok := s.named[st.Zone]
+		if !ok && st.Zone != event.Instance {
+			known, found, err := s.zone(s.db, st.Zone)
+			if err != nil {
+				return err
+			}
+			if !found {
+				return fmt.Errorf("state of zone %s, which no event named", st.Zone)
+			}
+			z = known.Number
+		}
+		if err := e.set(laneMeta, metaKey(z, tagState), st.Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func setJSON(e edit, key []byte, v any) error {
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -86,12 +114,12 @@ func setJSON(e edit, key []byte, v any) error {
 	return e.set(laneMeta, key, raw)
 }
 
-// applyFacts puts what the facts of rec say into the edit and returns the
-// number of the event's zone, and whether that one is removed.
-func (s *Store) applyFacts(ctx context.Context, e *edit, rec journal.Record, chunks ChunkSource) (z uint32, removed bool, err error) {
-	z, removed, err = s.number(*e, rec.Event.Zone)
+// applyFacts puts what the facts of rec say into the edit. Data of a zone
+// that is gone is left out.
+func (s *Store) applyFacts(ctx context.Context, e *edit, rec journal.Record, chunks ChunkSource) error {
+	z, removed, err := s.number(*e, rec.Event.Zone)
 	if err != nil {
-		return 0, false, err
+		return err
 	}
 	switch f := rec.Event.Facts.(type) {
 	case *event.ZoneAdded:
@@ -111,7 +139,10 @@ func (s *Store) applyFacts(ctx context.Context, e *edit, rec journal.Record, chu
 			err = s.applyPublished(ctx, e, z, f)
 		}
 	}
-	return z, removed, err
+	if errors.Is(err, ErrNoInstance) {
+		return fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	return err
 }
 
 // number is the number of a zone. The first event that names a zone gives it
@@ -119,6 +150,9 @@ func (s *Store) applyFacts(ctx context.Context, e *edit, rec journal.Record, chu
 func (s *Store) number(e edit, id event.ZoneID) (z uint32, removed bool, err error) {
 	if id == event.Instance {
 		return 0, false, nil
+	}
+	if z, ok := s.named[id]; ok {
+		return z, false, nil
 	}
 	known, ok, err := s.zone(s.db, id)
 	if err != nil || ok {
@@ -132,9 +166,11 @@ func (s *Store) number(e edit, id event.ZoneID) (z uint32, removed bool, err err
 	if len(raw) == 4 {
 		next = binary.BigEndian.Uint32(raw)
 	}
+	next += uint32(len(s.named))
 	if err := setJSON(e, zoneKey(id), zoneEntry{Number: next}); err != nil {
 		return 0, false, err
 	}
+	s.named[id] = next
 	return next, false, e.set(laneMeta, []byte{spaceNext}, binary.BigEndian.AppendUint32(nil, next+1))
 }
 

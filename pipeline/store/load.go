@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -36,7 +35,7 @@ func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource)
 			return fmt.Errorf("chunk %d of %d: %w", n, m.Count, err)
 		}
 		if n <= uint64(len(m.Chunks)) && items != m.Chunks[n-1].Items {
-			return fmt.Errorf("chunk %d of %d: %d items, the manifest says %d", n, m.Count, items, m.Chunks[n-1].Items)
+			return fmt.Errorf("%w: chunk %d of %d: %d items, the manifest says %d", ErrBroken, n, m.Count, items, m.Chunks[n-1].Items)
 		}
 		return nil
 	}
@@ -50,10 +49,10 @@ func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource)
 		return err
 	}
 	if n != m.Count {
-		return fmt.Errorf("%d chunks, the manifest says %d", n, m.Count)
+		return fmt.Errorf("%w: %d chunks, the manifest says %d", ErrBroken, n, m.Count)
 	}
 	if !l.state {
-		return errors.New("no digest state in the chunks")
+		return fmt.Errorf("%w: no digest state in the chunks", ErrBroken)
 	}
 	for _, w := range l.lists {
 		if w == nil {
@@ -93,10 +92,10 @@ func ahead(ctx context.Context, m event.Manifest, chunks ChunkSource, take func(
 }
 
 var (
-	errOrder  = errors.New("keys out of order")
-	errKind   = errors.New("kind of items that this instance cannot have")
-	errDelete = errors.New("deletion in a whole instance")
-	errDigest = errors.New("digest state does not belong to the event's digest")
+	errOrder  = fmt.Errorf("%w: keys out of order", ErrBroken)
+	errKind   = fmt.Errorf("%w: kind of items that this instance cannot have", ErrBroken)
+	errDelete = fmt.Errorf("%w: deletion in a whole instance", ErrBroken)
+	errDigest = fmt.Errorf("%w: digest state does not belong to the event's digest", ErrBroken)
 )
 
 // chunk takes one chunk and counts its items.
@@ -126,7 +125,10 @@ func (l *loader) chunk(raw []byte) (items uint64, err error) {
 	if k >= 0 {
 		l.last[k] = append(l.last[k][:0], l.read.Key()...)
 	}
-	return items, l.read.Err()
+	if err := l.read.Err(); err != nil {
+		return items, fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	return items, nil
 }
 
 // begin checks the first key of a chunk and prepares for its kind.

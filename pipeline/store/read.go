@@ -12,8 +12,8 @@ import (
 	"sluice/xfr"
 )
 
-// States calls fn for every zone with stored pipeline state, event.Instance
-// among them, in ascending order of ids. The slice belongs to fn.
+// States calls fn for every zone with stored pipeline state, removed ones and
+// event.Instance among them. The slice belongs to fn.
 func (s *Store) States(fn func(id event.ZoneID, state []byte) error) (err error) {
 	snap, err := s.snapshot()
 	if err != nil {
@@ -29,8 +29,8 @@ func (s *Store) States(fn func(id event.ZoneID, state []byte) error) (err error)
 	}
 	err = s.each(snap, []byte{spaceZones}, func(k, _ []byte) error {
 		id := event.ZoneID(k[1:])
-		known, ok, err := s.zone(snap, id)
-		if err != nil || !ok || known.Removed {
+		known, _, err := s.zone(snap, id)
+		if err != nil {
 			return err
 		}
 		return one(id, known.Number)
@@ -41,6 +41,28 @@ func (s *Store) States(fn func(id event.ZoneID, state []byte) error) (err error)
 	return one(event.Instance, 0)
 }
 
+// SignedItems walks a signed instance as View.Items does.
+func (s *Store) SignedItems(id event.ZoneID, signed uint64) (zone.Iterator, error) {
+	return s.walk(id, signed, (*View).Items)
+}
+
+// Made walks the items of one kind of a signed instance.
+func (s *Store) Made(id event.ZoneID, signed uint64, kind zone.Kind) (zone.Iterator, error) {
+	return s.walk(id, signed, func(v *View) (zone.Iterator, error) { return v.Kind(kind) })
+}
+
+func (s *Store) walk(id event.ZoneID, signed uint64, open func(*View) (zone.Iterator, error)) (zone.Iterator, error) {
+	v, all, err := s.open(id)
+	if err != nil {
+		return nil, err
+	}
+	var it zone.Iterator
+	if err = v.look(all, signed, true); err == nil {
+		it, err = open(v)
+	}
+	return it, errors.Join(err, v.Close())
+}
+
 // Contents walks the KindContents items of a loaded instance, ErrNoInstance
 // where the store does not hold it. Later events do not disturb the walk.
 func (s *Store) Contents(id event.ZoneID, loaded uint64) (zone.Iterator, error) {
@@ -48,23 +70,31 @@ func (s *Store) Contents(id event.ZoneID, loaded uint64) (zone.Iterator, error) 
 	if err != nil {
 		return nil, err
 	}
-	m, err := all.instance(loaded, false)
 	var it zone.Iterator
-	if err == nil {
-		it, err = s.kindIter(v.snap, v.z, all.lens(m), zone.KindContents)
+	if err = v.look(all, loaded, false); err == nil {
+		it, err = v.Kind(zone.KindContents)
 	}
 	return it, errors.Join(err, v.Close())
 }
 
 // ContentState is the state of the content digest of a loaded instance.
 func (s *Store) ContentState(id event.ZoneID, loaded uint64) (*zone.SetHash, error) {
+	return s.state(id, loaded, false)
+}
+
+// SignedState is the state of the signed digest of a signed instance.
+func (s *Store) SignedState(id event.ZoneID, signed uint64) (*zone.SetHash, error) {
+	return s.state(id, signed, true)
+}
+
+func (s *Store) state(id event.ZoneID, seq uint64, signed bool) (*zone.SetHash, error) {
 	v, all, err := s.open(id)
 	if err != nil {
 		return nil, err
 	}
 	var h *zone.SetHash
-	if _, err = all.instance(loaded, false); err == nil {
-		h, err = s.setHash(v.snap, v.z, loaded)
+	if _, err = all.instance(seq, signed); err == nil {
+		h, err = s.setHash(v.snap, v.z, seq)
 	}
 	return h, errors.Join(err, v.Close())
 }

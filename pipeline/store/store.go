@@ -24,6 +24,10 @@ var (
 	ErrDamaged = errors.New("store damaged")
 	// ErrNoInstance: the store does not hold that instance, or no longer.
 	ErrNoInstance = errors.New("instance not in the store")
+	// ErrBroken: what the journal holds of an instance does not make one, or
+	// it builds on an instance that the store does not hold. The event can
+	// only be skipped.
+	ErrBroken = errors.New("instance cannot be built")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store closed")
 )
@@ -57,7 +61,8 @@ type Store struct {
 	dir    string
 	writer sstable.WriterOptions
 
-	apply sync.Mutex // held while an event is applied
+	apply sync.Mutex              // held while an event is applied
+	named map[event.ZoneID]uint32 // zones that this event names first; guarded by apply
 
 	mu       sync.RWMutex
 	position journal.Position // guarded by mu

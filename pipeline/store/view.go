@@ -52,22 +52,31 @@ func (s *Store) open(id event.ZoneID) (*View, metas, error) {
 	return v, all, nil
 }
 
-// fill makes v the view of one instance, or closes it.
-func (v *View) fill(all metas, seq uint64, signed bool) (*View, error) {
+// look makes v show one instance.
+func (v *View) look(all metas, seq uint64, signed bool) error {
 	m, err := all.instance(seq, signed)
 	if err != nil {
-		return nil, errors.Join(err, v.Close())
+		return err
 	}
 	v.meta = *m
 	l := m
 	if signed {
 		v.signed = all.lens(m)
 		if l, err = all.instance(m.Loaded, false); err != nil {
-			return nil, errors.Join(err, v.Close())
+			return err
 		}
 	}
 	v.loaded = all.lens(l)
-	if err := v.readSOA(); err != nil {
+	return nil
+}
+
+// fill makes v the view of one instance, or closes it.
+func (v *View) fill(all metas, seq uint64, signed bool) (*View, error) {
+	err := v.look(all, seq, signed)
+	if err == nil {
+		err = v.readSOA()
+	}
+	if err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
 	return v, nil
