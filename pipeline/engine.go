@@ -60,7 +60,7 @@ type Engine struct {
 	runners  map[event.ZoneID]*runner // guarded by mu
 	names    map[string]event.ZoneID  // guarded by mu; zones that live
 	policies map[string]Policy        // guarded by mu
-	bound    map[event.Hash]Policy    // guarded by mu; parsed policies by their text
+	parsed   map[event.Hash]Policy    // guarded by mu; parsed policies by their text
 }
 
 // NewEngine opens the projection, throws it away where it is damaged or does
@@ -74,7 +74,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		runners:  map[event.ZoneID]*runner{},
 		names:    map[string]event.ZoneID{},
 		policies: map[string]Policy{},
-		bound:    map[event.Hash]Policy{},
+		parsed:   map[event.Hash]Policy{},
 	}
 	for name, p := range cfg.Policies {
 		e.policies[name] = p
@@ -128,7 +128,7 @@ func (e *Engine) openStore(ctx context.Context) error {
 // readStates takes up the states that the projection holds.
 func (e *Engine) readStates() error {
 	e.folded = e.store.Position().Seq
-	return e.store.States(func(id event.ZoneID, data []byte) error {
+	err := e.store.States(func(id event.ZoneID, data []byte) error {
 		if id == event.Instance {
 			return json.Unmarshal(data, &e.registry)
 		}
@@ -139,6 +139,12 @@ func (e *Engine) readStates() error {
 		e.adopt(s)
 		return nil
 	})
+	for _, u := range e.registry.Unbound {
+		if e.runners[u.Facts.ID] == nil {
+			e.adopt(NewState(u))
+		}
+	}
+	return err
 }
 
 // adopt makes a runner for a zone. The caller holds mu or is alone.
@@ -260,7 +266,7 @@ func (e *Engine) boundPolicy(s State) (Policy, error) {
 		return Policy{}, nil
 	}
 	e.mu.RLock()
-	p, ok := e.bound[s.Policy.SHA256]
+	p, ok := e.parsed[s.Policy.SHA256]
 	e.mu.RUnlock()
 	if ok {
 		return p, nil
@@ -270,7 +276,7 @@ func (e *Engine) boundPolicy(s State) (Policy, error) {
 		return Policy{}, fmt.Errorf("bound policy %q: %w", s.Policy.Name, err)
 	}
 	e.mu.Lock()
-	e.bound[s.Policy.SHA256] = p
+	e.parsed[s.Policy.SHA256] = p
 	e.mu.Unlock()
 	return p, nil
 }

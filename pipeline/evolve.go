@@ -10,16 +10,9 @@ import (
 
 // NewState is the state of a zone that was added and has no events of its
 // own yet.
-func NewState(rec journal.Record, f *event.ZoneAdded) State {
-	return State{
-		Zone: f.ID,
-		Added: Registered{
-			Seq: rec.Seq, Time: rec.Event.Time, Actor: rec.Event.Actor, Facts: *f,
-		},
-		Name:        f.Name,
-		Source:      f.Source,
-		SerialFloor: f.SerialFloor,
-	}
+func NewState(added Registered) State {
+	f := added.Facts
+	return State{Zone: f.ID, Added: added, Name: f.Name, Source: f.Source, SerialFloor: f.SerialFloor}
 }
 
 // Evolve folds one of the zone's own events into its state. broken says, for

@@ -100,18 +100,18 @@ func (e *Engine) doActivate(ctx context.Context, s State, c ActivateKeys) ([]eve
 func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(Progress)) ([]event.Facts, error) {
 	report(Progress{Stage: "verify"})
 	f := s.Signed.Facts
-	rep, err := e.verifyInstance(ctx, s, c.Signed, signer.VerifyOptions{Sample: true})
+	content := [32]byte(f.ContentDigest)
+	rep, err := e.verifyInstance(ctx, s, c.Signed, signer.VerifyOptions{Sample: true, ContentSum: &content})
 	if err != nil {
 		return nil, fmt.Errorf("verify s%d: %w", c.Signed, err)
 	}
-	if rep.ContentSum != f.ContentDigest {
-		rep.Faults = append(rep.Faults, "the content differs from the loaded instance")
-		rep.Total++
-	}
-	if rep.Total > 0 {
+	if !rep.OK() {
 		failed := &event.SignFailed{
-			Loaded: f.Loaded, Stage: "verify", Errors: rep.Faults,
-			Reason: fmt.Sprintf("s%d failed at the egress gate with %d faults", c.Signed, rep.Total),
+			Loaded: f.Loaded, Stage: "verify",
+			Reason: fmt.Sprintf("s%d failed at the egress gate with %d faults", c.Signed, rep.FaultCount),
+		}
+		for _, fault := range rep.Faults {
+			failed.Errors = append(failed.Errors, oneLine(fault.String()))
 		}
 		return []event.Facts{failed}, errors.New(failed.Reason)
 	}

@@ -21,17 +21,14 @@ func (e *Engine) fold(ctx context.Context, rec journal.Record) error {
 	e.mu.RLock()
 	r := e.runners[rec.Event.Zone]
 	e.mu.RUnlock()
-	if r == nil {
-		return fmt.Errorf("event %d: zone %s was never added", rec.Seq, rec.Event.Zone)
+	if r == nil || r.snapshot().Removed != 0 {
+		return e.foldLate(ctx, rec)
 	}
 	next, err := e.apply(ctx, rec, r.snapshot())
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	e.folded = rec.Seq
-	e.moveLocked()
-	e.mu.Unlock()
+	e.passed(rec.Seq)
 	r.fold(next)
 	r.step()
 	return nil
@@ -44,11 +41,11 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 	if err != nil {
 		return s, err
 	}
-	err = e.store.Apply(ctx, rec, e.chunks, store.ZoneState{Zone: s.Zone, Data: data})
+	err = e.store.Apply(ctx, rec, e.chunks, data)
 	if err == nil {
 		return next, nil
 	}
-	if !errors.Is(err, journal.ErrNoChunk) && !errors.Is(err, store.ErrBroken) {
+	if !errors.Is(err, journal.ErrNoChunk) && !errors.Is(err, store.ErrNoInstance) {
 		return s, fmt.Errorf("fold event %d of zone %s: %w", rec.Seq, s.Name, err)
 	}
 	e.log.ErrorContext(ctx, "instance cannot be read from the journal", "zone", s.Name, "seq", rec.Seq, "error", err)
@@ -56,69 +53,68 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 	if data, err = json.Marshal(next); err != nil {
 		return s, err
 	}
-	return next, e.store.Skip(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
+	return next, e.store.Skip(ctx, rec, data)
+}
+
+// foldLate passes over an event of a zone that was removed.
+func (e *Engine) foldLate(ctx context.Context, rec journal.Record) error {
+	if err := e.store.Skip(ctx, rec, nil); err != nil {
+		return fmt.Errorf("pass over event %d: %w", rec.Seq, err)
+	}
+	e.passed(rec.Seq)
+	return nil
+}
+
+// passed makes a folded sequence known.
+func (e *Engine) passed(seq uint64) {
+	e.mu.Lock()
+	e.folded = seq
+	e.moveLocked()
+	e.mu.Unlock()
 }
 
 // foldInstance folds what belongs to the whole instance.
 func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
-	e.mu.RLock()
-	reg := e.registry
-	e.mu.RUnlock()
-	reg.Head = rec.Head()
-	var zoneState *State
-	switch f := rec.Event.Facts.(type) {
-	case *event.ZoneAdded:
-		s := NewState(rec, f)
-		zoneState = &s
-		reg.Zones++
-	case *event.ZoneRemoved:
-		e.mu.RLock()
-		r := e.runners[f.ID]
-		e.mu.RUnlock()
-		if r != nil {
-			s := r.snapshot()
-			s.Removed = rec.Seq
-			zoneState = &s
-			reg.Zones--
-		}
-	}
+	reg := EvolveRegistry(e.registry, rec, e.bound)
 	data, err := json.Marshal(reg)
 	if err != nil {
 		return err
 	}
-	states := []store.ZoneState{{Zone: event.Instance, Data: data}}
-	if zoneState != nil {
-		if data, err = json.Marshal(zoneState); err != nil {
-			return err
-		}
-		states = append(states, store.ZoneState{Zone: zoneState.Zone, Data: data})
-	}
-	if err := e.store.Apply(ctx, rec, e.chunks, states...); err != nil {
+	if err := e.store.Apply(ctx, rec, e.chunks, data); err != nil {
 		return fmt.Errorf("fold event %d: %w", rec.Seq, err)
 	}
-	e.takeInstance(rec, reg, zoneState)
-	return nil
-}
-
-// takeInstance makes the folded facts visible.
-func (e *Engine) takeInstance(rec journal.Record, reg Registry, s *State) {
 	e.mu.Lock()
 	e.registry, e.folded = reg, rec.Seq
 	var r *runner
-	if s != nil {
-		if r = e.runners[s.Zone]; r == nil {
-			r = e.adopt(*s)
-		}
-		if s.Removed != 0 && e.names[s.Name] == s.Zone {
-			delete(e.names, s.Name)
+	var s State
+	switch f := rec.Event.Facts.(type) {
+	case *event.ZoneAdded:
+		s = NewState(registered(rec, f))
+		r = e.adopt(s)
+	case *event.ZoneRemoved:
+		if r = e.runners[f.ID]; r != nil {
+			s = r.snapshot()
+			s.Removed = rec.Seq
+			if e.names[s.Name] == f.ID {
+				delete(e.names, s.Name)
+			}
 		}
 	}
 	e.moveLocked()
 	e.mu.Unlock()
 	if r != nil {
-		r.fold(*s)
+		r.fold(s)
 		r.step()
 	}
+	return nil
+}
+
+// bound reports whether a zone has events of its own. Only the fold asks.
+func (e *Engine) bound(id event.ZoneID) bool {
+	e.mu.RLock()
+	r := e.runners[id]
+	e.mu.RUnlock()
+	return r != nil && r.snapshot().Head.Seq != 0
 }
 
 // chunks reads an instance's chunks in order.

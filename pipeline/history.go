@@ -14,34 +14,34 @@ import (
 
 // historyID finds a zone by name, also one that was removed (the newest of
 // that name).
-func (e *Engine) historyID(name string) (event.ZoneID, error) {
+func (e *Engine) historyID(ctx context.Context, name string) (event.ZoneID, error) {
 	n, err := zone.ParseName(name)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	name = n.Fold().String()
 	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if id, ok := e.names[name]; ok {
+	id, ok := e.names[name]
+	e.mu.RUnlock()
+	if ok {
 		return id, nil
 	}
-	var newest *runner
-	for _, r := range e.runners {
-		s := r.snapshot()
-		if s.Name == name && (newest == nil || s.Added.Seq > newest.snapshot().Added.Seq) {
-			newest = r
+	err = e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
+		if f, ok := rec.Event.Facts.(*event.ZoneAdded); ok && f.Name == name {
+			id = f.ID
 		}
+		return nil
+	})
+	if err == nil && id == "" {
+		err = fmt.Errorf("zone %s: %w", name, ErrNotFound)
 	}
-	if newest == nil {
-		return "", fmt.Errorf("zone %s: %w", name, ErrNotFound)
-	}
-	return newest.id, nil
+	return id, err
 }
 
 // History calls fn for a zone's events, newest last. Those of the whole
 // instance that concern the zone are among them.
 func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn func(HistoryLine) error) error {
-	id, err := e.historyID(name)
+	id, err := e.historyID(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (e *Engine) Tail(ctx context.Context, name string, from uint64, fn func(His
 	var id event.ZoneID
 	if name != "" {
 		var err error
-		if id, err = e.historyID(name); err != nil {
+		if id, err = e.historyID(ctx, name); err != nil {
 			return err
 		}
 	}

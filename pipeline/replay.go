@@ -57,8 +57,8 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		if !ok || f.ID != s.id {
 			return nil
 		}
-		s.state = NewState(rec, f)
-		if err := s.store.Apply(ctx, rec, s.e.chunks); err != nil {
+		s.state = NewState(registered(rec, f))
+		if err := s.store.Apply(ctx, rec, s.e.chunks, nil); err != nil {
 			return err
 		}
 		return errEnough
@@ -67,7 +67,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return err
 	}
 	err = s.e.journal.Read(ctx, s.id, 1, s.limit, func(rec journal.Record) error {
-		if err := s.store.Apply(ctx, rec, s.e.chunks); err != nil {
+		if err := s.store.Apply(ctx, rec, s.e.chunks, nil); err != nil {
 			return fmt.Errorf("event %d: %w", rec.Seq, err)
 		}
 		s.state = Evolve(s.state, rec, "")
@@ -85,7 +85,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 // verify, the digests are computed from the items instead of taken from the
 // chunks, and what is published now is compared item by item.
 func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progress func(Progress), fn func(ReplayStep) error) error {
-	id, err := e.historyID(name)
+	id, err := e.historyID(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (s *scratch) step(rec journal.Record, verify bool) (ReplayStep, bool, error
 		recorded = f.SignedDigest
 		h, err := s.store.SignedState(s.id, rec.Seq)
 		if err == nil && verify {
-			h, err = digestOf(s.store.SignedItems(s.id, rec.Seq))(false)
+			h, err = digestOf(signedItems(s.store, s.id, rec.Seq))(false)
 		}
 		if err != nil {
 			return step, false, err
@@ -191,12 +191,12 @@ func (e *Engine) comparePublished(s *scratch) error {
 	if p == nil {
 		return nil
 	}
-	rebuilt, err := s.store.SignedItems(s.id, p.Signed.Seq)
+	rebuilt, err := signedItems(s.store, s.id, p.Signed.Seq)
 	if err != nil {
 		return err
 	}
 	defer rebuilt.Close() //nolint:errcheck // read only
-	live, err := e.store.SignedItems(s.id, p.Signed.Seq)
+	live, err := signedItems(e.store, s.id, p.Signed.Seq)
 	if errors.Is(err, store.ErrNoInstance) {
 		return nil // another instance was published meanwhile, or the zone was removed
 	}

@@ -159,7 +159,7 @@ func (e *Engine) verifyInstance(ctx context.Context, s State, signed uint64, opt
 	if err != nil {
 		return nil, err
 	}
-	items, err := e.store.SignedItems(s.Zone, signed)
+	items, err := signedItems(e.store, s.Zone, signed)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"time"
 
 	"sluice/journal"
@@ -30,8 +31,9 @@ type State struct {
 	// Halted is set where this program met an event that it must understand
 	// and does not: the zone is served as it stands, and nothing else.
 	Halted *Halt `json:"halted,omitempty"`
-	// Removed is the sequence of zone.removed; 0 while the zone lives.
-	Removed uint64 `json:"removed,omitempty"`
+	// Removed is the sequence of zone.removed; 0 while the zone lives. It is
+	// not kept: the projection forgets a removed zone.
+	Removed uint64 `json:"-"`
 }
 
 // BoundPolicy is the policy that rules a zone, word for word.
@@ -97,9 +99,36 @@ type Registered struct {
 	Facts event.ZoneAdded `json:"facts"`
 }
 
-// Registry is the state of the whole instance's own events. The zones
-// themselves stand in their states.
+// Registry is the state of the whole instance's own events. Zones stand in
+// their own states as soon as they have an event of their own.
 type Registry struct {
 	Head  journal.Head `json:"head"`
 	Zones uint64       `json:"zones"` // added and not removed
+	// Unbound are zones that had no event of their own when the newest event
+	// of the instance was folded.
+	Unbound []Registered `json:"unbound,omitempty"`
+}
+
+// EvolveRegistry folds one event of the whole instance. bound tells whether a
+// zone has events of its own by now. It is pure.
+func EvolveRegistry(reg Registry, rec journal.Record, bound func(event.ZoneID) bool) Registry {
+	next := Registry{Head: rec.Head(), Zones: reg.Zones}
+	for _, u := range reg.Unbound {
+		if !bound(u.Facts.ID) {
+			next.Unbound = append(next.Unbound, u)
+		}
+	}
+	switch f := rec.Event.Facts.(type) {
+	case *event.ZoneAdded:
+		next.Zones++
+		next.Unbound = append(next.Unbound, registered(rec, f))
+	case *event.ZoneRemoved:
+		next.Zones--
+		next.Unbound = slices.DeleteFunc(next.Unbound, func(u Registered) bool { return u.Facts.ID == f.ID })
+	}
+	return next
+}
+
+func registered(rec journal.Record, f *event.ZoneAdded) Registered {
+	return Registered{Seq: rec.Seq, Time: rec.Event.Time, Actor: rec.Event.Actor, Facts: *f}
 }

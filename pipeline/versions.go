@@ -31,7 +31,7 @@ type target struct {
 // resolve finds the instance behind a query: by serial or time among those
 // that were published (or, for loaded ones, loaded), else the newest.
 func (e *Engine) resolve(ctx context.Context, name string, q DumpQuery) (target, error) {
-	id, err := e.historyID(name)
+	id, err := e.historyID(ctx, name)
 	if err != nil {
 		return target{}, err
 	}
@@ -94,8 +94,39 @@ func storeItems(st *store.Store, t target) (zone.Iterator, error) {
 	if t.loaded {
 		return st.Contents(t.id, t.seq)
 	}
-	return st.SignedItems(t.id, t.seq)
+	return signedItems(st, t.id, t.seq)
 }
+
+// signedItems walks a signed instance in canonical order, all kinds merged.
+func signedItems(st *store.Store, id event.ZoneID, seq uint64) (zone.Iterator, error) {
+	v, err := st.Signed(id, seq)
+	if err != nil {
+		return nil, err
+	}
+	var kinds []zone.Iterator
+	for _, kind := range []zone.Kind{
+		zone.KindContents, zone.KindMade, zone.KindSigs, zone.KindChain, zone.KindChainSigs,
+	} {
+		it, err := v.Kind(kind)
+		if err != nil {
+			for _, open := range kinds {
+				err = errors.Join(err, open.Close())
+			}
+			return nil, errors.Join(err, v.Close())
+		}
+		kinds = append(kinds, it)
+	}
+	return &viewItems{Iterator: zone.Merge(kinds...), view: v}, nil
+}
+
+// viewItems closes the view with the iterator.
+type viewItems struct {
+	zone.Iterator
+	view *store.View
+}
+
+// Close implements zone.Iterator.
+func (v *viewItems) Close() error { return errors.Join(v.Iterator.Close(), v.view.Close()) }
 
 // Dump writes an instance as a zone file in canonical order.
 func (e *Engine) Dump(ctx context.Context, name string, q DumpQuery, w io.Writer) error {
@@ -133,14 +164,14 @@ func (e *Engine) Diff(ctx context.Context, name, from, to string, fn func(DiffLi
 		return err
 	}
 	defer b.close() //nolint:errcheck // read only
-	return zone.DiffMerged(a.items, b.items, func(key, old, now []byte) error {
+	return zone.DiffItems(a.items, b.items, func(key, old, now []byte) error {
 		return diffRecords(key, old, now, fn)
 	})
 }
 
 // openNamed opens the version that a word of the command line names.
 func (e *Engine) openNamed(ctx context.Context, name, word string) (*version, error) {
-	id, err := e.historyID(name)
+	id, err := e.historyID(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,251 @@
+package pipeline
+
+import (
+	_ "embed"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer"
+	"sluice/signer/zone"
+	"sluice/xfr"
+)
+
+// Policy is how zones are loaded, signed and served. Parse makes one of a
+// policy file. The zero value belongs to a zone that is not bound to a policy
+// yet: it allows nobody and signs with nothing.
+type Policy struct {
+	Name   string     // the file's stem
+	Text   []byte     // the file, word for word
+	SHA256 event.Hash // of Text
+	set    settings
+}
+
+// settings is what a policy file says, with the defaults filled in.
+type settings struct {
+	maxTTL   time.Duration
+	clampTTL bool
+
+	useCSK    bool
+	algorithm uint8
+	bits      int
+	dsDigest  uint8
+	keyTTL    time.Duration
+
+	serial          SerialPolicy
+	inceptionOffset time.Duration
+	lifetime        time.Duration
+	remain          time.Duration
+	refreshInterval time.Duration
+	denial          signer.Denial
+	iterations      uint16
+	salt            string // bytes
+	zonemd          bool
+	verifyAll       bool
+
+	transfer []string
+}
+
+//go:embed policy.template.toml
+var template string //nolint:gochecknoglobals // embedded text
+
+// Template is the annotated policy file of the built-in policy: every option
+// with its default.
+func Template() string { return template }
+
+const (
+	day  = 24 * time.Hour
+	week = 7 * day
+)
+
+func defaults() settings {
+	return settings{
+		maxTTL: week, clampTTL: true,
+		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour,
+		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
+		denial: signer.NSEC, verifyAll: true,
+		transfer: []string{"127.0.0.0/8", "::1/128"},
+	}
+}
+
+// Default is the built-in policy "default"; its text is Template.
+func Default() Policy {
+	return newPolicy("default", []byte(template), defaults())
+}
+
+// UseCSK reports whether a new zone gets one CSK instead of a KSK and a ZSK.
+func (p Policy) UseCSK() bool { return p.set.useCSK }
+
+// Algorithm is the IANA number of the DNSSEC algorithm of new keys.
+func (p Policy) Algorithm() uint8 { return p.set.algorithm }
+
+// Bits is the length of the modulus of new RSA keys; 0 for other algorithms.
+func (p Policy) Bits() int { return p.set.bits }
+
+// DSDigests is the digest types of CDS and DS records.
+func (p Policy) DSDigests() []uint8 {
+	if p.set.dsDigest == 0 {
+		return nil
+	}
+	return []uint8{p.set.dsDigest}
+}
+
+// DNSKEYTTL is the TTL of the DNSKEY, CDS and CDNSKEY RRsets in seconds.
+func (p Policy) DNSKEYTTL() uint32 { return seconds(p.set.keyTTL) }
+
+// MaxTTL is the highest TTL allowed in the input, in seconds.
+func (p Policy) MaxTTL() uint32 { return seconds(p.set.maxTTL) }
+
+// ClampTTL reports whether a TTL above MaxTTL is lowered to it with a notice;
+// else the input is refused.
+func (p Policy) ClampTTL() bool { return p.set.clampTTL }
+
+// SerialPolicy says where the serials of signed instances come from.
+func (p Policy) SerialPolicy() SerialPolicy { return p.set.serial }
+
+// RemainTime is how long before the earliest expiration the zone is signed
+// again.
+func (p Policy) RemainTime() time.Duration { return p.set.remain }
+
+// ProvideXFRTo is who may transfer the published zone.
+func (p Policy) ProvideXFRTo() xfr.Prefixes {
+	// Parse checked them: there is no error.
+	allowed, _ := xfr.ParsePrefixes(p.set.transfer)
+	return allowed
+}
+
+// seconds is d in whole seconds; Parse bounds all durations to 31 bits.
+func seconds(d time.Duration) uint32 {
+	return uint32(d / time.Second) //nolint:gosec // bounded
+}
+
+// Parameters is one line that names everything of the policy that a signed
+// zone depends on beside its content, keys and time: where it changes, the
+// zone is signed again. Lifetimes are not among them, they concern new
+// signatures only.
+func (p Policy) Parameters() string {
+	salt := "-"
+	if p.set.salt != "" {
+		salt = hex.EncodeToString([]byte(p.set.salt))
+	}
+	return fmt.Sprintf("denial=%s iterations=%d salt=%s dnskey-ttl=%d ds=%d zonemd=%t",
+		p.set.denial, p.set.iterations, salt, p.DNSKEYTTL(), p.set.dsDigest, p.set.zonemd)
+}
+
+// SignParams is the signer's parameters for an instance that is signed now.
+//
+// Expirations are spread so that a zone that was signed at once is not signed
+// again at once: each signature lives between the middle of (remain-time plus
+// refresh-interval, lifetime) and lifetime. A run takes with it what comes due
+// within the refresh interval, so that a zone gets one new version an
+// interval, not one a signature.
+func (p Policy) SignParams(apex zone.Name, serial zone.Serial, now time.Time) signer.Params {
+	s := p.set
+	now = now.Truncate(time.Second)
+	return signer.Params{
+		Apex:       apex,
+		Serial:     serial,
+		Inception:  now.Add(-s.inceptionOffset),
+		Expiration: now.Add(s.lifetime),
+		Jitter:     ((s.lifetime - s.remain - s.refreshInterval) / 2).Truncate(time.Second),
+		Refresh:    now.Add(s.remain + s.refreshInterval),
+		Denial:     s.denial,
+		Iterations: s.iterations,
+		Salt:       []byte(s.salt),
+		DNSKEYTTL:  p.DNSKEYTTL(),
+		CDSDigest:  p.DSDigests(),
+		ZONEMD:     s.zonemd,
+		VerifyAll:  s.verifyAll,
+	}
+}
+
+// Notices is what is allowed in the policy but not advised, a sentence each.
+func (p Policy) Notices() []string {
+	var out []string
+	s := p.set
+	if s.iterations > 0 {
+		out = append(out, fmt.Sprintf("signer.denial.iterations = %d: RFC 9276, 3.1 wants 0; validators may treat the zone as insecure", s.iterations))
+	}
+	if s.salt != "" {
+		out = append(out, "signer.denial.salt is set: RFC 9276, 3.1 wants none")
+	}
+	if s.bits > 0 && s.bits < 2048 {
+		out = append(out, fmt.Sprintf("an RSA modulus of %d bits is too short by today's standards: take 2048", s.bits))
+	}
+	if s.remain < max(s.maxTTL, s.keyTTL) {
+		out = append(out, "signer.signature-remain-time is below the highest TTL: caches may hold records longer than their signatures are valid (RFC 6781, 4.4.1)")
+	}
+	return out
+}
+
+// ParseAlgorithm reads an algorithm as policies and commands write it:
+// ECDSAP256SHA256, ECDSAP384SHA384, ED25519, ED448, or RSASHA256 and RSASHA512
+// with an optional length of the modulus (RSASHA256:3072), 2048 by default.
+// bits is 0 for other algorithms.
+func ParseAlgorithm(text string) (algorithm uint8, bits int, err error) {
+	name, length, hasLength := strings.Cut(strings.ToUpper(text), ":")
+	switch name {
+	case "ECDSAP256SHA256":
+		algorithm = dns.ECDSAP256SHA256
+	case "ECDSAP384SHA384":
+		algorithm = dns.ECDSAP384SHA384
+	case "ED25519":
+		algorithm = dns.ED25519
+	case "ED448":
+		algorithm = dns.ED448
+	case "RSASHA256":
+		algorithm, bits = dns.RSASHA256, 2048
+	case "RSASHA512":
+		algorithm, bits = dns.RSASHA512, 2048
+	default:
+		return 0, 0, fmt.Errorf("algorithm %q: want RSASHA256[:bits], RSASHA512[:bits], ECDSAP256SHA256, ECDSAP384SHA384, ED25519 or ED448", text)
+	}
+	if !hasLength {
+		return algorithm, bits, nil
+	}
+	if bits == 0 {
+		return 0, 0, fmt.Errorf("algorithm %q: only RSA takes a length", text)
+	}
+	if bits, err = strconv.Atoi(length); err != nil || bits < 1024 || bits > 4096 || bits%8 != 0 {
+		return 0, 0, fmt.Errorf("algorithm %q: want a length of 1024 to 4096 bits, a multiple of 8", text)
+	}
+	return algorithm, bits, nil
+}
+
+// ParseDuration reads a duration as policies and commands write it: whole
+// seconds (3600), or numbers with the units w, d, h, m and s (90s, 2h30m, 14d,
+// 1w 2d). It is never negative and at most 2^31-1 seconds, 68 years.
+func ParseDuration(text string) (time.Duration, error) {
+	bad := fmt.Errorf("duration %q: want for example 90s, 2h30m, 14d, 2w, or seconds, up to 68 years", text)
+	const most = 1<<31 - 1
+	rest := strings.TrimSpace(text)
+	if n, err := strconv.ParseUint(rest, 10, 31); err == nil {
+		return time.Duration(n) * time.Second, nil
+	}
+	total, last := uint64(0), uint64(most)
+	for rest != "" {
+		digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
+		n, err := strconv.ParseUint(rest[:digits], 10, 31)
+		if err != nil || digits == len(rest) {
+			return 0, bad
+		}
+		unit, ok := map[byte]uint64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[rest[digits]]
+		if !ok || unit >= last {
+			return 0, bad // unknown, or not smaller than the one before
+		}
+		if total += n * unit; total > most {
+			return 0, bad
+		}
+		rest, last = strings.TrimLeft(rest[digits+1:], " "), unit
+	}
+	if last == most {
+		return 0, bad
+	}
+	return time.Duration(total) * time.Second, nil //nolint:gosec // at most 31 bits
+}

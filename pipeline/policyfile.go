@@ -1,0 +1,371 @@
+package pipeline
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"sluice/keymgr"
+	"sluice/signer"
+	"sluice/xfr"
+)
+
+// maxPolicy bounds a policy file in bytes: its text stands in events.
+const maxPolicy = 64 << 10
+
+// policyFile is a policy file as it is written. nil is an absent key;
+// durations are strings or integers.
+type policyFile struct {
+	Version *string `toml:"version"`
+	Loader  struct {
+		Review reviewFile `toml:"review"`
+		Checks struct {
+			MaxTTL       any     `toml:"max-ttl"`
+			MaxTTLAction *string `toml:"max-ttl-action"`
+		} `toml:"checks"`
+	} `toml:"loader"`
+	KeyManager struct {
+		DSAlgorithm *string `toml:"ds-algorithm"`
+		Generation  struct {
+			UseCSK    *bool   `toml:"use-csk"`
+			Algorithm *string `toml:"algorithm"`
+		} `toml:"generation"`
+		Records struct {
+			TTL any `toml:"ttl"`
+		} `toml:"records"`
+	} `toml:"key-manager"`
+	Signer struct {
+		SerialPolicy    *string    `toml:"serial-policy"`
+		InceptionOffset any        `toml:"signature-inception-offset"`
+		Lifetime        any        `toml:"signature-lifetime"`
+		RemainTime      any        `toml:"signature-remain-time"`
+		RefreshInterval any        `toml:"signature-refresh-interval"`
+		ZONEMD          *bool      `toml:"zonemd"`
+		Verify          *string    `toml:"verify"`
+		Review          reviewFile `toml:"review"`
+		Denial          struct {
+			Type       *string `toml:"type"`
+			OptOut     *bool   `toml:"opt-out"`
+			Iterations *int64  `toml:"iterations"`
+			Salt       *string `toml:"salt"`
+		} `toml:"denial"`
+	} `toml:"signer"`
+	Server struct {
+		Outbound struct {
+			ProvideXFRTo *[]string `toml:"provide-xfr-to"`
+		} `toml:"outbound"`
+	} `toml:"server"`
+}
+
+type reviewFile struct {
+	Mode *string `toml:"mode"`
+}
+
+func newPolicy(name string, text []byte, s settings) Policy {
+	return Policy{Name: name, Text: text, SHA256: sha256.Sum256(text), set: s}
+}
+
+// Parse reads a policy file. name is its file's stem. The error tells all that
+// is wrong, a line each, with the line in the file where it can be told.
+func Parse(name string, text []byte) (Policy, error) {
+	r := policyReader{name: name, text: text, set: defaults()}
+	if len(text) > maxPolicy {
+		return Policy{}, fmt.Errorf("policy %q: larger than %d bytes", name, maxPolicy)
+	}
+	if !utf8.Valid(text) {
+		return Policy{}, fmt.Errorf("policy %q: not UTF-8 text", name)
+	}
+	var f policyFile
+	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&f); err != nil {
+		return Policy{}, decodeErrors(name, err)
+	}
+	switch {
+	case f.Version == nil:
+		r.fault("version", `is missing: want version = "v1"`)
+	case *f.Version != "v1":
+		r.fault("version", "%q is not known: want v1", *f.Version)
+	}
+	r.loader(&f)
+	r.keyManager(&f)
+	r.signer(&f)
+	r.denial(&f)
+	r.server(&f)
+	if err := errors.Join(r.faults...); err != nil {
+		return Policy{}, err
+	}
+	return newPolicy(name, bytes.Clone(text), r.set), nil
+}
+
+// decodeErrors gives line numbers to what the TOML decoder found.
+func decodeErrors(name string, err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		var all []error
+		for i := range strict.Errors {
+			e := &strict.Errors[i]
+			row, _ := e.Position()
+			all = append(all, fmt.Errorf("policy %q, line %d: unknown key %s", name, row, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(all...)
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		row, _ := decode.Position()
+		return fmt.Errorf("policy %q, line %d: %s", name, row, strings.TrimPrefix(decode.Error(), "toml: "))
+	}
+	return fmt.Errorf("policy %q: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+}
+
+// policyReader turns a decoded file into settings and collects what is wrong.
+type policyReader struct {
+	name   string
+	text   []byte
+	set    settings
+	faults []error
+}
+
+func (r *policyReader) fault(key, format string, args ...any) {
+	where := ""
+	if line := lineOf(r.text, key); line > 0 {
+		where = fmt.Sprintf(", line %d", line)
+	}
+	r.faults = append(r.faults, fmt.Errorf("policy %q%s: %s %s", r.name, where, key, fmt.Sprintf(format, args...)))
+}
+
+// lineOf finds the line that sets a dotted key; 0 where it cannot be told, as
+// in an inline table.
+func lineOf(text []byte, key string) int {
+	table, n := "", 0
+	for line := range bytes.Lines(text) {
+		n++
+		s := strings.TrimSpace(string(line))
+		if strings.HasPrefix(s, "[") {
+			table, _, _ = strings.Cut(strings.Trim(s, "[ "), "]")
+			table = strings.TrimSpace(table) + "."
+			continue
+		}
+		name, _, ok := strings.Cut(s, "=")
+		if ok && strings.EqualFold(table+strings.TrimSpace(name), key) {
+			return n
+		}
+	}
+	return 0
+}
+
+// duration reads a duration into to, where it is given.
+func (r *policyReader) duration(key string, value any, to *time.Duration) {
+	switch v := value.(type) {
+	case nil:
+	case int64:
+		if v < 0 || v > math.MaxInt32 {
+			r.fault(key, "= %d: want seconds from 0 to 2147483647", v)
+			return
+		}
+		*to = time.Duration(v) * time.Second
+	case string:
+		d, err := ParseDuration(v)
+		if err != nil {
+			r.fault(key, "= %v", err)
+			return
+		}
+		*to = d
+	default:
+		r.fault(key, "= %v: want a duration such as \"14d\", or seconds", v)
+	}
+}
+
+// choice reads one of a few words and gives back its index; -1 where the key
+// is absent or wrong.
+func (r *policyReader) choice(key string, value *string, words ...string) int {
+	if value == nil {
+		return -1
+	}
+	i := slices.Index(words, *value)
+	if i < 0 {
+		r.fault(key, "= %q: want one of %s", *value, strings.Join(words, ", "))
+	}
+	return i
+}
+
+func (r *policyReader) loader(f *policyFile) {
+	r.choice("loader.review.mode", f.Loader.Review.Mode, "off")
+	r.duration("loader.checks.max-ttl", f.Loader.Checks.MaxTTL, &r.set.maxTTL)
+	if r.set.maxTTL < time.Second {
+		r.fault("loader.checks.max-ttl", "must be at least a second")
+	}
+	if i := r.choice("loader.checks.max-ttl-action", f.Loader.Checks.MaxTTLAction, "reject", "clamp"); i >= 0 {
+		r.set.clampTTL = i == 1
+	}
+}
+
+func (r *policyReader) keyManager(f *policyFile) {
+	g := &f.KeyManager.Generation
+	if g.UseCSK != nil {
+		r.set.useCSK = *g.UseCSK
+	}
+	if g.Algorithm != nil {
+		var err error
+		if r.set.algorithm, r.set.bits, err = ParseAlgorithm(*g.Algorithm); err != nil {
+			r.fault("key-manager.generation.algorithm", "= %v", err)
+		}
+	}
+	switch r.choice("key-manager.ds-algorithm", f.KeyManager.DSAlgorithm, "SHA-256", "SHA-384") {
+	case 0:
+		r.set.dsDigest = keymgr.DigestSHA256
+	case 1:
+		r.set.dsDigest = keymgr.DigestSHA384
+	}
+	r.duration("key-manager.records.ttl", f.KeyManager.Records.TTL, &r.set.keyTTL)
+	if r.set.keyTTL < time.Second {
+		r.fault("key-manager.records.ttl", "must be at least a second")
+	}
+}
+
+func (r *policyReader) signer(f *policyFile) {
+	s := &f.Signer
+	r.choice("signer.review.mode", s.Review.Mode, "off")
+	serials := []string{
+		string(SerialKeep), string(SerialKeepStrict), string(SerialCounter), string(SerialUnixTime), string(SerialDateCounter),
+	}
+	if i := r.choice("signer.serial-policy", s.SerialPolicy, serials...); i >= 0 {
+		r.set.serial = SerialPolicy(serials[i])
+	}
+	if i := r.choice("signer.verify", s.Verify, "all", "sample"); i >= 0 {
+		r.set.verifyAll = i == 0
+	}
+	if s.ZONEMD != nil {
+		r.set.zonemd = *s.ZONEMD
+	}
+	before := len(r.faults)
+	r.duration("signer.signature-inception-offset", s.InceptionOffset, &r.set.inceptionOffset)
+	r.duration("signer.signature-lifetime", s.Lifetime, &r.set.lifetime)
+	r.duration("signer.signature-remain-time", s.RemainTime, &r.set.remain)
+	r.duration("signer.signature-refresh-interval", s.RefreshInterval, &r.set.refreshInterval)
+	if len(r.faults) > before {
+		return
+	}
+	t := &r.set
+	switch {
+	// RRSIG times compare by RFC 1982 (RFC 4034, 3.1.5): a window of more
+	// than 2^30 s leaves no room for clocks that differ.
+	case t.lifetime+t.inceptionOffset >= 1<<30*time.Second:
+		r.fault("signer.signature-lifetime", "and signature-inception-offset must stay below 2^30 seconds (34 years)")
+	case t.remain < time.Second:
+		r.fault("signer.signature-remain-time", "must be at least a second")
+	case t.refreshInterval < time.Second:
+		r.fault("signer.signature-refresh-interval", "must be at least a second")
+	case t.lifetime <= t.remain:
+		r.fault("signer.signature-lifetime", "(%s) must be longer than signature-remain-time (%s)", t.lifetime, t.remain)
+	case t.lifetime <= t.remain+t.refreshInterval:
+		r.fault("signer.signature-lifetime", "(%s) must be longer than signature-remain-time (%s) plus signature-refresh-interval (%s)",
+			t.lifetime, t.remain, t.refreshInterval)
+	}
+}
+
+func (r *policyReader) denial(f *policyFile) {
+	d := &f.Signer.Denial
+	nsec3 := r.choice("signer.denial.type", d.Type, "nsec", "nsec3") == 1
+	if nsec3 {
+		r.set.denial = signer.NSEC3
+	}
+	if d.OptOut != nil && *d.OptOut {
+		if !nsec3 {
+			r.fault("signer.denial.opt-out", `needs type = "nsec3"`)
+		}
+		r.set.denial = signer.NSEC3OptOut
+	}
+	if d.Iterations != nil {
+		switch n := *d.Iterations; {
+		case n < 0 || n > maxIterations:
+			r.fault("signer.denial.iterations", "= %d: want 0 (RFC 9276), at most %d", n, maxIterations)
+		case n > 0 && !nsec3:
+			r.fault("signer.denial.iterations", `needs type = "nsec3"`)
+		default:
+			r.set.iterations = uint16(n)
+		}
+	}
+	if d.Salt != nil && *d.Salt != "" && *d.Salt != "-" {
+		salt, err := hex.DecodeString(*d.Salt)
+		switch {
+		case err != nil || len(salt) > 255:
+			r.fault("signer.denial.salt", `= %q: want "" (RFC 9276), or up to 255 bytes in hex`, *d.Salt)
+		case !nsec3:
+			r.fault("signer.denial.salt", `needs type = "nsec3"`)
+		default:
+			r.set.salt = string(salt)
+		}
+	}
+}
+
+// maxIterations is the number of NSEC3 iterations above which validators treat
+// a zone as insecure or bogus (RFC 9276, 3.2 and appendix A).
+const maxIterations = 100
+
+func (r *policyReader) server(f *policyFile) {
+	list := f.Server.Outbound.ProvideXFRTo
+	if list == nil {
+		return
+	}
+	if _, err := xfr.ParsePrefixes(*list); err != nil {
+		r.fault("server.outbound.provide-xfr-to", ": %v", err)
+	}
+	r.set.transfer = slices.Clone(*list)
+}
+
+// LoadDir reads every *.toml in dir; a policy's name is its file's stem. A
+// file with a fault is told in the errors and never hides the others.
+func LoadDir(dir string) (map[string]Policy, []error) {
+	policies := map[string]Policy{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return policies, []error{fmt.Errorf("read policies: %w", err)}
+	}
+	var faults []error
+	for _, entry := range entries {
+		name, isPolicy := strings.CutSuffix(entry.Name(), ".toml")
+		if !isPolicy || entry.IsDir() || strings.HasPrefix(name, ".") {
+			continue
+		}
+		p, err := readPolicy(filepath.Join(dir, entry.Name()), name)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		policies[name] = p
+	}
+	return policies, faults
+}
+
+func readPolicy(path, name string) (Policy, error) {
+	if !validPolicyName(name) {
+		return Policy{}, fmt.Errorf("read policy %q: a policy's name has 1 to 64 letters, digits, dots, dashes and underscores", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return Policy{}, fmt.Errorf("read policy %q: %w", name, err)
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	text, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	if err != nil {
+		return Policy{}, fmt.Errorf("read policy %q: %w", name, err)
+	}
+	return Parse(name, text)
+}
+
+func validPolicyName(name string) bool {
+	return len(name) >= 1 && len(name) <= 64 && !strings.ContainsFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("._-", c)
+	})
+}
