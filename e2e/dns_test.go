@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,37 +68,41 @@ func notify(addr, zone string) error {
 	return nil
 }
 
-// transfer asks for a zone and returns all messages as they came.
-func transfer(addr string, m *dns.Msg) ([]*dns.Msg, error) {
+// transfer asks for a zone and returns all messages and their bytes.
+func transfer(addr string, m *dns.Msg) (msgs []*dns.Msg, raw []byte, err error) {
 	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := &dns.Conn{Conn: conn}
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := c.WriteMsg(m); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var msgs []*dns.Msg
 	var first *dns.SOA
 	seen := 0 // SOA records, the first left out
 	for {
-		r, err := c.ReadMsg()
+		text, err := c.ReadMsgHeader(nil)
 		if err != nil {
-			return nil, fmt.Errorf("message %d: %w", len(msgs)+1, err)
+			return nil, nil, fmt.Errorf("message %d: %w", len(msgs)+1, err)
 		}
+		r := new(dns.Msg)
+		if err := r.Unpack(text); err != nil {
+			return nil, nil, fmt.Errorf("message %d: %w", len(msgs)+1, err)
+		}
+		raw = append(raw, text...)
 		if r.Rcode != dns.RcodeSuccess {
-			return nil, fmt.Errorf("answer is %s", dns.RcodeToString[r.Rcode])
+			return nil, nil, fmt.Errorf("answer is %s", dns.RcodeToString[r.Rcode])
 		}
 		msgs = append(msgs, r)
 		for _, rr := range r.Answer {
 			soa, ok := rr.(*dns.SOA)
 			if first == nil {
 				if !ok {
-					return nil, fmt.Errorf("first record is %v", rr)
+					return nil, nil, fmt.Errorf("first record is %v", rr)
 				}
 				first = soa
 				continue
@@ -108,11 +113,11 @@ func transfer(addr string, m *dns.Msg) ([]*dns.Msg, error) {
 			// The newest serial closes the transfer, and it also starts the
 			// additions of an IXFR's last step, as an even SOA.
 			if ok && soa.Serial == first.Serial && seen%2 == 1 {
-				return msgs, nil
+				return msgs, raw, nil
 			}
 		}
 		if m.Question[0].Qtype == dns.TypeIXFR && len(msgs) == 1 && len(r.Answer) == 1 {
-			return msgs, nil // the client is up to date
+			return msgs, raw, nil // the client is up to date
 		}
 	}
 }
@@ -122,7 +127,7 @@ func axfr(t *testing.T, addr, zone string) []dns.RR {
 	t.Helper()
 	m := new(dns.Msg)
 	m.SetAxfr(dns.Fqdn(zone))
-	msgs, err := transfer(addr, m)
+	msgs, _, err := transfer(addr, m)
 	if err != nil {
 		t.Fatalf("AXFR of %s from %s: %v", zone, addr, err)
 	}
@@ -133,12 +138,25 @@ func axfr(t *testing.T, addr, zone string) []dns.RR {
 	return all[:len(all)-1]
 }
 
+// axfrBytes transfers a zone and returns the octets of its messages.
+func axfrBytes(t *testing.T, addr, zone string) []byte {
+	t.Helper()
+	m := new(dns.Msg)
+	m.SetAxfr(dns.Fqdn(zone))
+	m.Id = 4711 // the same each time
+	_, raw, err := transfer(addr, m)
+	if err != nil {
+		t.Fatalf("AXFR of %s from %s: %v", zone, addr, err)
+	}
+	return raw
+}
+
 // ixfr asks for the way from a serial to the newest one.
 func ixfr(t *testing.T, addr, zone string, from uint32) []dns.RR {
 	t.Helper()
 	m := new(dns.Msg)
 	m.SetIxfr(dns.Fqdn(zone), from, "ns.example.", "h.example.")
-	msgs, err := transfer(addr, m)
+	msgs, _, err := transfer(addr, m)
 	if err != nil {
 		t.Fatalf("IXFR of %s from %s: %v", zone, addr, err)
 	}
@@ -228,3 +246,19 @@ func zoneText(rrs []dns.RR) string {
 	}
 	return b.String()
 }
+
+// parseFile reads a zone file with another parser than ours.
+func parseFile(t *testing.T, zone, file string) []dns.RR {
+	t.Helper()
+	p := dns.NewZoneParser(strings.NewReader(readFile(t, file)), dns.Fqdn(zone), file)
+	var rrs []dns.RR
+	for rr, ok := p.Next(); ok; rr, ok = p.Next() {
+		rrs = append(rrs, rr)
+	}
+	if err := p.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return rrs
+}
+
+func uintText(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
