@@ -67,6 +67,7 @@ type encoder struct {
 	apexAt   uint16 // where the apex stands in the open message; 0 unknown
 	ownerKey []byte // owner key of the last item
 	owner    []byte // its owner in wire form
+	ownCase  bool   // owner comes from a value, not from the key
 	ownerAt  uint16 // where owner stands in the open message; 0 unknown
 }
 
@@ -247,11 +248,11 @@ func (e *encoder) item(key, value []byte) error {
 // has upper case, else what the key says. Items of one owner stand together.
 func (e *encoder) setOwner(ownerKey, name []byte) error {
 	if bytes.Equal(ownerKey, e.ownerKey) {
-		if len(name) == 0 && e.ownerFolded() || bytes.Equal(name, e.owner) {
+		if len(name) == 0 && !e.ownCase || e.ownCase && bytes.Equal(name, e.owner) {
 			return nil
 		}
 	}
-	e.ownerAt = 0
+	e.ownerAt, e.ownCase = 0, len(name) > 0
 	e.ownerKey = append(e.ownerKey[:0], ownerKey...)
 	if len(name) > 0 {
 		if n, err := zone.NameLength(name); err != nil || n != len(name) {
@@ -263,16 +264,6 @@ func (e *encoder) setOwner(ownerKey, name []byte) error {
 	var err error
 	e.owner, err = zone.AppendNameOfKey(e.owner[:0], ownerKey)
 	return err
-}
-
-// ownerFolded reports whether the present owner holds no upper case.
-func (e *encoder) ownerFolded() bool {
-	for _, c := range e.owner {
-		if c >= 'A' && c <= 'Z' {
-			return false
-		}
-	}
-	return true
 }
 
 // record writes one record of the present owner.
