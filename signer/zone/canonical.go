@@ -1,6 +1,11 @@
 package zone
 
-import "github.com/miekg/dns"
+import (
+	"bytes"
+	"cmp"
+
+	"github.com/miekg/dns"
+)
 
 // FoldsRData reports whether names inside the RDATA of t are put in lower
 // case for order and signatures (RFC 4034, 6.2 with RFC 6840, 5.1: NSEC and
@@ -36,32 +41,65 @@ func nameLayout(t Type) (layout, bool) {
 	return layout{}, false
 }
 
+// foldRange says which part of RDATA is names to be put in lower case. It is
+// empty for types without such names and for malformed RDATA.
+func foldRange(t Type, rdata []byte) (from, to int) {
+	l, ok := nameLayout(t)
+	if !ok {
+		return 0, 0
+	}
+	from = l.skip
+	for range l.strings {
+		if from >= len(rdata) {
+			return 0, 0
+		}
+		from += 1 + int(rdata[from])
+	}
+	if from > len(rdata) {
+		return 0, 0
+	}
+	to = from
+	for range l.names {
+		n, err := NameLength(rdata[to:])
+		if err != nil {
+			return 0, 0
+		}
+		to += n
+	}
+	return from, to
+}
+
 // AppendCanonicalRData appends rdata in canonical form (RFC 4034, 6.2).
 // Malformed RDATA is appended as it stands.
 func AppendCanonicalRData(dst []byte, t Type, rdata []byte) []byte {
-	l, ok := nameLayout(t)
-	if !ok {
-		return append(dst, rdata...)
+	from, to := foldRange(t, rdata)
+	dst = append(dst, rdata[:from]...)
+	dst = AppendFold(dst, rdata[from:to])
+	return append(dst, rdata[to:]...)
+}
+
+// CompareRData compares RDATA of type t in canonical order (RFC 4034, 6.3):
+// names are compared in lower case where RFC 4034, 6.2 says so.
+func CompareRData(t Type, a, b []byte) int {
+	if !t.FoldsRData() {
+		return bytes.Compare(a, b)
 	}
-	at := l.skip
-	for range l.strings {
-		if at >= len(rdata) {
-			return append(dst, rdata...)
+	fromA, toA := foldRange(t, a)
+	fromB, toB := foldRange(t, b)
+	for i := range min(len(a), len(b)) {
+		x, y := a[i], b[i]
+		if x == y {
+			continue
 		}
-		at += 1 + int(rdata[at])
-	}
-	if at > len(rdata) {
-		return append(dst, rdata...)
-	}
-	end := at
-	for range l.names {
-		n, err := NameLength(rdata[end:])
-		if err != nil {
-			return append(dst, rdata...)
+		if i >= fromA && i < toA {
+			x = foldByte(x)
 		}
-		end += n
+		if i >= fromB && i < toB {
+			y = foldByte(y)
+		}
+		if x != y {
+			return cmp.Compare(x, y)
+		}
 	}
-	dst = append(dst, rdata[:at]...)
-	dst = AppendFold(dst, rdata[at:end])
-	return append(dst, rdata[end:]...)
+	return cmp.Compare(len(a), len(b))
 }

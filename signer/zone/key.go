@@ -49,11 +49,13 @@ func AppendOwnerKey(dst []byte, n Name) []byte {
 	return append(appendLabels(dst, n), 0)
 }
 
+func appendOwnerKey(dst, wire []byte) []byte { return append(appendLabels(dst, wire), 0) }
+
 // AppendOwnerPrefix appends the owner key of n without its last byte. Every
 // owner key that begins with it is n or below n.
 func AppendOwnerPrefix(dst []byte, n Name) []byte { return appendLabels(dst, n) }
 
-func appendLabels(dst []byte, n Name) []byte {
+func appendLabels[N Name | []byte](dst []byte, n N) []byte {
 	var starts [128]uint8
 	count := 0
 	for i := 0; i < len(n) && n[i] != 0; i += 1 + int(n[i]) {

@@ -33,74 +33,68 @@ func ParseName(text string) (Name, error) { return ParseNameAt(text, Root) }
 // ParseNameAt reads a name in presentation form; one without a final dot is
 // relative to origin, and "@" is origin itself.
 func ParseNameAt(text string, origin Name) (Name, error) {
-	if text == "@" {
-		return origin, nil
-	}
-	var buf [MaxNameLength + 64]byte
-	wire, absolute, err := appendName(buf[:0], text)
+	var buf [MaxNameLength]byte
+	wire, err := appendNameText(buf[:0], []byte(text), origin)
 	if err != nil {
 		return "", fmt.Errorf("name %q: %w", text, err)
-	}
-	if !absolute {
-		wire = append(wire, origin...)
-	} else {
-		wire = append(wire, 0)
-	}
-	if len(wire) > MaxNameLength {
-		return "", fmt.Errorf("name %q: %w", text, errLongName)
 	}
 	return Name(wire), nil
 }
 
-// appendName appends the labels of text without the root label and reports
-// whether text ended in a dot.
-func appendName(dst []byte, text string) (wire []byte, absolute bool, err error) {
-	if text == "" {
-		return dst, false, errEmptyName
+// appendNameText appends the name that text stands for, as ParseNameAt reads
+// it. On an error dst may have grown.
+func appendNameText(dst, text []byte, origin Name) ([]byte, error) {
+	switch {
+	case len(text) == 0:
+		return dst, errEmptyName
+	case len(text) == 1 && text[0] == '@':
+		return append(dst, origin...), nil
+	case len(text) == 1 && text[0] == '.':
+		return append(dst, 0), nil
 	}
-	if text == "." {
-		return dst, true, nil
-	}
-	start := len(dst)
+	base, start := len(dst), len(dst)
 	dst = append(dst, 0)
 	for i := 0; i < len(text); i++ {
 		c := text[i]
-		switch {
-		case c == '.':
+		if c == '.' {
 			n := len(dst) - start - 1
 			if n == 0 {
-				return dst, false, errEmptyLabel
+				return dst, errEmptyLabel
+			}
+			if n > 63 {
+				return dst, errLongLabel
 			}
 			dst[start] = byte(n)
-			if i == len(text)-1 {
-				return dst, true, nil
-			}
 			start = len(dst)
 			dst = append(dst, 0)
 			continue
-		case c == '\\':
+		}
+		if c == '\\' {
 			b, used, ok := unescape(text[i+1:])
 			if !ok {
-				return dst, false, errBadEscape
+				return dst, errBadEscape
 			}
 			c = b
 			i += used
 		}
 		dst = append(dst, c)
-		if len(dst)-start-1 > 63 {
-			return dst, false, errLongLabel
-		}
-		if len(dst) > MaxNameLength+1 {
-			return dst, false, errLongName
-		}
 	}
-	dst[start] = byte(len(dst) - start - 1)
-	return dst, false, nil
+	if n := len(dst) - start - 1; n > 63 {
+		return dst, errLongLabel
+	} else if n > 0 {
+		// No final dot: relative to origin.
+		dst[start] = byte(n)
+		dst = append(dst, origin...)
+	}
+	if len(dst)-base > MaxNameLength {
+		return dst, errLongName
+	}
+	return dst, nil
 }
 
 // unescape reads what follows a backslash: DDD or a single character.
-func unescape(s string) (b byte, used int, ok bool) {
-	if s == "" {
+func unescape(s []byte) (b byte, used int, ok bool) {
+	if len(s) == 0 {
 		return 0, 0, false
 	}
 	if s[0] < '0' || s[0] > '9' {
@@ -188,7 +182,9 @@ func (n Name) Fold() Name {
 }
 
 // IsFolded reports whether the name holds no upper-case letter.
-func (n Name) IsFolded() bool {
+func (n Name) IsFolded() bool { return isFolded(n) }
+
+func isFolded[N Name | []byte](n N) bool {
 	for i := 0; i < len(n); i++ {
 		if c := n[i]; c >= 'A' && c <= 'Z' {
 			return false

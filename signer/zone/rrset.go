@@ -157,23 +157,7 @@ func (s *RRset) Value() Value {
 // (RFC 4034, 6.3). Names inside are compared in lower case where RFC 4034,
 // 6.2 and RFC 6840, 5.1 say so.
 func SortRData(t Type, rdata [][]byte) [][]byte {
-	if len(rdata) < 2 {
-		return rdata
-	}
-	if !t.FoldsRData() {
-		slices.SortFunc(rdata, bytes.Compare)
-		return slices.CompactFunc(rdata, bytes.Equal)
-	}
-	type folded struct{ canonical, raw []byte }
-	all := make([]folded, len(rdata))
-	for i, d := range rdata {
-		all[i] = folded{AppendCanonicalRData(nil, t, d), d}
-	}
-	slices.SortStableFunc(all, func(a, b folded) int { return bytes.Compare(a.canonical, b.canonical) })
-	all = slices.CompactFunc(all, func(a, b folded) bool { return bytes.Equal(a.canonical, b.canonical) })
-	rdata = rdata[:0]
-	for _, f := range all {
-		rdata = append(rdata, f.raw)
-	}
-	return rdata
+	compare := func(a, b []byte) int { return CompareRData(t, a, b) }
+	slices.SortStableFunc(rdata, compare)
+	return slices.CompactFunc(rdata, func(a, b []byte) bool { return compare(a, b) == 0 })
 }

@@ -33,7 +33,7 @@ const (
 
 // String is the mnemonic, or TYPEn (RFC 3597, 5).
 func (t Type) String() string {
-	if s, ok := dns.TypeToString[uint16(t)]; ok {
+	if s, ok := dns.TypeToString[uint16(t)]; ok && t != 0 && t != 0xffff {
 		return s
 	}
 	return "TYPE" + strconv.Itoa(int(t))

@@ -1,0 +1,152 @@
+package zone
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/dns"
+)
+
+// Problem is something wrong with a zone's contents as a whole.
+type Problem struct {
+	Owner  Name // "" for the zone
+	Type   Type
+	Err    error
+	Notice bool // it is worth knowing but no reason to refuse the zone
+}
+
+// Error names owner, type and reason.
+func (p Problem) Error() string {
+	switch {
+	case p.Owner != "" && p.Type != 0:
+		return fmt.Sprintf("%s %s: %s", p.Owner, p.Type, p.Err)
+	case p.Owner != "":
+		return fmt.Sprintf("%s: %s", p.Owner, p.Err)
+	}
+	return p.Err.Error()
+}
+
+// Unwrap is the reason.
+func (p Problem) Unwrap() error { return p.Err }
+
+var (
+	errCNAMEOther = errors.New("CNAME and other data at one name (RFC 1034, 3.6.2)")
+	errSingleton  = errors.New("more than one record of this type at one name")
+	errDNAMECut   = errors.New("DNAME and NS at one name below the apex (RFC 6672, 2.3)")
+	errDSNoNS     = errors.New("DS records without NS records at their name")
+)
+
+// Checker checks a stream of KindContents items for what concerns whole
+// RRsets and the zone: one SOA and NS at the apex, owners in the zone, CNAME
+// alone at its name and single, DNAME single and not at a zone cut, no DS at
+// the apex, no types that cannot stand in a zone. It keeps nothing but the
+// present owner.
+type Checker struct {
+	apex    []byte // owner key
+	report  func(Problem)
+	owner   []byte // owner key of the present name
+	present nameState
+	soa, ns bool
+}
+
+// nameState is what is known of the present name.
+type nameState struct {
+	cname, ns, other, reported bool
+}
+
+// NewChecker makes a Checker for the zone apex. report is called for each
+// finding, those of Item while the RRset to blame is the present one.
+func NewChecker(apex Name, report func(Problem)) *Checker {
+	return &Checker{apex: AppendOwnerKey(nil, apex), report: report}
+}
+
+// Item checks the next item.
+func (c *Checker) Item(key, value []byte) {
+	kind, owner, t, err := SplitKey(key)
+	if err != nil || kind != KindContents {
+		c.report(Problem{Err: errBadKey})
+		return
+	}
+	if !bytes.Equal(owner, c.owner) {
+		c.owner = append(c.owner[:0], owner...)
+		c.present = nameState{}
+		if !bytes.HasPrefix(owner, c.apex[:len(c.apex)-1]) {
+			c.problem(t, errOutOfZone)
+		}
+	}
+	if err := CheckType(t); err != nil {
+		c.problem(t, errNotData)
+	}
+	c.shape(t, Value(value), len(owner) == len(c.apex))
+}
+
+// shape checks which types stand together at a name. Types come in ascending
+// order, so that NS is seen before DNAME and DS.
+func (c *Checker) shape(t Type, v Value, atApex bool) {
+	s := &c.present
+	switch t {
+	case TypeCNAME:
+		s.cname = true
+	case TypeRRSIG, TypeNSEC, Type(dns.TypeKEY), Type(dns.TypeSIG), Type(dns.TypeNXT):
+	default:
+		s.other = true
+	}
+	if s.cname && s.other && !s.reported {
+		s.reported = true
+		c.problem(t, errCNAMEOther)
+	}
+	switch t {
+	case TypeNS:
+		s.ns = true
+		c.ns = c.ns || atApex
+	case TypeSOA:
+		c.soa = c.soa || atApex
+		if !atApex {
+			c.problem(t, errSOABelow)
+		}
+		c.single(t, v)
+	case TypeCNAME:
+		c.single(t, v)
+	case TypeDNAME:
+		c.single(t, v)
+		if s.ns && !atApex {
+			c.problem(t, errDNAMECut)
+		}
+	case TypeDS:
+		if atApex {
+			c.problem(t, errApexDS)
+		} else if !s.ns {
+			c.report(Problem{Owner: c.name(), Type: t, Err: errDSNoNS, Notice: true})
+		}
+	}
+}
+
+func (c *Checker) single(t Type, v Value) {
+	if v.Count() > 1 {
+		c.problem(t, errSingleton)
+	}
+}
+
+func (c *Checker) problem(t Type, err error) {
+	c.report(Problem{Owner: c.name(), Type: t, Err: err})
+}
+
+// name is the present owner; "" where its key is malformed.
+func (c *Checker) name() Name {
+	n, err := NameOfKey(c.owner)
+	if err != nil {
+		return ""
+	}
+	return n
+}
+
+// Finish reports what is missing once all items were seen.
+func (c *Checker) Finish() {
+	if !c.soa {
+		c.report(Problem{Err: errNoSOA})
+	}
+	if !c.ns {
+		c.report(Problem{Err: errNoApexNS})
+	}
+}

@@ -1,0 +1,177 @@
+package zone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const head = "$TTL 300\n@ SOA ns.example. host.example. 7 2 3 4 60\n@ NS ns.example.\n"
+
+// loadText loads a zone of one file and returns its items as text, one record
+// a line, and what Load or the walk had against it.
+func loadText(t testing.TB, text string, change func(*LoadOptions)) (*Loaded, []string, error) {
+	t.Helper()
+	return loadFS(t, fstest.MapFS{"zone": {Data: []byte(text)}}, change)
+}
+
+func loadFS(t testing.TB, fsys fstest.MapFS, change func(*LoadOptions)) (*Loaded, []string, error) {
+	t.Helper()
+	spill := &memSpill{}
+	opts := LoadOptions{FS: fsys, File: "zone", Origin: "\x07example\x00", Spill: spill}
+	if change != nil {
+		change(&opts)
+	}
+	l, err := Load(context.Background(), opts)
+	if err != nil {
+		if spill.open != 0 {
+			t.Errorf("%d spill files left open", spill.open)
+		}
+		return nil, nil, err
+	}
+	var got []string
+	for l.Items.Next() {
+		got = append(got, itemText(t, l.Items.Key(), l.Items.Value())...)
+	}
+	err = l.Items.Err()
+	if e := l.Close(); e != nil || spill.open != 0 {
+		t.Errorf("close: %v, %d spill files left open", e, spill.open)
+	}
+	return l, got, err
+}
+
+// itemText writes an item's records with RDATA in hexadecimal.
+func itemText(t testing.TB, key, value []byte) []string {
+	t.Helper()
+	set, err := RRsetOf(key, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, d := range set.Data {
+		lines = append(lines, fmt.Sprintf("%x %s %d %s %x", key[0], set.Owner, set.TTL, set.Type, d))
+	}
+	return lines
+}
+
+func wantLoad(t *testing.T, text string, want []string) {
+	t.Helper()
+	_, got, err := loadText(t, text, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got[2:]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLoad_Forms(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"owner left out", "a A 192.0.2.1\n  A 192.0.2.2\n", []string{"10 a.example. 300 A c0000201", "10 a.example. 300 A c0000202"}},
+		{"class and TTL in any order", "a 60 IN A 192.0.2.1\nb IN 61 A 192.0.2.1\nc in a 192.0.2.1\n", []string{
+			"10 a.example. 60 A c0000201", "10 b.example. 61 A c0000201", "10 c.example. 300 A c0000201"}},
+		{"TTL units", "a 1h30m A 192.0.2.1\nb 1W2D A 192.0.2.1\n", []string{"10 a.example. 5400 A c0000201", "10 b.example. 777600 A c0000201"}},
+		{"Windows line ends", "a A 192.0.2.1\r\n\r\n  A 192.0.2.2 ; x\r\n", []string{"10 a.example. 300 A c0000201", "10 a.example. 300 A c0000202"}},
+		{"parentheses and comments", "a MX ( 10 ; (\n  b ) ; c\n", []string{"10 a.example. 300 MX 000a0162076578616d706c6500"}},
+		{"quotes", `a TXT "a;b (" c\"d "\065\"" ""` + "\n", []string{"10 a.example. 300 TXT 05613b6220280363226402412200"}},
+		{"escaped names", `a\.b\032\065 A 192.0.2.1` + "\n", []string{`10 a\.b\032A.example. 300 A c0000201`}},
+		{"case is kept", "aB A 192.0.2.1\nAb A 192.0.2.2\n", []string{"10 aB.example. 300 A c0000201", "10 aB.example. 300 A c0000202"}},
+		{"unknown type", "a TYPE65280 \\# 3 01 02ff\n", []string{"10 a.example. 300 TYPE65280 0102ff"}},
+		{"known type in unknown form", "a A \\# 4 c0000201\nb TYPE1 192.0.2.1\nc NS \\# 3 016100\n", []string{
+			"10 a.example. 300 A c0000201", "10 b.example. 300 A c0000201", "10 c.example. 300 NS 016100"}},
+		{"no line end at the end", "a A 192.0.2.1", []string{"10 a.example. 300 A c0000201"}},
+		{"$ORIGIN", "$ORIGIN x.example.\na A 192.0.2.1\n$ORIGIN y\na A 192.0.2.1\n", []string{
+			"10 a.x.example. 300 A c0000201", "10 a.y.x.example. 300 A c0000201"}},
+		{"$TTL in the middle", "$TTL 5\na A 192.0.2.1\n$TTL 1d\nb A 192.0.2.1\n", []string{"10 a.example. 5 A c0000201", "10 b.example. 86400 A c0000201"}},
+		{"records below cuts and DNAME stay", "c NS a.c\na.c A 192.0.2.1\nd DNAME x.\ne.d A 192.0.2.1\n", []string{
+			"10 c.example. 300 NS 01610163076578616d706c6500",
+			"10 a.c.example. 300 A c0000201", "10 d.example. 300 DNAME 017800", "10 e.d.example. 300 A c0000201"}},
+		{"$GENERATE", "$GENERATE 1-3/2 h$ A 192.0.2.$\n$GENERATE 10-10 ${-2,3,d}\\$ 7 IN TXT ${0,2,X}$$\n", []string{
+			`10 008\$.example. 7 TXT 03304124`, "10 h1.example. 300 A c0000201", "10 h3.example. 300 A c0000203"}},
+		{"$GENERATE nibbles", "$GENERATE 18-18 ${0,5,n}.x PTR a.\n", []string{"10 2.1.0.x.example. 300 PTR 016100"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			wantLoad(t, head+tc.text, tc.want)
+		})
+	}
+}
+
+func TestLoad_DefaultTTLs(t *testing.T) {
+	_, got, err := loadText(t, "@ SOA a. b. 1 2 3 4 60\n@ NS a.\nx 9 A 192.0.2.1\ny A 192.0.2.1\n", nil)
+	want := []string{
+		"10 example. 60 NS 016100", "10 example. 60 SOA 0161000162000000000100000002000000030000000400" + "00003c",
+		"10 x.example. 9 A c0000201", "10 y.example. 9 A c0000201",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+}
+
+func TestLoad_BadInputIsNamed(t *testing.T) {
+	for _, tc := range []struct {
+		name, text, want string
+	}{
+		{"empty", "", "zone: the zone file is empty"},
+		{"comments only", "; x\n\n", "zone: the zone file is empty"},
+		{"no SOA", "$TTL 1\n@ NS a.\n", "zone: no SOA record at the apex"},
+		{"no NS", "@ 1 SOA a. b. 1 2 3 4 5\n", "zone: no NS record at the apex"},
+		{"unclosed parenthesis", head + "a MX ( 10\n b\n", "zone:4: parenthesis is never closed: a MX ( 10 b"},
+		{"closing parenthesis", head + "a MX 10 b )\n", "zone:4: closing parenthesis without an opening one: a MX 10 b )"},
+		{"unclosed quote", head + "a TXT \"x\nb A 192.0.2.1\n", "zone:4: quote is not closed on its line: a TXT \"x"},
+		{"NUL byte", head + "a A \x00\n", "zone:4: NUL byte: this is not a zone file"},
+		{"control character", head + "a A \x01\n", "zone:4: control character 0x01: a A"},
+		{"class CH", head + "a CH A 192.0.2.1\n", `zone:4: class is not IN: "CH": a CH A 192.0.2.1`},
+		{"class HS", head + "a HS A 192.0.2.1\n", `zone:4: class is not IN: "HS": a HS A 192.0.2.1`},
+		{"class CLASS3", head + "a CLASS3 A 192.0.2.1\n", `zone:4: class is not IN: "CLASS3": a CLASS3 A 192.0.2.1`},
+		{"out of zone", head + "a.other. A 192.0.2.1\n", "zone:4: owner is not in the zone: a.other. is not below example.: a.other. A 192.0.2.1"},
+		{"name that ends alike", head + "xexample. A 192.0.2.1\n", "zone:4: owner is not in the zone: xexample. is not below example.: xexample. A 192.0.2.1"},
+		{"second SOA", head + "@ SOA ns.example. host.example. 8 2 3 4 60\n", "zone:4: a second SOA record: @ SOA ns.example. host.example. 8 2 3 4 60"},
+		{"SOA below", head + "a SOA ns.example. host.example. 8 2 3 4 60\n", "zone:4: SOA record below the apex: a SOA ns.example. host.example. 8 2 3 4 60"},
+		{"CNAME and other", head + "a CNAME b\na A 192.0.2.1\n", "zone:4: a.example. CNAME: CNAME and other data at one name (RFC 1034, 3.6.2)"},
+		{"CNAME and later type", head + "a CNAME b\n\na TXT x\n", "zone:6: a.example. TXT: CNAME and other data at one name (RFC 1034, 3.6.2)"},
+		{"two CNAMEs", head + "a CNAME b\na CNAME c\n", "zone:5: a.example. CNAME: more than one record of this type at one name"},
+		{"two DNAMEs", head + "a DNAME b\na DNAME c\n", "zone:5: a.example. DNAME: more than one record of this type at one name"},
+		{"DNAME at a cut", head + "a NS b\na DNAME c\n", "zone:5: a.example. DNAME: DNAME and NS at one name below the apex (RFC 6672, 2.3)"},
+		{"DS at the apex", head + "@ DS 1 13 2 " + strings.Repeat("00", 32) + "\n", "zone:4: DS record at the apex: it belongs to the parent zone: @ DS 1 13 2 " + strings.Repeat("00", 32)},
+		{"NXNAME", head + "a NXNAME \\# 0\n", "zone:4: NXNAME: this type cannot stand in a zone: a NXNAME \\# 0"},
+		{"OPT", head + "a OPT \\# 0\n", "zone:4: OPT: this type cannot stand in a zone: a OPT \\# 0"},
+		{"ANY", head + "a ANY \\# 0\n", "zone:4: ANY: this type cannot stand in a zone: a ANY \\# 0"},
+		{"AXFR", head + "a AXFR \\# 0\n", "zone:4: AXFR: this type cannot stand in a zone: a AXFR \\# 0"},
+		{"type 0", head + "a TYPE0 \\# 0\n", "zone:4: TYPE0: this type cannot stand in a zone: a TYPE0 \\# 0"},
+		{"unknown mnemonic", head + "a FOO 1\n", `zone:4: unknown record type "FOO": a FOO 1`},
+		{"no type", head + "a 60 IN\n", "zone:4: no record type: a 60 IN"},
+		{"unknown type as text", head + "a TYPE65280 x\n", "zone:4: TYPE65280: no presentation form is known; write it as \\# (RFC 3597): a TYPE65280 x"},
+		{"empty label", head + "a..b A 192.0.2.1\n", "zone:4: owner: empty label: a..b A 192.0.2.1"},
+		{"long label", head + strings.Repeat("a", 64) + " A 192.0.2.1\n", "zone:4: owner: label longer than 63 bytes: " + strings.Repeat("a", 64) + " A 192.0.2.1"},
+		{"bad escape", head + "a\\300 A 192.0.2.1\n", "zone:4: owner: bad escape: a\\300 A 192.0.2.1"},
+		{"bad address", head + "a A 192.0.2.256\n", `zone:4: A: bad address "192.0.2.256": a A 192.0.2.256`},
+		{"RDATA ends early", head + "a MX 10\n", "zone:4: MX: RDATA ends early: a MX 10"},
+		{"data after RDATA", head + "a A 192.0.2.1 x\n", "zone:4: A: data after the end of the RDATA: a A 192.0.2.1 x"},
+		{"TTL too high", head + "a 2147483648 A 192.0.2.1\n", "zone:4: TTL above 2147483647: a 2147483648 A 192.0.2.1"},
+		{"no TTL at all", "@ NS a.\n", "zone:1: no TTL, and neither $TTL nor an earlier record gives one: @ NS a."},
+		{"no owner", " A 192.0.2.1\n", "zone:1: no owner: there is no record before this one: A 192.0.2.1"},
+		{"unknown directive", head + "$FOO\n", "zone:4: $FOO: unknown directive: $FOO"},
+		{"wrong length of unknown", head + "a TYPE65280 \\# 2 01\n", "zone:4: TYPE65280: the length after \\# is not that of the data: 2 and 1: a TYPE65280 \\# 2 01"},
+		{"bad RDATA of a known type", head + "a NS \\# 2 0161\n", "zone:4: NS: RDATA is not valid for its type: a NS \\# 2 0161"},
+		{"$GENERATE too many", head + "$GENERATE 0-2000000 a$ A 192.0.2.1\n", fmt.Sprintf("zone:4: $GENERATE: %v: $GENERATE 0-2000000 a$ A 192.0.2.1", errGenerateRange)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, _, err := loadText(t, tc.text, nil)
+			var le *LoadError
+			if !errors.As(err, &le) {
+				t.Fatalf("got %v", err)
+			}
+			if got := le.Errors[0].Error(); got != tc.want || le.Total != 1 {
+				t.Errorf("%d errors\n got %s\nwant %s", le.Total, got, tc.want)
+			}
+		})
+	}
+}
