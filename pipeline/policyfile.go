@@ -25,52 +25,52 @@ import (
 // maxPolicy bounds a policy file in bytes: its text stands in events.
 const maxPolicy = 64 << 10
 
-// policyFile is a policy file as it is written. nil is an absent key;
-// durations are strings or integers.
+// policyFile is a policy file as it is written. Values are of any type, nil is
+// an absent key: the reader checks them, because it can name the line.
 type policyFile struct {
-	Version *string `toml:"version"`
+	Version any `toml:"version"`
 	Loader  struct {
 		Review reviewFile `toml:"review"`
 		Checks struct {
-			MaxTTL       any     `toml:"max-ttl"`
-			MaxTTLAction *string `toml:"max-ttl-action"`
+			MaxTTL       any `toml:"max-ttl"`
+			MaxTTLAction any `toml:"max-ttl-action"`
 		} `toml:"checks"`
 	} `toml:"loader"`
 	KeyManager struct {
-		DSAlgorithm *string `toml:"ds-algorithm"`
+		DSAlgorithm any `toml:"ds-algorithm"`
 		Generation  struct {
-			UseCSK    *bool   `toml:"use-csk"`
-			Algorithm *string `toml:"algorithm"`
+			UseCSK    any `toml:"use-csk"`
+			Algorithm any `toml:"algorithm"`
 		} `toml:"generation"`
 		Records struct {
 			TTL any `toml:"ttl"`
 		} `toml:"records"`
 	} `toml:"key-manager"`
 	Signer struct {
-		SerialPolicy    *string    `toml:"serial-policy"`
+		SerialPolicy    any        `toml:"serial-policy"`
 		InceptionOffset any        `toml:"signature-inception-offset"`
 		Lifetime        any        `toml:"signature-lifetime"`
 		RemainTime      any        `toml:"signature-remain-time"`
 		RefreshInterval any        `toml:"signature-refresh-interval"`
-		ZONEMD          *bool      `toml:"zonemd"`
-		Verify          *string    `toml:"verify"`
+		ZONEMD          any        `toml:"zonemd"`
+		Verify          any        `toml:"verify"`
 		Review          reviewFile `toml:"review"`
 		Denial          struct {
-			Type       *string `toml:"type"`
-			OptOut     *bool   `toml:"opt-out"`
-			Iterations *int64  `toml:"iterations"`
-			Salt       *string `toml:"salt"`
+			Type       any `toml:"type"`
+			OptOut     any `toml:"opt-out"`
+			Iterations any `toml:"iterations"`
+			Salt       any `toml:"salt"`
 		} `toml:"denial"`
 	} `toml:"signer"`
 	Server struct {
 		Outbound struct {
-			ProvideXFRTo *[]string `toml:"provide-xfr-to"`
+			ProvideXFRTo any `toml:"provide-xfr-to"`
 		} `toml:"outbound"`
 	} `toml:"server"`
 }
 
 type reviewFile struct {
-	Mode *string `toml:"mode"`
+	Mode any `toml:"mode"`
 }
 
 func newPolicy(name string, text []byte, s settings) Policy {
@@ -91,11 +91,13 @@ func Parse(name string, text []byte) (Policy, error) {
 	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&f); err != nil {
 		return Policy{}, decodeErrors(name, err)
 	}
-	switch {
-	case f.Version == nil:
+	switch v := f.Version.(type) {
+	case nil:
 		r.fault("version", `is missing: want version = "v1"`)
-	case *f.Version != "v1":
-		r.fault("version", "%q is not known: want v1", *f.Version)
+	default:
+		if v != "v1" {
+			r.fault("version", `= %#v is not known: want "v1"`, v)
+		}
 	}
 	r.loader(&f)
 	r.keyManager(&f)
@@ -125,6 +127,10 @@ func decodeErrors(name string, err error) error {
 		row, _ := decode.Position()
 		return fmt.Errorf("policy %q, line %d: %s", name, row, strings.TrimPrefix(decode.Error(), "toml: "))
 	}
+	if strings.Contains(err.Error(), "cannot decode TOML") {
+		// The decoder names Go types here and no line.
+		return fmt.Errorf("policy %q: a plain value stands where a table such as [signer] belongs", name)
+	}
 	return fmt.Errorf("policy %q: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
 }
 
@@ -141,7 +147,11 @@ func (r *policyReader) fault(key, format string, args ...any) {
 	if line := lineOf(r.text, key); line > 0 {
 		where = fmt.Sprintf(", line %d", line)
 	}
-	r.faults = append(r.faults, fmt.Errorf("policy %q%s: %s %s", r.name, where, key, fmt.Sprintf(format, args...)))
+	text := fmt.Sprintf(format, args...)
+	if !strings.HasPrefix(text, ":") {
+		text = " " + text
+	}
+	r.faults = append(r.faults, fmt.Errorf("policy %q%s: %s%s", r.name, where, key, text))
 }
 
 // lineOf finds the line that sets a dotted key; 0 where it cannot be told, as
@@ -177,7 +187,7 @@ func (r *policyReader) duration(key string, value any, to *time.Duration) {
 	case string:
 		d, err := ParseDuration(v)
 		if err != nil {
-			r.fault(key, "= %v", err)
+			r.fault(key, ": %v", err)
 			return
 		}
 		*to = d
@@ -188,15 +198,39 @@ func (r *policyReader) duration(key string, value any, to *time.Duration) {
 
 // choice reads one of a few words and gives back its index; -1 where the key
 // is absent or wrong.
-func (r *policyReader) choice(key string, value *string, words ...string) int {
+func (r *policyReader) choice(key string, value any, words ...string) int {
 	if value == nil {
 		return -1
 	}
-	i := slices.Index(words, *value)
+	word, _ := value.(string)
+	i := slices.Index(words, word)
 	if i < 0 {
-		r.fault(key, "= %q: want one of %s", *value, strings.Join(words, ", "))
+		r.fault(key, "= %#v: want one of %s", value, strings.Join(words, ", "))
 	}
 	return i
+}
+
+// flag reads true or false into to, where it is given.
+func (r *policyReader) flag(key string, value any, to *bool) {
+	switch v := value.(type) {
+	case nil:
+	case bool:
+		*to = v
+	default:
+		r.fault(key, "= %#v: want true or false", value)
+	}
+}
+
+// word reads a string; ok is false where it is absent or wrong.
+func (r *policyReader) word(key string, value any) (text string, ok bool) {
+	switch v := value.(type) {
+	case nil:
+	case string:
+		return v, true
+	default:
+		r.fault(key, "= %#v: want a string", value)
+	}
+	return "", false
 }
 
 func (r *policyReader) loader(f *policyFile) {
@@ -212,13 +246,11 @@ func (r *policyReader) loader(f *policyFile) {
 
 func (r *policyReader) keyManager(f *policyFile) {
 	g := &f.KeyManager.Generation
-	if g.UseCSK != nil {
-		r.set.useCSK = *g.UseCSK
-	}
-	if g.Algorithm != nil {
+	r.flag("key-manager.generation.use-csk", g.UseCSK, &r.set.useCSK)
+	if text, ok := r.word("key-manager.generation.algorithm", g.Algorithm); ok {
 		var err error
-		if r.set.algorithm, r.set.bits, err = ParseAlgorithm(*g.Algorithm); err != nil {
-			r.fault("key-manager.generation.algorithm", "= %v", err)
+		if r.set.algorithm, r.set.bits, err = ParseAlgorithm(text); err != nil {
+			r.fault("key-manager.generation.algorithm", ": %v", err)
 		}
 	}
 	switch r.choice("key-manager.ds-algorithm", f.KeyManager.DSAlgorithm, "SHA-256", "SHA-384") {
@@ -245,9 +277,7 @@ func (r *policyReader) signer(f *policyFile) {
 	if i := r.choice("signer.verify", s.Verify, "all", "sample"); i >= 0 {
 		r.set.verifyAll = i == 0
 	}
-	if s.ZONEMD != nil {
-		r.set.zonemd = *s.ZONEMD
-	}
+	r.flag("signer.zonemd", s.ZONEMD, &r.set.zonemd)
 	before := len(r.faults)
 	r.duration("signer.signature-inception-offset", s.InceptionOffset, &r.set.inceptionOffset)
 	r.duration("signer.signature-lifetime", s.Lifetime, &r.set.lifetime)
@@ -280,27 +310,30 @@ func (r *policyReader) denial(f *policyFile) {
 	if nsec3 {
 		r.set.denial = signer.NSEC3
 	}
-	if d.OptOut != nil && *d.OptOut {
+	optOut := false
+	r.flag("signer.denial.opt-out", d.OptOut, &optOut)
+	if optOut {
 		if !nsec3 {
 			r.fault("signer.denial.opt-out", `needs type = "nsec3"`)
 		}
 		r.set.denial = signer.NSEC3OptOut
 	}
 	if d.Iterations != nil {
-		switch n := *d.Iterations; {
-		case n < 0 || n > maxIterations:
-			r.fault("signer.denial.iterations", "= %d: want 0 (RFC 9276), at most %d", n, maxIterations)
+		n, ok := d.Iterations.(int64)
+		switch {
+		case !ok || n < 0 || n > maxIterations:
+			r.fault("signer.denial.iterations", "= %#v: want 0 (RFC 9276), at most %d", d.Iterations, maxIterations)
 		case n > 0 && !nsec3:
 			r.fault("signer.denial.iterations", `needs type = "nsec3"`)
 		default:
 			r.set.iterations = uint16(n)
 		}
 	}
-	if d.Salt != nil && *d.Salt != "" && *d.Salt != "-" {
-		salt, err := hex.DecodeString(*d.Salt)
+	if text, ok := r.word("signer.denial.salt", d.Salt); ok && text != "" && text != "-" {
+		salt, err := hex.DecodeString(text)
 		switch {
 		case err != nil || len(salt) > 255:
-			r.fault("signer.denial.salt", `= %q: want "" (RFC 9276), or up to 255 bytes in hex`, *d.Salt)
+			r.fault("signer.denial.salt", `= %q: want "" (RFC 9276), or up to 255 bytes in hex`, text)
 		case !nsec3:
 			r.fault("signer.denial.salt", `needs type = "nsec3"`)
 		default:
@@ -314,14 +347,27 @@ func (r *policyReader) denial(f *policyFile) {
 const maxIterations = 100
 
 func (r *policyReader) server(f *policyFile) {
-	list := f.Server.Outbound.ProvideXFRTo
-	if list == nil {
+	const key = "server.outbound.provide-xfr-to"
+	value := f.Server.Outbound.ProvideXFRTo
+	if value == nil {
 		return
 	}
-	if _, err := xfr.ParsePrefixes(*list); err != nil {
-		r.fault("server.outbound.provide-xfr-to", ": %v", err)
+	list, ok := value.([]any)
+	peers := make([]string, 0, len(list))
+	for _, item := range list {
+		peer, isText := item.(string)
+		ok = ok && isText
+		peers = append(peers, peer)
 	}
-	r.set.transfer = slices.Clone(*list)
+	if !ok {
+		r.fault(key, `: want a list of prefixes such as ["192.0.2.0/24", "2001:db8::1"]`)
+		return
+	}
+	if _, err := xfr.ParsePrefixes(peers); err != nil {
+		r.fault(key, ": %v", err)
+		return
+	}
+	r.set.transfer = peers
 }
 
 // LoadDir reads every *.toml in dir; a policy's name is its file's stem. A
