@@ -205,7 +205,7 @@ func (p *process) log() string {
 
 func (p *process) tail() string {
 	text := p.log()
-	return text[max(0, len(text)-6000):]
+	return text[max(0, len(text)-3000):]
 }
 
 // await polls until the condition holds; what names it in the failure, and the

@@ -61,7 +61,7 @@ options {
 };
 controls { };
 %s`, dir, port(addr), zones))
-	return &secondary{"named", addr, start(t, "named", "named", "-g", "-4", "-n", "1", "-c", conf)}
+	return &secondary{"named", addr, start(t, "named", "named", "-g", "-d", "3", "-4", "-n", "1", "-c", conf)}
 }
 
 func startKnotd(t *testing.T, zone, primary string) *secondary {
