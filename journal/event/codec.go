@@ -78,7 +78,8 @@ type envelope struct {
 
 // Encode returns the event's public line: RFC 8785 JSON of at most MaxLine
 // bytes. Members cause, epoch, prev, must_understand and sealed are absent
-// where they are zero; facts never hold null.
+// where they are zero; facts never hold null. Bytes that are not UTF-8 become
+// U+FFFD.
 func Encode(e *Event) ([]byte, error) {
 	if err := check(e); err != nil {
 		return nil, fmt.Errorf("encode event %q: %w", e.Type, err)
@@ -119,7 +120,7 @@ func marshal(v any) ([]byte, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, err
 	}
-	return b.Bytes(), nil
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // check holds the rules of the envelope that no type states.

@@ -51,7 +51,7 @@ func samples() map[string]Facts {
 		&InstancePublished{Signed: 9, Loaded: 8, Serial: 7, SignedDigest: hashOf(4)},
 		&InstanceSigned{
 			Loaded: 8, Serial: 7, Previous: 6, Base: 5, Manifest: indirect, ContentDigest: hashOf(3), SignedDigest: hashOf(4),
-			Keys: []string{key.ID}, Signers: []string{key.ID}, Denial: "nsec3-opt-out", Records: 40, Signatures: 10,
+			Keys: []string{key.ID}, Signers: []string{key.ID}, Denial: "nsec3-opt-out", Params: "nsec3 iterations=0", Records: 40, Signatures: 10,
 			Made: 2, Reused: 8, Verified: 2, Inception: 1700000000, Expiration: 1701209600, Earliest: 1700604800, DurationMS: 3,
 		},
 		&KeyActivated{IDs: []string{key.ID}},
