@@ -103,7 +103,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	served, err := b.inTurn(ctx, b.servers())
+	served, err := b.serve(ctx)
 	if err != nil {
 		return err
 	}

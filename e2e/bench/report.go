@@ -19,11 +19,12 @@ func report(c config, signed, served []series) string {
 		}
 	}
 	if len(served) > 0 {
-		b.WriteString("\n| serve | wall s (all) | median | CPU s | peak RSS MiB | records |\n|---|---|---|---|---|---|\n")
+		b.WriteString("\n| part of a run | wall s (all) | median | CPU s | peak RSS MiB | records | records/s |\n|---|---|---|---|---|---|---|\n")
 		for _, s := range served {
 			walls, wall, cpu, rss := figures(s)
-			fmt.Fprintf(&b, "| %s | %s | %.2f | %s | %s | %s |\n", s.name, walls, wall.Seconds(), seconds(cpu), mebibytes(rss),
-				count(median(s.samples, func(s sample) int { return s.records })))
+			records := median(s.samples, func(s sample) int { return s.records })
+			fmt.Fprintf(&b, "| %s | %s | %.2f | %s | %s | %s | %s |\n", s.name, walls, wall.Seconds(), seconds(cpu), mebibytes(rss),
+				count(records), count(int(float64(records)/wall.Seconds())))
 		}
 	}
 	return b.String()
