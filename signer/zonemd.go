@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"sluice/signer/zone"
 )
@@ -197,11 +198,14 @@ func (d *delayed) replay(sink Sink, held []zone.Item) error {
 			return fmt.Errorf("read spill file: %w", err)
 		}
 		read += int64(len(d.head) + total)
-		for len(held) > 0 && (held[0].Key[0] == buf[0] && string(held[0].Key) < string(buf[:n])) {
-			if err := sink.Put(held[0].Key, held[0].Value); err != nil {
-				return err
+		for i := 0; i < len(held); i++ {
+			if h := held[i]; h.Key[0] == buf[0] && string(h.Key) < string(buf[:n]) {
+				if err := sink.Put(h.Key, h.Value); err != nil {
+					return err
+				}
+				held = slices.Delete(held, i, i+1)
+				i--
 			}
-			held = held[1:]
 		}
 		if err := sink.Put(buf[:n], buf[n:]); err != nil {
 			return err
