@@ -163,10 +163,14 @@ var damages = []struct {
 	{"an address changed after signing", func(zone string) string {
 		return strings.Replace(zone, "192.0.2.80", "192.0.2.81", 1)
 	}, []string{"dnssec-verify", "ldns-verify-zone", "kzonecheck", "sluice"}},
-	{"a denial record left out", dropLine(`^text\.example\.com\.\s.*\sNSEC\s`),
-		[]string{"dnssec-verify", "ldns-verify-zone", "kzonecheck", "sluice"}},
-	{"a signature left out", dropLine(`^text\.example\.com\.\s.*\sRRSIG\s+TXT\s`),
-		[]string{"dnssec-verify", "ldns-verify-zone", "kzonecheck", "sluice"}},
+	{
+		"a denial record left out", dropLine(`^text\.example\.com\.\s.*\sNSEC\s`),
+		[]string{"dnssec-verify", "ldns-verify-zone", "kzonecheck", "sluice"},
+	},
+	{
+		"a signature left out", dropLine(`^text\.example\.com\.\s.*\sRRSIG\s+TXT\s`),
+		[]string{"dnssec-verify", "ldns-verify-zone", "kzonecheck", "sluice"},
+	},
 	{"a signature over glue", func(zone string) string {
 		sig := regexp.MustCompile(`(?m)^mail\.example\.com\.(\s.*\sRRSIG\s+A\s.*\n)`).FindStringSubmatch(strings.ReplaceAll(zone, "MAIL.example", "mail.example"))
 		return zone + "ns.insecure.example.com." + sig[1]
