@@ -128,7 +128,7 @@ func (e *Engine) openStore(ctx context.Context) error {
 // readStates takes up the states that the projection holds.
 func (e *Engine) readStates() error {
 	e.folded = e.store.Position().Seq
-	err := e.store.States(func(id event.ZoneID, data []byte) error {
+	return e.store.States(func(id event.ZoneID, data []byte) error {
 		if id == event.Instance {
 			return json.Unmarshal(data, &e.registry)
 		}
@@ -139,12 +139,6 @@ func (e *Engine) readStates() error {
 		e.adopt(s)
 		return nil
 	})
-	for _, u := range e.registry.Unbound {
-		if e.runners[u.Facts.ID] == nil {
-			e.adopt(NewState(u))
-		}
-	}
-	return err
 }
 
 // adopt makes a runner for a zone. The caller holds mu or is alone.

@@ -41,11 +41,11 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 	if err != nil {
 		return s, err
 	}
-	err = e.store.Apply(ctx, rec, e.chunks, data)
+	err = e.store.Apply(ctx, rec, e.chunks, store.ZoneState{Zone: s.Zone, Data: data})
 	if err == nil {
 		return next, nil
 	}
-	if !errors.Is(err, journal.ErrNoChunk) && !errors.Is(err, store.ErrNoInstance) {
+	if !errors.Is(err, journal.ErrNoChunk) && !errors.Is(err, store.ErrBroken) {
 		return s, fmt.Errorf("fold event %d of zone %s: %w", rec.Seq, s.Name, err)
 	}
 	e.log.ErrorContext(ctx, "instance cannot be read from the journal", "zone", s.Name, "seq", rec.Seq, "error", err)
@@ -53,12 +53,12 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 	if data, err = json.Marshal(next); err != nil {
 		return s, err
 	}
-	return next, e.store.Skip(ctx, rec, data)
+	return next, e.store.Skip(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
 }
 
 // foldLate passes over an event of a zone that was removed.
 func (e *Engine) foldLate(ctx context.Context, rec journal.Record) error {
-	if err := e.store.Skip(ctx, rec, nil); err != nil {
+	if err := e.store.Skip(ctx, rec); err != nil {
 		return fmt.Errorf("pass over event %d: %w", rec.Seq, err)
 	}
 	e.passed(rec.Seq)
@@ -75,46 +75,65 @@ func (e *Engine) passed(seq uint64) {
 
 // foldInstance folds what belongs to the whole instance.
 func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
-	reg := EvolveRegistry(e.registry, rec, e.bound)
+	e.mu.RLock()
+	reg := e.registry
+	e.mu.RUnlock()
+	reg.Head = rec.Head()
+	var added *State
+	switch f := rec.Event.Facts.(type) {
+	case *event.ZoneAdded:
+		s := NewState(registered(rec, f))
+		added = &s
+		reg.Zones++
+	case *event.ZoneRemoved:
+		reg.Zones--
+	}
+	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)
 	if err != nil {
 		return err
 	}
-	if err := e.store.Apply(ctx, rec, e.chunks, data); err != nil {
+	states = append(states, store.ZoneState{Zone: event.Instance, Data: data})
+	if added != nil {
+		if data, err = json.Marshal(added); err != nil {
+			return err
+		}
+		states = append(states, store.ZoneState{Zone: added.Zone, Data: data})
+	}
+	if err := e.store.Apply(ctx, rec, e.chunks, states...); err != nil {
 		return fmt.Errorf("fold event %d: %w", rec.Seq, err)
 	}
-	e.mu.Lock()
-	e.registry, e.folded = reg, rec.Seq
-	var r *runner
-	var s State
-	switch f := rec.Event.Facts.(type) {
-	case *event.ZoneAdded:
-		s = NewState(registered(rec, f))
-		r = e.adopt(s)
-	case *event.ZoneRemoved:
-		if r = e.runners[f.ID]; r != nil {
-			s = r.snapshot()
-			s.Removed = rec.Seq
-			if e.names[s.Name] == f.ID {
-				delete(e.names, s.Name)
-			}
-		}
-	}
-	e.moveLocked()
-	e.mu.Unlock()
-	if r != nil {
-		r.fold(s)
+	if r := e.takeInstance(rec, reg, added); r != nil {
 		r.step()
 	}
 	return nil
 }
 
-// bound reports whether a zone has events of its own. Only the fold asks.
-func (e *Engine) bound(id event.ZoneID) bool {
-	e.mu.RLock()
-	r := e.runners[id]
-	e.mu.RUnlock()
-	return r != nil && r.snapshot().Head.Seq != 0
+// takeInstance makes a folded event of the whole instance visible, and
+// returns the runner of the zone that it concerns.
+func (e *Engine) takeInstance(rec journal.Record, reg Registry, added *State) *runner {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer e.moveLocked()
+	e.registry, e.folded = reg, rec.Seq
+	if added != nil {
+		return e.adopt(*added)
+	}
+	f, ok := rec.Event.Facts.(*event.ZoneRemoved)
+	if !ok {
+		return nil
+	}
+	r := e.runners[f.ID]
+	if r == nil {
+		return nil
+	}
+	s := r.snapshot()
+	if e.names[s.Name] == f.ID {
+		delete(e.names, s.Name)
+	}
+	s.Removed = rec.Seq
+	r.fold(s)
+	return r
 }
 
 // chunks reads an instance's chunks in order.

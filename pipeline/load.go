@@ -111,6 +111,7 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 // loadWhole sends everything.
 func loadWhole(in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) error {
 	for in.Items.Next() {
+		facts.MaxTTL = max(facts.MaxTTL, zone.Value(in.Items.Value()).TTL())
 		if err := out.Put(in.Items.Key(), in.Items.Value()); err != nil {
 			return err
 		}
@@ -127,11 +128,15 @@ func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, fact
 	}
 	defer before.Close() //nolint:errcheck // read only
 	changes := 0
+	facts.MaxTTL = s.Loaded.Facts.MaxTTL
 	err = zone.DiffItems(before, in.Items, func(key, old, now []byte) error {
 		changes++
 		removed, added := recordChanges(old, now)
 		facts.Removed += removed
 		facts.Added += added
+		if len(now) > 0 {
+			facts.MaxTTL = max(facts.MaxTTL, zone.Value(now).TTL())
+		}
 		return out.Put(key, now)
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,7 @@ type settings struct {
 	zonemd          bool
 	verifyAll       bool
 
-	transfer []string
+	transfer xfr.Prefixes
 }
 
 //go:embed policy.template.toml
@@ -70,7 +71,10 @@ func defaults() settings {
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour,
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
-		transfer: []string{"127.0.0.0/8", "::1/128"},
+		transfer: xfr.Prefixes{
+			{Net: netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)},
+			{Net: netip.PrefixFrom(netip.IPv6Loopback(), 128)},
+		},
 	}
 }
 
@@ -113,12 +117,9 @@ func (p Policy) SerialPolicy() SerialPolicy { return p.set.serial }
 // again.
 func (p Policy) RemainTime() time.Duration { return p.set.remain }
 
-// ProvideXFRTo is who may transfer the published zone.
-func (p Policy) ProvideXFRTo() xfr.Prefixes {
-	// Parse checked them: there is no error.
-	allowed, _ := xfr.ParsePrefixes(p.set.transfer)
-	return allowed
-}
+// ProvideXFRTo is who may transfer the published zone. It is not to be
+// changed.
+func (p Policy) ProvideXFRTo() xfr.Prefixes { return p.set.transfer }
 
 // seconds is d in whole seconds; Parse bounds all durations to 31 bits.
 func seconds(d time.Duration) uint32 {

@@ -17,7 +17,12 @@ import (
 	"sluice/xfr"
 )
 
-func cmpSettings() cmp.Option { return cmp.AllowUnexported(settings{}) }
+func cmpSettings() cmp.Option {
+	return cmp.Options{
+		cmp.AllowUnexported(settings{}),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	}
+}
 
 func TestTemplate_ParsesToTheDefaults(t *testing.T) {
 	p, err := Parse("default", []byte(Template()))

@@ -363,11 +363,10 @@ func (r *policyReader) server(f *policyFile) {
 		r.fault(key, `: want a list of prefixes such as ["192.0.2.0/24", "2001:db8::1"]`)
 		return
 	}
-	if _, err := xfr.ParsePrefixes(peers); err != nil {
+	var err error
+	if r.set.transfer, err = xfr.ParsePrefixes(peers); err != nil {
 		r.fault(key, ": %v", err)
-		return
 	}
-	r.set.transfer = peers
 }
 
 // LoadDir reads every *.toml in dir; a policy's name is its file's stem. A

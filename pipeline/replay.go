@@ -58,7 +58,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 			return nil
 		}
 		s.state = NewState(registered(rec, f))
-		if err := s.store.Apply(ctx, rec, s.e.chunks, nil); err != nil {
+		if err := s.store.Apply(ctx, rec, s.e.chunks); err != nil {
 			return err
 		}
 		return errEnough
@@ -67,7 +67,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return err
 	}
 	err = s.e.journal.Read(ctx, s.id, 1, s.limit, func(rec journal.Record) error {
-		if err := s.store.Apply(ctx, rec, s.e.chunks, nil); err != nil {
+		if err := s.store.Apply(ctx, rec, s.e.chunks); err != nil {
 			return fmt.Errorf("event %d: %w", rec.Seq, err)
 		}
 		s.state = Evolve(s.state, rec, "")
@@ -181,7 +181,7 @@ func digestOf(it zone.Iterator, err error) func(content bool) (*zone.SetHash, er
 				return nil, err
 			}
 		}
-		return h.State(), it.Err()
+		return &h.Set, it.Err()
 	}
 }
 

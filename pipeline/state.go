@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"slices"
 	"time"
 
 	"sluice/journal"
@@ -100,33 +99,10 @@ type Registered struct {
 }
 
 // Registry is the state of the whole instance's own events. Zones stand in
-// their own states as soon as they have an event of their own.
+// their own states.
 type Registry struct {
 	Head  journal.Head `json:"head"`
 	Zones uint64       `json:"zones"` // added and not removed
-	// Unbound are zones that had no event of their own when the newest event
-	// of the instance was folded.
-	Unbound []Registered `json:"unbound,omitempty"`
-}
-
-// EvolveRegistry folds one event of the whole instance. bound tells whether a
-// zone has events of its own by now. It is pure.
-func EvolveRegistry(reg Registry, rec journal.Record, bound func(event.ZoneID) bool) Registry {
-	next := Registry{Head: rec.Head(), Zones: reg.Zones}
-	for _, u := range reg.Unbound {
-		if !bound(u.Facts.ID) {
-			next.Unbound = append(next.Unbound, u)
-		}
-	}
-	switch f := rec.Event.Facts.(type) {
-	case *event.ZoneAdded:
-		next.Zones++
-		next.Unbound = append(next.Unbound, registered(rec, f))
-	case *event.ZoneRemoved:
-		next.Zones--
-		next.Unbound = slices.DeleteFunc(next.Unbound, func(u Registered) bool { return u.Facts.ID == f.ID })
-	}
-	return next
 }
 
 func registered(rec journal.Record, f *event.ZoneAdded) Registered {

@@ -14,10 +14,11 @@ import (
 	"sluice/signer/zone"
 )
 
-// version is one instance of a zone opened for reading.
+// version is one instance of a zone opened for reading, one iterator a kind.
 type version struct {
-	items zone.Iterator
-	close func() error
+	parts  []zone.Iterator
+	signed bool
+	close  func() error
 }
 
 // target is the instance that somebody asks for.
@@ -69,12 +70,9 @@ func candidate(rec journal.Record, loaded bool) (seq uint64, serial uint32, ok b
 // open reads an instance from the projection where that still holds it, else
 // from a scratch projection folded up to it.
 func (e *Engine) open(ctx context.Context, t target) (*version, error) {
-	items, err := storeItems(e.store, t)
-	if err == nil {
-		return &version{items: items, close: items.Close}, nil
-	}
-	if !errors.Is(err, store.ErrNoInstance) {
-		return nil, err
+	v, err := openVersion(e.store, t)
+	if err == nil || !errors.Is(err, store.ErrNoInstance) {
+		return v, err
 	}
 	s, err := e.newScratch(ctx, t.id)
 	if err != nil {
@@ -82,51 +80,63 @@ func (e *Engine) open(ctx context.Context, t target) (*version, error) {
 	}
 	s.limit = t.upTo
 	if err = s.fold(ctx, func(journal.Record) error { return nil }); err == nil {
-		items, err = storeItems(s.store, t)
+		v, err = openVersion(s.store, t)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	return &version{items: items, close: func() error { return errors.Join(items.Close(), s.close()) }}, nil
+	inner := v.close
+	v.close = func() error { return errors.Join(inner(), s.close()) }
+	return v, nil
 }
 
-func storeItems(st *store.Store, t target) (zone.Iterator, error) {
+// openVersion opens an instance that a store holds.
+func openVersion(st *store.Store, t target) (*version, error) {
+	open := st.Signed
 	if t.loaded {
-		return st.Contents(t.id, t.seq)
+		open = st.Loaded
 	}
-	return signedItems(st, t.id, t.seq)
+	view, err := open(t.id, t.seq)
+	if err != nil {
+		return nil, err
+	}
+	v := &version{signed: !t.loaded}
+	v.close = func() error {
+		var err error
+		for _, it := range v.parts {
+			err = errors.Join(err, it.Close())
+		}
+		return errors.Join(err, view.Close())
+	}
+	for _, kind := range []zone.Kind{
+		zone.KindContents, zone.KindMade, zone.KindSigs, zone.KindChain, zone.KindChainSigs,
+	} {
+		it, err := view.Kind(kind)
+		if err != nil {
+			return nil, errors.Join(err, v.close())
+		}
+		v.parts = append(v.parts, it)
+	}
+	return v, nil
 }
 
 // signedItems walks a signed instance in canonical order, all kinds merged.
 func signedItems(st *store.Store, id event.ZoneID, seq uint64) (zone.Iterator, error) {
-	v, err := st.Signed(id, seq)
+	v, err := openVersion(st, target{id: id, seq: seq})
 	if err != nil {
 		return nil, err
 	}
-	var kinds []zone.Iterator
-	for _, kind := range []zone.Kind{
-		zone.KindContents, zone.KindMade, zone.KindSigs, zone.KindChain, zone.KindChainSigs,
-	} {
-		it, err := v.Kind(kind)
-		if err != nil {
-			for _, open := range kinds {
-				err = errors.Join(err, open.Close())
-			}
-			return nil, errors.Join(err, v.Close())
-		}
-		kinds = append(kinds, it)
-	}
-	return &viewItems{Iterator: zone.Merge(kinds...), view: v}, nil
+	return &versionItems{Iterator: zone.Merge(v.parts...), version: v}, nil
 }
 
-// viewItems closes the view with the iterator.
-type viewItems struct {
+// versionItems closes the version with the iterator.
+type versionItems struct {
 	zone.Iterator
-	view *store.View
+	version *version
 }
 
 // Close implements zone.Iterator.
-func (v *viewItems) Close() error { return errors.Join(v.Iterator.Close(), v.view.Close()) }
+func (v *versionItems) Close() error { return v.version.close() }
 
 // Dump writes an instance as a zone file in canonical order.
 func (e *Engine) Dump(ctx context.Context, name string, q DumpQuery, w io.Writer) error {
@@ -139,13 +149,13 @@ func (e *Engine) Dump(ctx context.Context, name string, q DumpQuery, w io.Writer
 		return err
 	}
 	defer v.close() //nolint:errcheck // read only
-	out := zone.NewWriter(w)
-	for v.items.Next() {
-		if err := out.WriteItem(v.items.Key(), v.items.Value()); err != nil {
+	out, items := zone.NewWriter(w), zone.Merge(v.parts...)
+	for items.Next() {
+		if err := out.WriteItem(items.Key(), items.Value()); err != nil {
 			return err
 		}
 	}
-	if err := v.items.Err(); err != nil {
+	if err := items.Err(); err != nil {
 		return err
 	}
 	return out.Flush()
@@ -164,9 +174,24 @@ func (e *Engine) Diff(ctx context.Context, name, from, to string, fn func(DiffLi
 		return err
 	}
 	defer b.close() //nolint:errcheck // read only
-	return zone.DiffItems(a.items, b.items, func(key, old, now []byte) error {
-		return diffRecords(key, old, now, fn)
-	})
+	for i := range a.parts {
+		err := zone.DiffItems(a.parts[i], b.parts[i], func(key, old, now []byte) error {
+			if a.signed && b.signed && isInputSOA(key) {
+				return nil // the signer's own SOA stands in its place
+			}
+			return diffRecords(key, old, now, fn)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isInputSOA reports whether a key is that of the SOA as it was loaded.
+func isInputSOA(key []byte) bool {
+	kind, _, t, err := zone.SplitKey(key)
+	return err == nil && kind == zone.KindContents && t == zone.TypeSOA
 }
 
 // openNamed opens the version that a word of the command line names.

@@ -44,6 +44,7 @@ type InstanceLoaded struct {
 	Records       uint64            `json:"records"`            // of the whole instance
 	Added         uint64            `json:"added"`              // records
 	Removed       uint64            `json:"removed"`            // records
+	MaxTTL        uint32            `json:"max_ttl"`            // no TTL of the instance is above it, in seconds
 	Stripped      map[string]uint64 `json:"stripped,omitempty"` // signer's own records dropped from input, by type
 	Notices       []string          `json:"notices,omitempty"`
 	DurationMS    uint64            `json:"duration_ms"`
