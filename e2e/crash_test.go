@@ -51,7 +51,7 @@ func TestKill_NothingPublishedIsLost(t *testing.T) {
 			seen.serial = d.awaitServed(t, zone)
 			seen.axfr = axfrBytes(t, d.addr, zone)
 			g.change(t, 30, uint32(round+1))
-			reload := exec.Command(built, "--api", d.socket(), "zone", "reload", zone)
+			reload := exec.Command(program(t), "--api", d.socket(), "zone", "reload", zone)
 			if err := reload.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -76,7 +76,7 @@ func TestKill_NothingPublishedIsLost(t *testing.T) {
 		}
 	}
 	file, _ := d.dumpTo(t, zone)
-	must(t, built, "verify", zone, file)
+	must(t, program(t), "verify", zone, file)
 	d.must(t, "zone", "replay", zone, "--verify")
 	d.must(t, "journal", "verify")
 }
@@ -205,7 +205,7 @@ func TestJournal_FlippedOctetIsFound(t *testing.T) {
 	d := startDaemon(t, "", g.source())
 	d.awaitServed(t, g.Apex())
 	d.stop()
-	must(t, built, "journal", "verify", "--data", d.data)
+	must(t, program(t), "journal", "verify", "--data", d.data)
 	// The largest file of messages holds the zone's contents.
 	var largest string
 	var length int64
@@ -222,7 +222,7 @@ func TestJournal_FlippedOctetIsFound(t *testing.T) {
 	if err := os.WriteFile(largest, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if r := run(t, built, "journal", "verify", "--data", d.data); r.code != 1 {
+	if r := run(t, program(t), "journal", "verify", "--data", d.data); r.code != 1 {
 		t.Errorf("journal verify: %v; want exit code 1", r)
 	}
 }

@@ -42,7 +42,7 @@ func startDaemon(t *testing.T, policy string, zones ...string) *daemon {
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
 	args := append([]string{"serve", "--data", d.data, "--listen", d.addr}, d.flags...)
-	d.process = start(t, "sluice", built, args...)
+	d.process = start(t, "sluice", program(t), args...)
 }
 
 // socket is where its clients reach it.
@@ -51,7 +51,7 @@ func (d *daemon) socket() string { return "unix:" + filepath.Join(d.data, "sluic
 // cli runs a client's command.
 func (d *daemon) cli(t *testing.T, args ...string) result {
 	t.Helper()
-	return run(t, built, append([]string{"--api", d.socket()}, args...)...)
+	return run(t, program(t), append([]string{"--api", d.socket()}, args...)...)
 }
 
 // must runs a client's command that has to succeed.

@@ -24,8 +24,29 @@ const root = ".."
 // long says that the tests are to do many more rounds.
 func long() bool { return os.Getenv("SLUICE_LONG") == "1" }
 
-// built is the program under test, set by TestMain.
-var built string
+// binaries is the folder that TestMain makes for what the tests build.
+var binaries string
+
+// build builds the program under test, for the first test that needs it.
+var build = sync.OnceValues(func() (string, error) {
+	name := filepath.Join(binaries, "sluice")
+	cmd := exec.Command("go", "build", "-o", name, "./cli/sluice")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build of the program: %w\n%s", err, out)
+	}
+	return name, nil
+})
+
+// program returns the program under test.
+func program(t *testing.T) string {
+	t.Helper()
+	name, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
 
 // skipped counts the tests left out because a peer is missing.
 var skipped struct {
@@ -35,10 +56,10 @@ var skipped struct {
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(buildAndRun(m))
+	os.Exit(runAll(m))
 }
 
-func buildAndRun(m *testing.M) int {
+func runAll(m *testing.M) int {
 	// The servers stand in folders that an ordinary user's path lacks.
 	err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
 	if err != nil {
@@ -51,13 +72,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	built = filepath.Join(dir, "sluice")
-	build := exec.Command("go", "build", "-o", built, "./cli/sluice")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build of the program: %v\n%s", err, out)
-		return 1
-	}
+	binaries = dir
 	code := m.Run()
 	if skipped.tests > 0 {
 		fmt.Printf("e2e: %d tests skipped, because these are not installed: %s\n",

@@ -14,7 +14,7 @@ func TestServe_SecondDaemonOnTheSameDataIsRefused(t *testing.T) {
 	g := newGenerated(t, zonegen.Config{Kind: zonegen.Hosting, Names: 20})
 	d := startDaemon(t, "", g.source())
 	d.awaitServed(t, g.Apex())
-	r := run(t, built, "serve", "--data", d.data, "--listen", freeAddr(t))
+	r := run(t, program(t), "serve", "--data", d.data, "--listen", freeAddr(t))
 	if r.code != 4 {
 		t.Errorf("second daemon: %v; want exit code 4", r)
 	}
@@ -86,7 +86,7 @@ func TestClient_ExitCodesTellWhatIsWrong(t *testing.T) {
 		})
 	}
 	none := "unix:" + filepath.Join(shortDir(t), "none.sock")
-	if r := run(t, built, "--api", none, "zone", "list"); r.code != 5 {
+	if r := run(t, program(t), "--api", none, "zone", "list"); r.code != 5 {
 		t.Errorf("no daemon: %v; want exit code 5", r)
 	}
 }
@@ -104,7 +104,7 @@ func TestZone_LifeOfAZone(t *testing.T) {
 	before := axfr(t, d.addr, zone)
 	dumped := filepath.Join(t.TempDir(), "dump")
 	d.must(t, "zone", "dump", zone, "-o", dumped)
-	must(t, built, "verify", zone, dumped)
+	must(t, program(t), "verify", zone, dumped)
 	g.change(t, 9, 1)
 	d.must(t, "zone", "reload", zone)
 	second := d.awaitChange(t, zone, first)

@@ -68,7 +68,7 @@ func signZone(t *testing.T, zone, file string, keys []string, flags ...string) s
 	for _, key := range keys {
 		args = append(args, "--key", key)
 	}
-	must(t, built, append(args, "-o", out, zone, file)...)
+	must(t, program(t), append(args, "-o", out, zone, file)...)
 	return out
 }
 
@@ -82,7 +82,7 @@ func TestSignzone_EveryAlgorithmAndDenialSatisfiesThePeers(t *testing.T) {
 				keys := makeKeys(t, "example.com", algorithm)
 				signed := signZone(t, "example.com", testdata("example.com.zone"), keys, "--denial", denial)
 				acceptedByAll(t, "example.com", signed)
-				must(t, built, "verify", "example.com", signed)
+				must(t, program(t), "verify", "example.com", signed)
 			})
 		}
 	}
@@ -110,7 +110,7 @@ func TestSignzone_RareTypesAndOccludedNamesAreSigned(t *testing.T) {
 		if r := run(t, "dnssec-verify", "-q", "-o", "odd.example", signed); r.code != 0 {
 			t.Errorf("%s: dnssec-verify: %v", denial, r)
 		}
-		must(t, built, "verify", "odd.example", signed)
+		must(t, program(t), "verify", "odd.example", signed)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestVerify_DamageIsFoundByUsAndThePeers(t *testing.T) {
 				t.Fatal("the edit changed nothing")
 			}
 			file := writeFile(t, filepath.Join(t.TempDir(), "damaged.zone"), damaged)
-			codes := map[string]int{"sluice": run(t, built, "verify", "example.com", file).code}
+			codes := map[string]int{"sluice": run(t, program(t), "verify", "example.com", file).code}
 			for _, v := range validators {
 				codes[v.name] = v.judge(t, "example.com", file).code
 			}
