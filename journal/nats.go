@@ -52,6 +52,9 @@ type NATS struct {
 	// compressing bounds the raw chunks held while they are compressed.
 	compressing chan struct{}
 
+	sweeping sync.Mutex
+	swept    sweeper // guarded by sweeping
+
 	reopening sync.Mutex // held by Reopen and Close
 	mu        sync.RWMutex
 	sess      *session // guarded by mu; nil while reopening and after Close
