@@ -52,6 +52,9 @@ type Params struct {
 	ZONEMD    bool    // make a ZONEMD record (RFC 8976: SIMPLE, SHA-384)
 
 	Workers int // signing goroutines; 0: one a core
+	// Progress, where set, hears now and then how many RRsets of the contents
+	// were read. It is called from one goroutine at a time.
+	Progress func(rrsets uint64)
 	// VerifyAll checks every new signature; else all up to 1,000 and 1 in 64
 	// above.
 	VerifyAll bool

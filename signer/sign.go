@@ -60,6 +60,8 @@ type run struct {
 	workers    []*worker
 	batches    []*batch
 	signatures atomic.Uint64 // new ones so far
+	always     uint64        // how many of them are all checked
+	every      uint64        // which of the others are
 	hasher     zone.Hasher   // of the producer
 	counts     counts        // of the producer
 
@@ -110,6 +112,11 @@ func newRun(in Input, keys []Key, p Params) (*run, error) {
 		refresh:   uint32(p.Refresh.Unix()),
 		jitter:    uint32(p.Jitter / time.Second),
 		full:      in.Previous == nil,
+		always:    verifiedAlways,
+		every:     sampleEvery,
+	}
+	if p.VerifyAll {
+		r.every = 1
 	}
 	if err := r.prepareKeys(keys); err != nil {
 		return nil, err
@@ -229,7 +236,7 @@ func (r *run) expiration(key []byte) uint32 {
 // wantsCheck counts a new signature and says whether it is to be checked.
 func (r *run) wantsCheck() bool {
 	n := r.signatures.Add(1)
-	return r.params.VerifyAll || n <= verifiedAlways || n%sampleEvery == 0
+	return n <= r.always || n%r.every == 0
 }
 
 // isApexSOA reports whether key is that of the zone's SOA.

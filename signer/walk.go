@@ -8,6 +8,9 @@ import (
 	"sluice/signer/zone"
 )
 
+// progressEvery is after how many RRsets progress is told.
+const progressEvery = 4096
+
 // node is one owner name of the contents.
 type node struct {
 	ownerKey []byte
@@ -83,7 +86,10 @@ func (r *run) contentsPass(f *feed, in Input) error {
 			return err
 		}
 	}
-	for in.Contents.Next() {
+	for n := uint64(1); in.Contents.Next(); n++ {
+		if r.params.Progress != nil && n%progressEvery == 0 {
+			r.params.Progress(n)
+		}
 		if err := w.item(in.Contents.Key(), in.Contents.Value()); err != nil {
 			return err
 		}

@@ -1,0 +1,115 @@
+package signer
+
+import (
+	"crypto"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+
+	"sluice/signer/zone"
+)
+
+// constantKey signs without cryptography, to show what the rest costs.
+type constantKey struct{ crypto.Signer }
+
+func (constantKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return []byte{0x30, 6, 2, 1, 1, 2, 1, 1}, nil
+}
+
+func (constantKey) SignBatch(dst, digests []byte) ([]byte, error) {
+	return append(dst, make([]byte, 2*len(digests))...), nil
+}
+
+// delegations makes a zone as a TLD has it: n delegations, three of five with
+// DS, each with two or three name servers.
+func delegations(b testing.TB, n int) ([]zone.Item, *zone.SetHash) {
+	b.Helper()
+	m := memZone{}
+	apex := mustName(b, "tld.")
+	soa := append([]byte("\x02ns\x03tld\x00\x04root\x03tld\x00"), make([]byte, 20)...)
+	binary.BigEndian.PutUint32(soa[len(soa)-4:], 3600)
+	m.set(zone.KindContents, apex, zone.TypeSOA, 3600, soa)
+	m.set(zone.KindContents, apex, zone.TypeNS, 3600, []byte("\x02ns\x03tld\x00"))
+	ds := make([]byte, 36)
+	for i := range n {
+		h := fnv.New64a()
+		binary.Write(h, binary.BigEndian, uint64(i))
+		sum := h.Sum64()
+		owner := mustName(b, fmt.Sprintf("d%08x%d.tld.", uint32(sum), i))
+		servers := make([][]byte, 2+i&1)
+		for j := range servers {
+			servers[j] = []byte(mustName(b, fmt.Sprintf("ns%d.provider%d.tld.", j+1, sum%1000)))
+		}
+		m.set(zone.KindContents, owner, zone.TypeNS, 3600, servers...)
+		if i%5 < 3 {
+			copy(ds, []byte{byte(i), byte(i >> 8), 13, 2})
+			binary.BigEndian.PutUint64(ds[4:], sum)
+			m.set(zone.KindContents, owner, zone.TypeDS, 3600, slices.Clone(ds))
+		}
+	}
+	var items []zone.Item
+	for _, key := range m.keys() {
+		items = append(items, zone.Item{Key: []byte(key), Value: m[key]})
+	}
+	return items, m.contentState(b)
+}
+
+// countSink counts items.
+type countSink struct{ items, bytes int }
+
+func (s *countSink) Put(key, value []byte) error {
+	s.items++
+	s.bytes += len(key) + len(value)
+	return nil
+}
+
+func benchmarkSign(b *testing.B, items []zone.Item, state *zone.SetHash, denial Denial, constant bool) {
+	keys := testKeys(b, algP256)
+	p := testParams("tld.", denial)
+	p.VerifyAll = false
+	p.Apex = mustName(b, "tld.")
+	if constant {
+		for i := range keys {
+			keys[i].Signer = constantKey{keys[i].Signer}
+		}
+	}
+	b.ReportAllocs()
+	var signatures uint64
+	for b.Loop() {
+		r, err := newRun(Input{Contents: zone.Slice(items...), ContentState: state, Spill: memSpill{}}, keys, p)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if constant {
+			r.always, r.every = 0, 1<<40
+		}
+		res, err := r.sign(b.Context(), Input{Contents: zone.Slice(items...), ContentState: state, Spill: memSpill{}}, &countSink{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		signatures += res.Made
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(signatures), "ns/sig")
+}
+
+func BenchmarkSignFull(b *testing.B) {
+	var once sync.Once
+	var items []zone.Item
+	var state *zone.SetHash
+	for _, denial := range []Denial{NSEC, NSEC3, NSEC3OptOut} {
+		for _, constant := range []bool{false, true} {
+			name := fmt.Sprintf("%s-100k", denial)
+			if constant {
+				name += "-constant-key"
+			}
+			b.Run(name, func(b *testing.B) {
+				once.Do(func() { items, state = delegations(b, 100_000) })
+				benchmarkSign(b, items, state, denial, constant)
+			})
+		}
+	}
+}
