@@ -155,6 +155,8 @@ func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string
 	}
 	if sendErr := p.stop(); sendErr != nil {
 		err = sendErr
+	} else if err != nil {
+		s.fault(ctx, x, err)
 	}
 	x.enc.buf = own
 	s.blocks.Put(blocks)
