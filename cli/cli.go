@@ -12,6 +12,10 @@ import (
 	"syscall"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"sluice/cli/api"
+	"sluice/journal"
+	"sluice/pipeline"
 )
 
 // env is what a command works with: its streams, what the global flags say,
@@ -77,6 +81,15 @@ func newApp(e *env) *urfave.App {
 		OnUsageError:   onUsageError,
 		ExitErrHandler: func(*urfave.Context, error) {},
 		Commands: []*urfave.Command{
+			serveCommand(e),
+			zoneCommand(e),
+			keyCommand(e),
+			policyCommand(e),
+			journalCommand(e),
+			signzoneCommand(e),
+			verifyCommand(e),
+			templateCommand(e),
+			healthCommand(e),
 			versionCommand(e),
 			helpCommand(e),
 		},
@@ -151,8 +164,14 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, api.ErrRequest):
 		return 2
+	case errors.Is(err, pipeline.ErrNotFound):
+		return 3
+	case errors.Is(err, pipeline.ErrState), errors.Is(err, journal.ErrLocked):
+		return 4
+	case errors.Is(err, api.ErrUnreachable):
+		return 5
 	default:
 		return 1
 	}

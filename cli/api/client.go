@@ -1,0 +1,190 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"sluice/pipeline"
+)
+
+// Client speaks to a daemon. Errors that the daemon answers are *Problem;
+// where no daemon answers they are ErrUnreachable.
+type Client struct {
+	socket string
+	http   *http.Client
+	log    *slog.Logger
+}
+
+// NewClient makes a client for the daemon at address, "unix:PATH". It does
+// not connect yet.
+func NewClient(address string, log *slog.Logger) (*Client, error) {
+	socket, ok := strings.CutPrefix(address, "unix:")
+	if !ok || socket == "" {
+		return nil, fmt.Errorf("%w: API address %q: want unix:PATH", ErrRequest, address)
+	}
+	var dialer net.Dialer
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+		DisableCompression: true,
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: transport}, log: log}, nil
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// zonePath is the path of a zone, or of something below it. A name is one
+// segment whatever stands in it.
+func zonePath(name string, below ...string) string {
+	segment := url.PathEscape(name)
+	if strings.Trim(name, ".") == "" {
+		// The root's "." would be taken for a relative path.
+		segment = strings.ReplaceAll(name, ".", "%2E")
+	}
+	return strings.Join(append([]string{"/zones", segment}, below...), "/")
+}
+
+// do sends a request; body, where not nil, is sent as JSON. The answer is a
+// success, and the caller closes its body.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	target := "http://sluice" + Prefix + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	var payload io.Reader
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		payload = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, payload)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	began := time.Now()
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	c.log.DebugContext(ctx, "request", "method", method, "path", path, "status", res.StatusCode, "took", time.Since(began))
+	if res.StatusCode >= http.StatusBadRequest {
+		defer res.Body.Close()
+		return nil, readProblem(res)
+	}
+	return res, nil
+}
+
+// unreachable tells a connection that failed from a caller that gave up.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return fmt.Errorf("%w at unix:%s: %w", ErrUnreachable, c.socket, err)
+}
+
+// readProblem reads the error that the daemon answered.
+func readProblem(res *http.Response) error {
+	p := newProblem(res.StatusCode, res.Status)
+	if res.Header.Get("Content-Type") == "application/problem+json" {
+		var got Problem
+		if err := json.NewDecoder(io.LimitReader(res.Body, maxBody)).Decode(&got); err == nil && got.Detail != "" {
+			got.Status = res.StatusCode
+			return &got
+		}
+	}
+	return p
+}
+
+// fetch sends a request and decodes the one document of the answer.
+func fetch[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (T, error) {
+	var out T
+	res, err := c.do(ctx, method, path, query, body)
+	if err != nil {
+		return out, err
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		return out, c.unreachable(ctx, err)
+	}
+	return out, nil
+}
+
+// act sends a request whose answer has no document.
+func (c *Client) act(ctx context.Context, method, path string, query url.Values) error {
+	res, err := c.do(ctx, method, path, query, nil)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
+// stream sends a request and walks the frames of the answer. An answer that
+// ends without saying that it is complete is an error.
+func stream[T any](ctx context.Context, c *Client, path string, query url.Values, progress func(pipeline.Progress), fn func(T) error) error {
+	res, err := c.do(ctx, http.MethodGet, path, query, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	dec := json.NewDecoder(bufio.NewReaderSize(res.Body, 64<<10))
+	for {
+		var f Frame
+		if err := dec.Decode(&f); err != nil {
+			return c.unreachable(ctx, err)
+		}
+		switch {
+		case f.Error != nil:
+			return f.Error
+		case f.Done:
+			return nil
+		case f.Progress != nil:
+			if progress != nil {
+				progress(*f.Progress)
+			}
+		default:
+			var item T
+			if err := json.Unmarshal(f.Item, &item); err != nil {
+				return fmt.Errorf("answer of the daemon: %w", err)
+			}
+			if err := fn(item); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// streamOne is stream for an answer with exactly one item.
+func streamOne[T any](ctx context.Context, c *Client, path string, progress func(pipeline.Progress)) (T, error) {
+	var out T
+	err := stream(ctx, c, path, nil, progress, func(item T) error {
+		out = item
+		return nil
+	})
+	return out, err
+}

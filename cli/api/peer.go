@@ -1,0 +1,54 @@
+package api
+
+import (
+	"context"
+	"net"
+	"os/user"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/journal/event"
+)
+
+type peerKey struct{}
+
+// ConnContext remembers who is at the other end of a unix socket. It is the
+// ConnContext of an http.Server whose handler is Handler.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, peerKey{}, peerName(c))
+}
+
+// actorOf is who makes a request.
+func actorOf(ctx context.Context) event.Actor {
+	name, ok := ctx.Value(peerKey{}).(string)
+	if !ok || name == "" {
+		name = "unknown"
+	}
+	return event.Actor{Name: name, Door: "cli"}
+}
+
+// peerName is the user behind a unix socket, by name or as "uid:N"; empty
+// where the kernel does not say.
+func peerName(c net.Conn) string {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return ""
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	var cred *unix.Ucred
+	controlErr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if controlErr != nil || err != nil {
+		return ""
+	}
+	uid := strconv.FormatUint(uint64(cred.Uid), 10)
+	if who, err := user.LookupId(uid); err == nil {
+		return who.Username
+	}
+	return "uid:" + uid
+}

@@ -1,0 +1,169 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"sluice/pipeline"
+)
+
+// Prefix is where the API's paths begin.
+const Prefix = "/api/v1"
+
+// maxBody bounds what a request may carry, in bytes.
+const maxBody = 1 << 20
+
+type server struct {
+	engine *pipeline.Engine
+	log    *slog.Logger
+}
+
+// handler is one route's function. An error that it returns is sent as a
+// problem, so it must not have written anything by then.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// Handler serves the API.
+func Handler(engine *pipeline.Engine, log *slog.Logger) http.Handler {
+	s := &server{engine: engine, log: log}
+	mux := http.NewServeMux()
+	for pattern, h := range s.routes() {
+		method, path, _ := strings.Cut(pattern, " ")
+		mux.Handle(method+" "+Prefix+path, s.serve(h))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern == "" {
+			refuse(w, r, h)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// routes is every path of the API below Prefix.
+func (s *server) routes() map[string]handler {
+	return map[string]handler{
+		"GET /health":                   s.health,
+		"GET /zones":                    s.listZones,
+		"POST /zones":                   s.addZone,
+		"GET /zones/{zone}":             s.showZone,
+		"DELETE /zones/{zone}":          s.removeZone,
+		"POST /zones/{zone}/reload":     s.reloadZone,
+		"GET /zones/{zone}/await":       s.awaitZone,
+		"GET /zones/{zone}/history":     s.history,
+		"GET /zones/{zone}/events":      s.tail,
+		"GET /events":                   s.tail,
+		"GET /zones/{zone}/replay":      s.replay,
+		"GET /zones/{zone}/dump":        s.dump,
+		"GET /zones/{zone}/diff":        s.diff,
+		"GET /zones/{zone}/verify":      s.verifyZone,
+		"GET /zones/{zone}/keys":        s.listKeys,
+		"POST /zones/{zone}/keys":       s.generateKey,
+		"POST /zones/{zone}/keys/files": s.importKeys,
+		"GET /zones/{zone}/ds":          s.ds,
+		"GET /policies":                 s.listPolicies,
+		"GET /policies/{policy}":        s.showPolicy,
+		"POST /policies/reload":         s.reloadPolicies,
+		"GET /journal":                  s.journalStatus,
+		"GET /journal/verify":           s.verifyJournal,
+	}
+}
+
+// serve runs a handler and turns its error into a problem.
+func (s *server) serve(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		p := problemOf(err)
+		if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
+			s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		}
+		p.write(w)
+	})
+}
+
+// refuse answers what no route matches: h is the mux's own answer.
+func refuse(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	probe := &statusProbe{header: http.Header{}, status: http.StatusOK}
+	h.ServeHTTP(probe, r)
+	if allow := probe.header.Get("Allow"); allow != "" {
+		w.Header().Set("Allow", allow)
+	}
+	if probe.status < http.StatusBadRequest {
+		probe.status = http.StatusNotFound
+	}
+	newProblem(probe.status, fmt.Sprintf("no route for %s %s", r.Method, r.URL.Path)).write(w)
+}
+
+// statusProbe keeps the status of an answer and drops the rest.
+type statusProbe struct {
+	header http.Header
+	status int
+}
+
+func (p *statusProbe) Header() http.Header         { return p.header }
+func (p *statusProbe) WriteHeader(status int)      { p.status = status }
+func (p *statusProbe) Write(b []byte) (int, error) { return len(b), nil }
+
+// reply sends one document.
+func reply(w http.ResponseWriter, status int, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(raw, '\n')) // a peer that left cannot be told
+	return nil
+}
+
+// readBody decodes the request's one JSON document.
+func readBody(r *http.Request, v any) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return err
+		}
+		return fmt.Errorf("%w: body: %w", ErrRequest, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: body: more than one document", ErrRequest)
+	}
+	return nil
+}
+
+// timeParam reads an RFC 3339 time from the query; zero where it is absent.
+func timeParam(r *http.Request, name string) (time.Time, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: %s %q is not an RFC 3339 time", ErrRequest, name, text)
+	}
+	return t, nil
+}
+
+func (s *server) health(w http.ResponseWriter, r *http.Request) error {
+	if err := s.engine.Health(r.Context()); err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, Health{Status: "ok"})
+}
+
+// Health is the answer of a daemon that is well.
+type Health struct {
+	Status string `json:"status"` // ok
+}

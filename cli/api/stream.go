@@ -1,0 +1,135 @@
+package api
+
+import (
+	"bufio"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"sluice/pipeline"
+)
+
+// Frame is one line of a streamed answer. Exactly one field is set. The last
+// line of a complete answer has Done or Error.
+type Frame struct {
+	Item     json.RawMessage    `json:"item,omitempty"`
+	Progress *pipeline.Progress `json:"progress,omitempty"`
+	Error    *Problem           `json:"error,omitempty"`
+	Done     bool               `json:"done,omitempty"`
+}
+
+// frames writes a stream of frames. Its methods may be called concurrently.
+type frames struct {
+	mu      sync.Mutex
+	w       *bufio.Writer // guarded by mu
+	enc     *json.Encoder // guarded by mu, writes to w
+	control *http.ResponseController
+	live    bool // every frame is sent at once
+}
+
+// streamFrames answers with what run writes. Nothing is sent before the first
+// frame, so that an error before it is an ordinary problem. live is for
+// streams that a person watches.
+func streamFrames(w http.ResponseWriter, live bool, run func(*frames) error) error {
+	started := &lazyWriter{ResponseWriter: w, contentType: "application/x-ndjson"}
+	f := &frames{w: bufio.NewWriterSize(started, 32<<10), control: http.NewResponseController(w), live: live}
+	f.enc = json.NewEncoder(f.w)
+	f.enc.SetEscapeHTML(false)
+	err := run(f)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := Frame{Done: err == nil}
+	if err != nil {
+		if !started.begun && f.w.Buffered() == 0 {
+			return err
+		}
+		last.Error = problemOf(err)
+	}
+	if err := f.enc.Encode(last); err != nil {
+		return nil //nolint:nilerr // the client left
+	}
+	_ = f.w.Flush() // as above
+	return nil
+}
+
+// item sends one object.
+func (f *frames) item(v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return f.frame(Frame{Item: raw})
+}
+
+// progress says where the work stands. A client that left is noticed by the
+// request's context.
+func (f *frames) progress(p pipeline.Progress) { _ = f.frame(Frame{Progress: &p}) }
+
+func (f *frames) frame(v Frame) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.enc.Encode(v); err != nil {
+		return err
+	}
+	if !f.live && v.Progress == nil {
+		return nil
+	}
+	if err := f.w.Flush(); err != nil {
+		return err
+	}
+	return f.control.Flush()
+}
+
+// lazyWriter sends the header with the first byte of the body.
+type lazyWriter struct {
+	http.ResponseWriter
+	contentType string
+	begun       bool
+}
+
+func (l *lazyWriter) Write(p []byte) (int, error) {
+	if !l.begun {
+		l.begun = true
+		l.Header().Set("Content-Type", l.contentType)
+		l.WriteHeader(http.StatusOK)
+	}
+	return l.ResponseWriter.Write(p)
+}
+
+// events writes server-sent events.
+type events struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+// begin sends the header, so that a client knows that it is connected.
+func (e *events) begin() error {
+	e.begun = true
+	e.w.Header().Set("Content-Type", "text/event-stream")
+	e.w.Header().Set("Cache-Control", "no-store")
+	e.w.WriteHeader(http.StatusOK)
+	return e.control.Flush()
+}
+
+// send sends one event; name is empty for ordinary ones.
+func (e *events) send(id uint64, name string, v any) error {
+	raw, err := json.Marshal(v) // never holds a line break
+	if err != nil {
+		return err
+	}
+	var line []byte
+	if id > 0 {
+		line = strconv.AppendUint(append(line, "id: "...), id, 10)
+		line = append(line, '\n')
+	}
+	if name != "" {
+		line = append(append(append(line, "event: "...), name...), '\n')
+	}
+	line = append(append(append(line, "data: "...), raw...), '\n', '\n')
+	if _, err := e.w.Write(line); err != nil {
+		return err
+	}
+	return e.control.Flush()
+}

@@ -1,0 +1,253 @@
+package api
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/pipeline"
+)
+
+// Event is one event of history or tail: a readable line, and the public
+// line of the journal as it stands there.
+type Event struct {
+	pipeline.HistoryLine
+	Event json.RawMessage `json:"event,omitempty"`
+}
+
+func eventOf(l pipeline.HistoryLine) Event {
+	return Event{HistoryLine: l, Event: json.RawMessage(l.Event)}
+}
+
+func (s *server) listZones(w http.ResponseWriter, r *http.Request) error {
+	zones, err := s.engine.Zones(r.Context())
+	if err != nil {
+		return err
+	}
+	if zones == nil {
+		zones = []pipeline.ZoneSummary{}
+	}
+	return reply(w, http.StatusOK, zones)
+}
+
+func (s *server) addZone(w http.ResponseWriter, r *http.Request) error {
+	var z pipeline.NewZone
+	if err := readBody(r, &z); err != nil {
+		return err
+	}
+	status, err := s.engine.AddZone(r.Context(), actorOf(r.Context()), z)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusCreated, status)
+}
+
+func (s *server) showZone(w http.ResponseWriter, r *http.Request) error {
+	status, err := s.engine.Zone(r.Context(), r.PathValue("zone"))
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, status)
+}
+
+func (s *server) removeZone(w http.ResponseWriter, r *http.Request) error {
+	force, err := boolParam(r, "force")
+	if err != nil {
+		return err
+	}
+	if err := s.engine.RemoveZone(r.Context(), actorOf(r.Context()), r.PathValue("zone"), force); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) reloadZone(w http.ResponseWriter, r *http.Request) error {
+	if err := s.engine.Reload(r.Context(), actorOf(r.Context()), r.PathValue("zone")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// awaitZone streams progress until the zone is at rest; the one item is its
+// status then.
+func (s *server) awaitZone(w http.ResponseWriter, r *http.Request) error {
+	return streamFrames(w, true, func(f *frames) error {
+		status, err := s.engine.Await(r.Context(), r.PathValue("zone"), f.progress)
+		if err != nil {
+			return err
+		}
+		return f.item(status)
+	})
+}
+
+func (s *server) history(w http.ResponseWriter, r *http.Request) error {
+	var q pipeline.HistoryQuery
+	var err error
+	if q.Since, err = timeParam(r, "since"); err != nil {
+		return err
+	}
+	if q.Until, err = timeParam(r, "until"); err != nil {
+		return err
+	}
+	q.Types = r.URL.Query()["type"]
+	if text := r.URL.Query().Get("limit"); text != "" {
+		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 0 {
+			return fmt.Errorf("%w: limit %q is not a number", ErrRequest, text)
+		}
+	}
+	return streamFrames(w, false, func(f *frames) error {
+		return s.engine.History(r.Context(), r.PathValue("zone"), q, func(l pipeline.HistoryLine) error {
+			return f.item(eventOf(l))
+		})
+	})
+}
+
+// tail sends events as they come, from the parameter from on (a sequence or
+// an RFC 3339 time) or from behind Last-Event-ID.
+func (s *server) tail(w http.ResponseWriter, r *http.Request) error {
+	zone := r.PathValue("zone")
+	if zone != "" {
+		if _, err := s.engine.Zone(r.Context(), zone); err != nil {
+			return err
+		}
+	}
+	from, err := s.tailStart(r)
+	if err != nil {
+		return err
+	}
+	e := &events{w: w, control: http.NewResponseController(w)}
+	if err := e.begin(); err != nil {
+		return nil //nolint:nilerr // the client left
+	}
+	err = s.engine.Tail(r.Context(), zone, from, func(l pipeline.HistoryLine) error {
+		return e.send(l.Seq, "", eventOf(l))
+	})
+	if err != nil && r.Context().Err() == nil {
+		_ = e.send(0, "problem", problemOf(err)) // where the client still listens
+	}
+	return nil
+}
+
+func (s *server) tailStart(r *http.Request) (uint64, error) {
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		n, err := strconv.ParseUint(last, 10, 63)
+		if err != nil {
+			return 0, fmt.Errorf("%w: Last-Event-ID %q is not a sequence", ErrRequest, last)
+		}
+		return n + 1, nil
+	}
+	text := r.URL.Query().Get("from")
+	if text == "" {
+		return 0, nil
+	}
+	if n, err := strconv.ParseUint(text, 10, 63); err == nil {
+		return n, nil
+	}
+	t, err := timeParam(r, "from")
+	if err != nil {
+		return 0, fmt.Errorf("%w: from %q is neither a sequence nor an RFC 3339 time", ErrRequest, text)
+	}
+	return s.engine.SeqAt(r.Context(), t)
+}
+
+func (s *server) replay(w http.ResponseWriter, r *http.Request) error {
+	verify, err := boolParam(r, "verify")
+	if err != nil {
+		return err
+	}
+	return streamFrames(w, true, func(f *frames) error {
+		return s.engine.Replay(r.Context(), r.PathValue("zone"), r.URL.Query().Get("to"), verify, f.progress,
+			func(step pipeline.ReplayStep) error { return f.item(step) })
+	})
+}
+
+// dumpTrailer says after a zone file whether it is complete: "ok", or what
+// went wrong.
+const dumpTrailer = "Sluice-Outcome"
+
+func (s *server) dump(w http.ResponseWriter, r *http.Request) error {
+	q, err := dumpQuery(r)
+	if err != nil {
+		return err
+	}
+	body := &lazyWriter{ResponseWriter: w, contentType: "text/dns"}
+	w.Header().Set("Trailer", dumpTrailer)
+	buffered := bufio.NewWriterSize(body, 64<<10)
+	err = s.engine.Dump(r.Context(), r.PathValue("zone"), q, buffered)
+	if err != nil && !body.begun {
+		w.Header().Del("Trailer")
+		return err
+	}
+	if err == nil {
+		err = buffered.Flush()
+	}
+	outcome := "ok"
+	if err != nil {
+		outcome = strings.NewReplacer("\n", " ", "\r", " ").Replace(err.Error())
+	}
+	w.Header().Set(dumpTrailer, outcome)
+	return nil
+}
+
+func dumpQuery(r *http.Request) (pipeline.DumpQuery, error) {
+	var q pipeline.DumpQuery
+	var err error
+	if q.Loaded, err = boolParam(r, "loaded"); err != nil {
+		return q, err
+	}
+	if q.At, err = timeParam(r, "at"); err != nil {
+		return q, err
+	}
+	if text := r.URL.Query().Get("serial"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return q, fmt.Errorf("%w: serial %q is not a number of 32 bits", ErrRequest, text)
+		}
+		serial := uint32(n)
+		q.Serial = &serial
+	}
+	return q, nil
+}
+
+func (s *server) diff(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	if q.Get("from") == "" || q.Get("to") == "" {
+		return fmt.Errorf("%w: from and to are needed", ErrRequest)
+	}
+	return streamFrames(w, false, func(f *frames) error {
+		return s.engine.Diff(r.Context(), r.PathValue("zone"), q.Get("from"), q.Get("to"),
+			func(l pipeline.DiffLine) error { return f.item(l) })
+	})
+}
+
+// verifyZone streams progress; the one item is the report.
+func (s *server) verifyZone(w http.ResponseWriter, r *http.Request) error {
+	return streamFrames(w, true, func(f *frames) error {
+		report, err := s.engine.VerifyZone(r.Context(), r.PathValue("zone"), f.progress)
+		if err != nil {
+			return err
+		}
+		return f.item(ReportOf(r.PathValue("zone"), report))
+	})
+}
+
+func boolParam(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("%w: %s %q is neither true nor false", ErrRequest, name, text)
+	}
+	return v, nil
+}
+
+// formatTime is how times stand in queries.
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+//go:embed config.template.toml
+var configTemplate string //nolint:gochecknoglobals // embedded text
+
+// config is the daemon's config. Only serve knows it.
+type config struct {
+	Version   string        `toml:"version"`
+	DataDir   string        `toml:"data-dir"`
+	PolicyDir string        `toml:"policy-dir"`
+	Daemon    daemonConfig  `toml:"daemon"`
+	Server    serverConfig  `toml:"server"`
+	Journal   journalConfig `toml:"journal"`
+}
+
+type daemonConfig struct {
+	LogLevel    level `toml:"log-level"`
+	MemoryLimit size  `toml:"memory-limit"`
+	Workers     int   `toml:"workers"`
+}
+
+type serverConfig struct {
+	Servers []string `toml:"servers"`
+}
+
+type journalConfig struct {
+	EventsMaxSize size `toml:"events-max-size"`
+	BulkMaxSize   size `toml:"bulk-max-size"`
+}
+
+// defaultConfig is what holds without a config file: what the template says.
+func defaultConfig() config {
+	return config{
+		Version: "v1",
+		DataDir: "./sluice-data",
+		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20},
+		Server:  serverConfig{Servers: []string{"127.0.0.1:8053"}},
+	}
+}
+
+// readConfig reads a config file on top of the defaults.
+func readConfig(path string) (config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return config{}, err
+	}
+	return parseConfig(path, text)
+}
+
+// parseConfig reads a config; errors name the line.
+func parseConfig(path string, text []byte) (config, error) {
+	cfg := defaultConfig()
+	cfg.Version = ""
+	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&cfg); err != nil {
+		return config{}, configErrors(path, err)
+	}
+	if cfg.Version != "v1" {
+		return config{}, fmt.Errorf(`%s: version = %q: want version = "v1"`, path, cfg.Version)
+	}
+	if err := cfg.check(); err != nil {
+		return config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// check finds values that cannot work.
+func (c *config) check() error {
+	if c.DataDir == "" {
+		return errors.New("data-dir is empty")
+	}
+	if c.Daemon.Workers < 0 || c.Daemon.Workers > 1024 {
+		return fmt.Errorf("workers = %d: want 0 to 1024", c.Daemon.Workers)
+	}
+	if c.Daemon.MemoryLimit < 64<<20 {
+		return errors.New(`memory-limit: want at least "64MiB"`)
+	}
+	if len(c.Server.Servers) == 0 {
+		return errors.New("servers is empty: nothing would be published")
+	}
+	for _, s := range c.Server.Servers {
+		if err := checkListen(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkListen checks an address to listen on.
+func checkListen(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err == nil && host != "" && net.ParseIP(strings.SplitN(host, "%", 2)[0]) == nil {
+		err = errors.New("not an IP address")
+	}
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("address %q: want IP:PORT such as 127.0.0.1:8053 or [::1]:8053", address)
+	}
+	return nil
+}
+
+// configErrors gives line numbers to what the TOML decoder found.
+func configErrors(path string, err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		var all []error
+		for i := range strict.Errors {
+			e := &strict.Errors[i]
+			row, _ := e.Position()
+			all = append(all, fmt.Errorf("%s:%d: unknown key %s", path, row, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(all...)
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		row, _ := decode.Position()
+		return fmt.Errorf("%s:%d: %s", path, row, strings.TrimPrefix(decode.Error(), "toml: "))
+	}
+	return fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "toml: "))
+}
+
+// level is a log level in a config file.
+type level slog.Level
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *level) UnmarshalText(text []byte) error {
+	var v slog.Level
+	switch string(text) {
+	case "debug":
+		v = slog.LevelDebug
+	case "info":
+		v = slog.LevelInfo
+	case "warn":
+		v = slog.LevelWarn
+	case "error":
+		v = slog.LevelError
+	default:
+		return fmt.Errorf("log level %q: want debug, info, warn or error", text)
+	}
+	*l = level(v)
+	return nil
+}
+
+// size is a number of bytes in a config file, such as "250MiB".
+type size int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *size) UnmarshalText(text []byte) error {
+	digits := strings.TrimRight(string(text), "KMGTiB")
+	n, err := strconv.ParseInt(digits, 10, 63)
+	shift, ok := map[string]uint{"": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[string(text[len(digits):])]
+	if err != nil || !ok || n < 0 || n > math.MaxInt64>>shift {
+		return fmt.Errorf(`size %q: want a number with KiB, MiB, GiB or TiB, such as "250MiB"`, text)
+	}
+	*s = size(n << shift)
+	return nil
+}

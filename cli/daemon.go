@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"sluice/cli/api"
+)
+
+// client makes the way to the daemon. The caller closes it.
+func (e *env) client() (*api.Client, error) {
+	address := e.apiAddress
+	if address == "" {
+		for _, path := range []string{"sluice-data/sluice.sock", "/run/sluice/sluice.sock"} {
+			if _, err := os.Stat(path); err == nil {
+				address = "unix:" + path
+				break
+			}
+		}
+	}
+	if address == "" {
+		return nil, withHint(
+			fmt.Errorf("%w: neither ./sluice-data/sluice.sock nor /run/sluice/sluice.sock is there", api.ErrUnreachable),
+			"start it with: sluice serve; or name its socket: --api unix:PATH")
+	}
+	c, err := api.NewClient(address, e.log)
+	if err != nil {
+		return nil, usagef("%v", err)
+	}
+	return c, nil
+}
+
+// explain adds what to do next to an error of the daemon.
+func explain(err error) error {
+	var p *api.Problem
+	switch {
+	case errors.As(err, &p) && p.Hint != "":
+		return withHint(err, "%s", p.Hint)
+	case hintOf(err) != "":
+		return err
+	case errors.Is(err, api.ErrUnreachable):
+		return withHint(err, "is it running? start it with: sluice serve; or name its socket: --api unix:PATH")
+	}
+	return err
+}

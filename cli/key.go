@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"sluice/cli/api"
+	"sluice/keymgr"
+	"sluice/pipeline"
+)
+
+func keyCommand(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name:            "key",
+		Usage:           "list, make and import keys; records for the parent",
+		HideHelpCommand: true,
+		OnUsageError:    onUsageError,
+		Action:          commandMissing,
+		Subcommands:     []*urfave.Command{keyList(e), keyGenerate(e), keyImport(e), keyDS(e)},
+	}
+}
+
+func keyList(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "list", Usage: "all keys that a zone has or had", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			keys, err := client.Keys(c.Context, args[0])
+			if err != nil {
+				return err
+			}
+			return e.printKeys(keys)
+		}),
+	}
+}
+
+// printKeys prints keys as a list.
+func (e *env) printKeys(keys []keymgr.Key) error {
+	if e.json {
+		return e.printJSON(keys)
+	}
+	return e.keyTable(keys)
+}
+
+func (e *env) keyTable(keys []keymgr.Key) error {
+	rows := make([][]string, 0, len(keys))
+	for _, k := range keys {
+		rows = append(rows, []string{
+			k.ID, k.Role, fmt.Sprint(k.Tag), algorithmName(k.Algorithm), string(k.State), when(keySince(k)), k.Keystore + ":" + k.Reference,
+		})
+	}
+	return e.table([]string{"KEY", "ROLE", "TAG", "ALGORITHM", "STATE", "SINCE", "KEYSTORE"}, rows)
+}
+
+func keyGenerate(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "generate", Usage: "make a key; it waits in state generated", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "role", Usage: "`ROLE`: ksk, zsk or csk"},
+			&urfave.StringFlag{Name: "algorithm", Usage: "`NAME` such as ECDSAP256SHA256 or RSASHA256:3072; by default the policy's"},
+		},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			role, err := parseRole(c.String("role"))
+			if err != nil {
+				return err
+			}
+			keys, err := client.GenerateKey(c.Context, args[0], api.NewKey{Role: role, Algorithm: c.String("algorithm")})
+			if err != nil {
+				return err
+			}
+			return e.printKeys(keys)
+		}),
+	}
+}
+
+func parseRole(text string) (keymgr.Role, error) {
+	switch role := keymgr.Role(text); role {
+	case keymgr.KSK, keymgr.ZSK, keymgr.CSK:
+		return role, nil
+	case "":
+		return "", usagef("--role is missing: ksk, zsk or csk")
+	}
+	return "", usagef("--role %q: want ksk, zsk or csk", text)
+}
+
+func keyImport(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "import", Usage: "take keys from BIND's K*.private files, the .key files beside them", ArgsUsage: "ZONE FILE...",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "role", Usage: "`ROLE`: ksk, zsk or csk; by default what the key's flags say"},
+		},
+		Action: func(c *urfave.Context) error {
+			args := c.Args().Slice()
+			if len(args) < 2 {
+				_, err := arguments(c, "ZONE", "FILE...")
+				return err
+			}
+			if _, err := parseZone(args[0]); err != nil {
+				return err
+			}
+			var role keymgr.Role
+			var err error
+			if c.IsSet("role") {
+				if role, err = parseRole(c.String("role")); err != nil {
+					return err
+				}
+			}
+			var files []pipeline.KeyFile
+			for _, path := range args[1:] {
+				if path, err = absoluteSource(path); err != nil {
+					return err
+				}
+				files = append(files, pipeline.KeyFile{Path: path, Role: role})
+			}
+			return e.clientAction(func(client *api.Client) error {
+				keys, err := client.ImportKeys(c.Context, args[0], files)
+				if err != nil {
+					return err
+				}
+				return e.printKeys(keys)
+			})
+		},
+	}
+}
+
+func keyDS(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "ds", Usage: "the records for the zone's parent", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "format", Value: "ds", Usage: "`FORMAT`: ds, cds, cdnskey or dnskey"},
+		},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			switch c.String("format") {
+			case "ds", "cds", "cdnskey", "dnskey":
+			default:
+				return usagef("--format %q: want ds, cds, cdnskey or dnskey", c.String("format"))
+			}
+			records, err := client.DS(c.Context, args[0], c.String("format"))
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(records)
+			}
+			return e.printDS(records)
+		}),
+	}
+}
+
+// printDS prints records in a form that a parent's tools read: what is to be
+// known about them stands in comments.
+func (e *env) printDS(records []pipeline.DSRecord) error {
+	note := ""
+	for _, r := range records {
+		if r.Note != note {
+			note = r.Note
+			if err := e.printf("; key %s, tag %d, %s: %s\n", r.KeyID, r.Tag, r.State, e.paint(yellow, note)); err != nil {
+				return err
+			}
+		}
+		if err := e.printf("%s\n", r.Record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// algorithmName is the mnemonic of an algorithm (RFC 8624), or its number.
+func algorithmName(n uint8) string {
+	switch n {
+	case 8:
+		return "RSASHA256"
+	case 10:
+		return "RSASHA512"
+	case 13:
+		return "ECDSAP256SHA256"
+	case 14:
+		return "ECDSAP384SHA384"
+	case 15:
+		return "ED25519"
+	case 16:
+		return "ED448"
+	}
+	return fmt.Sprint(n)
+}
+
+// keySince is when a key came into its state.
+func keySince(k keymgr.Key) time.Time {
+	switch k.State {
+	case keymgr.Published, keymgr.Ready, keymgr.Revoked:
+		return k.Published
+	case keymgr.Active:
+		return k.Activated
+	case keymgr.Retired, keymgr.Dead:
+		return k.Retired
+	case keymgr.Removed:
+		return k.Removed
+	case keymgr.Generated:
+	}
+	return k.Generated
+}

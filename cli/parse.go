@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/pipeline"
+	"sluice/signer/zone"
+)
+
+// parseTime reads a time: RFC 3339, @N (epoch seconds), YYYYMMDDHHMMSS in UTC,
+// plain epoch seconds, or a duration from now with a sign, such as +2w.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	bad := usagef("time %q: want RFC 3339, @SECONDS, YYYYMMDDHHMMSS, or a duration from now such as +14d or -1h", text)
+	if len(text) == 0 {
+		return time.Time{}, bad
+	}
+	switch text[0] {
+	case '+', '-':
+		d, err := pipeline.ParseDuration(text[1:])
+		if err != nil {
+			return time.Time{}, bad
+		}
+		if text[0] == '-' {
+			d = -d
+		}
+		return now.Add(d).UTC(), nil
+	case '@':
+		n, err := strconv.ParseInt(text[1:], 10, 63)
+		if err != nil || n < 0 || n > maxEpoch {
+			return time.Time{}, bad
+		}
+		return time.Unix(n, 0).UTC(), nil
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t.UTC(), nil
+	}
+	if len(text) == len("20060102150405") {
+		if t, err := time.Parse("20060102150405", text); err == nil {
+			return t, nil
+		}
+		return time.Time{}, bad
+	}
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil || n > maxEpoch {
+		return time.Time{}, bad
+	}
+	return time.Unix(int64(n), 0).UTC(), nil
+}
+
+// maxEpoch is the last second of the year 9999.
+const maxEpoch = 253402300799
+
+// parseZone reads the name of a zone.
+func parseZone(text string) (zone.Name, error) {
+	n, err := zone.ParseName(text)
+	if err != nil {
+		return "", usagef("zone %v", err)
+	}
+	return n, nil
+}
+
+// absoluteSource makes a file path absolute, since the daemon may run in
+// another folder; an address (IP[:PORT][^TSIGKEY]) stays as it is.
+func absoluteSource(source string) (string, error) {
+	host, _, _ := strings.Cut(source, "^")
+	if _, err := netip.ParseAddr(host); err == nil {
+		return source, nil
+	}
+	if _, err := netip.ParseAddrPort(host); err == nil {
+		return source, nil
+	}
+	return filepath.Abs(source)
+}
+
+// when writes a time for people.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}

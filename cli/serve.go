@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"sluice/cli/api"
+	"sluice/journal"
+	"sluice/keymgr/file"
+	"sluice/pipeline"
+	"sluice/xfr"
+)
+
+func serveCommand(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "serve", Usage: "run the daemon: load, sign and publish zones",
+		Description:  "Flags win over the config file; sluice template config shows that, and every default.",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "config", Usage: "read this config `FILE`"},
+			&urfave.StringFlag{Name: "data", Usage: "data `DIR`ectory", DefaultText: "./sluice-data"},
+			&urfave.StringSliceFlag{Name: "zone", Usage: "add the zone `NAME=SOURCE`, or load it now where it is here already; may be given again"},
+			&urfave.StringFlag{Name: "policy-dir", Usage: "read policies, one NAME.toml each, from `DIR`"},
+			&urfave.StringSliceFlag{Name: "listen", Usage: "publish on `IP:PORT`, UDP and TCP; may be given again", DefaultText: "127.0.0.1:8053"},
+			&urfave.StringFlag{Name: "clock", Usage: "rehearse with a simulated clock: `START[,RATE]`, RATE in seconds a second, 0 is frozen"},
+		},
+		Action: func(c *urfave.Context) error {
+			if _, err := arguments(c); err != nil {
+				return err
+			}
+			s, err := newServing(e, c)
+			if err != nil {
+				return err
+			}
+			return s.run(c.Context)
+		},
+	}
+}
+
+// serving is one run of the daemon: the only place that builds and joins its
+// parts.
+type serving struct {
+	e     *env
+	cfg   config
+	clock pipeline.Clock
+	// clockName is what the data directory is marked with.
+	clockName string
+	zones     []pipeline.NewZone
+	log       *slog.Logger
+
+	data    *dataDir
+	journal *journal.NATS
+	engine  *pipeline.Engine
+	xfr     *xfr.Server
+	api     net.Listener
+	listens []netip.AddrPort
+}
+
+// newServing reads config and flags.
+func newServing(e *env, c *urfave.Context) (*serving, error) {
+	s := &serving{e: e, cfg: defaultConfig()}
+	var err error
+	if path := c.String("config"); path != "" {
+		if s.cfg, err = readConfig(path); err != nil {
+			return nil, err
+		}
+	}
+	if c.IsSet("data") {
+		s.cfg.DataDir = c.String("data")
+	}
+	if c.IsSet("policy-dir") {
+		s.cfg.PolicyDir = c.String("policy-dir")
+	}
+	if c.IsSet("listen") {
+		s.cfg.Server.Servers = c.StringSlice("listen")
+	}
+	if c.IsSet("log-level") {
+		if err := s.cfg.Daemon.LogLevel.UnmarshalText([]byte(strings.ToLower(c.String("log-level")))); err != nil {
+			return nil, usagef("%v", err)
+		}
+	}
+	if err := s.cfg.check(); err != nil {
+		return nil, usagef("%v", err)
+	}
+	if s.clock, s.clockName, err = parseClock(c.String("clock")); err != nil {
+		return nil, err
+	}
+	for _, text := range c.StringSlice("zone") {
+		name, source, ok := strings.Cut(text, "=")
+		if !ok || source == "" {
+			return nil, usagef("--zone %q: want NAME=SOURCE", text)
+		}
+		if _, err := parseZone(name); err != nil {
+			return nil, err
+		}
+		if source, err = absoluteSource(source); err != nil {
+			return nil, err
+		}
+		s.zones = append(s.zones, pipeline.NewZone{Name: name, Source: source})
+	}
+	s.log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.Level(s.cfg.Daemon.LogLevel)}))
+	return s, nil
+}
+
+// run builds the daemon, runs it until ctx ends, and takes it apart.
+func (s *serving) run(ctx context.Context) (err error) {
+	debug.SetMemoryLimit(int64(s.cfg.Daemon.MemoryLimit))
+	if s.data, err = openDataDir(s.cfg.DataDir, s.clockName, true); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.data.close()) }()
+	keystore, err := file.Open(file.Config{Dir: s.data.keys()})
+	if err != nil {
+		return err
+	}
+	s.journal, err = journal.Open(ctx, journal.Config{
+		Dir: s.data.journal(), Logger: s.log.With("part", "journal"),
+		EventsMaxBytes: int64(s.cfg.Journal.EventsMaxSize), BulkMaxBytes: int64(s.cfg.Journal.BulkMaxSize),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.journal.Close()) }()
+	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
+		Journal: s.journal, Keystore: keystore,
+		StoreDir: filepath.Join(s.data.projections(), "zones"), SpillDir: s.data.spill(),
+		Policies: s.policies(ctx), PolicyDir: s.cfg.PolicyDir,
+		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
+	}); err != nil {
+		return err
+	}
+	if err := s.listen(ctx); err != nil {
+		return err
+	}
+	return s.serve(ctx)
+}
+
+// policies reads the policy folder. A file with a fault is logged and must
+// not keep the zones of the others from being signed.
+func (s *serving) policies(ctx context.Context) map[string]pipeline.Policy {
+	if s.cfg.PolicyDir == "" {
+		return nil
+	}
+	policies, faults := pipeline.LoadDir(s.cfg.PolicyDir)
+	for _, fault := range faults {
+		s.log.ErrorContext(ctx, "policy not loaded", "error", fault)
+	}
+	return policies
+}
+
+// listen opens the listeners of publication and API.
+func (s *serving) listen(ctx context.Context) (err error) {
+	s.xfr, err = xfr.NewServer(xfr.Config{Source: s.engine.Source(), Logger: s.log.With("part", "publication")})
+	if err != nil {
+		return err
+	}
+	for _, address := range s.cfg.Server.Servers {
+		bound, err := s.xfr.Listen(ctx, address)
+		if err != nil {
+			return withHint(errors.Join(err, s.xfr.Close()), "choose another address with --listen IP:PORT")
+		}
+		s.listens = append(s.listens, bound)
+	}
+	if s.api, err = listenSocket(ctx, s.data.socket()); err != nil {
+		return errors.Join(err, s.xfr.Close())
+	}
+	return nil
+}
+
+// listenSocket opens the daemon's socket. One that an earlier daemon left
+// behind is in nobody's use, since this process holds the lock.
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		if len(path) > 100 {
+			err = withHint(err, "the path of a socket is limited to 107 bytes: choose a shorter --data")
+		}
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// stopTimeout is how long requests may go on when the daemon stops.
+const stopTimeout = 5 * time.Second
+
+// serve runs all parts until ctx ends or one of them fails.
+func (s *serving) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	web := &http.Server{
+		Handler:           api.Handler(s.engine, s.log.With("part", "api")),
+		ConnContext:       api.ConnContext,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	g.Go(func() error { return s.engine.Run(ctx) })
+	g.Go(func() error { return s.xfr.Run(ctx) })
+	g.Go(func() error {
+		if err := web.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if err := web.Shutdown(stop); err != nil {
+			return web.Close()
+		}
+		return nil
+	})
+	g.Go(func() error { return s.start(ctx) })
+	return g.Wait()
+}

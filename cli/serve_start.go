@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/user"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/pipeline"
+)
+
+// servingInfo is what serve prints first.
+type servingInfo struct {
+	Data        string   `json:"data"`
+	API         string   `json:"api"`
+	Publication []string `json:"publication"`
+	Clock       string   `json:"clock"`
+	Zones       int      `json:"zones"`
+}
+
+// zoneStart is what serve prints of each zone named on its command line.
+type zoneStart struct {
+	pipeline.ZoneStatus
+	DS         []pipeline.DSRecord `json:"ds"`
+	TookMS     int64               `json:"took_ms"`
+	Query      string              `json:"query"`
+	LoadErrors []string            `json:"load_errors,omitempty"`
+}
+
+// start waits until the journal is read, says where the daemon serves, and
+// adds the zones of the command line.
+func (s *serving) start(ctx context.Context) error {
+	if err := s.awaitReady(ctx); err != nil {
+		return nil //nolint:nilerr // the daemon stops; whoever stopped it says why
+	}
+	zones, err := s.engine.Zones(ctx)
+	if err != nil {
+		return err
+	}
+	info := servingInfo{Data: s.data.path, API: "unix:" + s.data.socket(), Clock: s.clockName, Zones: len(zones)}
+	for _, l := range s.listens {
+		info.Publication = append(info.Publication, l.String())
+	}
+	if err := s.printInfo(info); err != nil {
+		return err
+	}
+	for _, z := range s.zones {
+		if err := s.startZone(ctx, z); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			s.log.ErrorContext(ctx, "zone not added", "zone", z.Name, "error", err)
+		}
+	}
+	return nil
+}
+
+// awaitReady waits until the engine has read the journal.
+func (s *serving) awaitReady(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.engine.Health(ctx) != nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *serving) printInfo(info servingInfo) error {
+	if s.e.json {
+		return s.e.printLine(info)
+	}
+	text := fmt.Sprintf("data in %s, API on %s\n", info.Data, info.API)
+	for _, p := range info.Publication {
+		text += fmt.Sprintf("publication on %s, UDP and TCP\n", p)
+	}
+	if info.Clock == rehearsalClock {
+		text += fmt.Sprintf("REHEARSAL: the clock shows %s\n", when(s.clock.Now()))
+	}
+	if info.Zones > 0 {
+		text += count(uint64(info.Zones), "zone") + " here already; see: sluice zone list\n"
+	}
+	return s.e.printf("%s", text)
+}
+
+// startZone adds a zone of the command line, or loads it where it is here
+// already, and tells what came of it.
+func (s *serving) startZone(ctx context.Context, z pipeline.NewZone) error {
+	began := time.Now()
+	actor := event.Actor{Name: "unknown", Door: "cli"}
+	if u, err := user.Current(); err == nil {
+		actor.Name = u.Username
+	}
+	have, err := s.engine.Zone(ctx, z.Name)
+	switch {
+	case errors.Is(err, pipeline.ErrNotFound):
+		_, err = s.engine.AddZone(ctx, actor, z)
+	case err == nil && have.Source != z.Source:
+		return fmt.Errorf("it is here already with the source %s: %w", have.Source, pipeline.ErrState)
+	case err == nil:
+		err = s.engine.Reload(ctx, actor, z.Name)
+	}
+	if err != nil {
+		return err
+	}
+	m := s.e.newMeter()
+	status, err := s.engine.Await(ctx, z.Name, m.show)
+	m.end()
+	if err != nil {
+		return err
+	}
+	start := zoneStart{ZoneStatus: status, TookMS: time.Since(began).Milliseconds(), Query: s.query(status.Name)}
+	if start.DS, err = s.engine.DS(ctx, z.Name, "ds"); err != nil {
+		return err
+	}
+	if status.LastError != "" {
+		start.LoadErrors, err = lastLoadErrors(func(fn func(line []byte) error) error {
+			return s.engine.History(ctx, z.Name, lastLoadFailure(), func(l pipeline.HistoryLine) error { return fn(l.Event) })
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if s.e.json {
+		return s.e.printLine(start)
+	}
+	return s.printZone(start)
+}
+
+// query is a line that asks for the zone where it is published.
+func (s *serving) query(name string) string {
+	at := s.listens[0]
+	addr := at.Addr()
+	if addr.IsUnspecified() {
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return fmt.Sprintf("dig @%s -p %d %s AXFR", addr, at.Port(), name)
+}
+
+// printZone tells what became of a zone.
+func (s *serving) printZone(z zoneStart) error {
+	e := s.e
+	if z.LastError != "" {
+		if err := e.printf("\nzone %s: %s\n", z.Name, e.paint(red, z.LastError)); err != nil {
+			return err
+		}
+		for _, text := range z.LoadErrors {
+			if err := e.printf("  %s\n", text); err != nil {
+				return err
+			}
+		}
+		if err := e.printf("  correct it, then: sluice zone reload %s\n", z.Name); err != nil {
+			return err
+		}
+	}
+	if z.Published == nil {
+		return nil
+	}
+	text := fmt.Sprintf("\nzone %s\n", z.Name)
+	if l := z.Loaded; l != nil {
+		text += fmt.Sprintf("  loaded     %s from %s, serial %d\n", count(l.Records, "record"), z.Source, l.Serial)
+		if len(l.Stripped) > 0 {
+			text += fmt.Sprintf("             left out of the input: %s\n", strippedText(l.Stripped))
+		}
+		for _, n := range l.Notices {
+			text += "             notice: " + n + "\n"
+		}
+	}
+	for _, k := range z.Keys {
+		if k.State != keymgr.Removed {
+			text += fmt.Sprintf("  key        %s %s, tag %d, %s, %s\n", k.Role, algorithmName(k.Algorithm), k.Tag, k.State, keyOrigin(k))
+		}
+	}
+	p := z.Published
+	text += fmt.Sprintf("  published  %s, %s, serial %d\n", count(p.Records, "record"), count(p.Signatures, "signature"), p.Serial)
+	if z.NextExpiry != nil {
+		text += fmt.Sprintf("             signatures valid until %s\n", when(*z.NextExpiry))
+	}
+	for _, d := range z.DS {
+		mark := "for the parent"
+		if !d.Submit {
+			mark = "NOT yet to be submitted to the parent"
+		}
+		text += fmt.Sprintf("  DS         %s\n             %s\n", d.Record, e.paint(yellow, mark))
+		if d.Note != "" {
+			text += "             " + d.Note + "\n"
+		}
+	}
+	text += fmt.Sprintf("  took       %s\n  ask it     %s\n", tookText(time.Duration(z.TookMS)*time.Millisecond), z.Query)
+	return e.printf("%s", text)
+}
+
+// keyOrigin says where a key came from.
+func keyOrigin(k keymgr.Key) string {
+	if k.Imported {
+		return "imported"
+	}
+	return "made " + when(k.Generated)
+}

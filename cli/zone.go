@@ -1,0 +1,267 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"sluice/cli/api"
+	"sluice/keymgr"
+	"sluice/pipeline"
+)
+
+func zoneCommand(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name:            "zone",
+		Usage:           "add, look at and compare zones",
+		HideHelpCommand: true,
+		OnUsageError:    onUsageError,
+		Action:          commandMissing,
+		Subcommands: []*urfave.Command{
+			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneReload(e),
+			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneVerify(e),
+		},
+	}
+}
+
+// zoneAction is a command with a zone as its first argument: names are those
+// of its further arguments.
+func (e *env) zoneAction(fn func(c *urfave.Context, client *api.Client, args []string) error, names ...string) urfave.ActionFunc {
+	return func(c *urfave.Context) error {
+		args, err := arguments(c, append([]string{"ZONE"}, names...)...)
+		if err != nil {
+			return err
+		}
+		if _, err := parseZone(args[0]); err != nil {
+			return err
+		}
+		return e.clientAction(func(client *api.Client) error { return fn(c, client, args) })
+	}
+}
+
+// clientAction runs fn with a client.
+func (e *env) clientAction(fn func(client *api.Client) error) error {
+	client, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return explain(fn(client))
+}
+
+func noWaitFlag() urfave.Flag {
+	return &urfave.BoolFlag{Name: "no-wait", Usage: "return at once, not only when the zone is published or has failed"}
+}
+
+func zoneAdd(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "add", Usage: "add a zone: it is loaded, signed and published", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "source", Usage: "where the zone comes from: a zone `FILE`"},
+			&urfave.StringFlag{Name: "policy", Value: "default", Usage: "`NAME` of its policy"},
+			&urfave.StringSliceFlag{Name: "import-ksk-file", Usage: "take this key as KSK: BIND's K*.private `FILE`, the .key file beside it"},
+			&urfave.StringSliceFlag{Name: "import-zsk-file", Usage: "take this key as ZSK: `FILE` as above"},
+			&urfave.StringSliceFlag{Name: "import-csk-file", Usage: "take this key as CSK: `FILE` as above"},
+			&urfave.StringFlag{Name: "serial-floor", Usage: "published serials stand above `N`"},
+			noWaitFlag(),
+		},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			z, err := newZone(c, args[0])
+			if err != nil {
+				return err
+			}
+			status, err := client.AddZone(c.Context, z)
+			if err != nil {
+				return err
+			}
+			if c.Bool("no-wait") {
+				return e.printStatus(status, false)
+			}
+			return e.awaitZone(c, client, args[0])
+		}),
+	}
+}
+
+// newZone reads the flags of zone add.
+func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
+	z := pipeline.NewZone{Name: name, Policy: c.String("policy")}
+	if c.String("source") == "" {
+		return z, &usageError{msg: "--source is missing", hint: "usage: sluice zone add ZONE --source FILE"}
+	}
+	var err error
+	if z.Source, err = absoluteSource(c.String("source")); err != nil {
+		return z, err
+	}
+	if text := c.String("serial-floor"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return z, usagef("--serial-floor %q: want a serial, 0 to 4294967295", text)
+		}
+		floor := uint32(n)
+		z.SerialFloor = &floor
+	}
+	for _, role := range []keymgr.Role{keymgr.KSK, keymgr.ZSK, keymgr.CSK} {
+		for _, path := range c.StringSlice("import-" + string(role) + "-file") {
+			if path, err = absoluteSource(path); err != nil {
+				return z, err
+			}
+			z.Import = append(z.Import, pipeline.KeyFile{Path: path, Role: role})
+		}
+	}
+	return z, nil
+}
+
+// awaitZone waits until a zone is at rest and tells how it is; what failed is
+// an error.
+func (e *env) awaitZone(c *urfave.Context, client *api.Client, name string) error {
+	m := e.newMeter()
+	status, err := client.Await(c.Context, name, m.show)
+	m.end()
+	if err != nil {
+		return err
+	}
+	if err := e.printStatus(status, false); err != nil || status.LastError == "" {
+		return err
+	}
+	if e.json {
+		return errSilent
+	}
+	texts, err := lastLoadErrors(func(fn func(line []byte) error) error {
+		return client.History(c.Context, name, lastLoadFailure(), func(ev api.Event) error { return fn(ev.Event) })
+	})
+	if err != nil {
+		return err
+	}
+	for _, text := range texts {
+		e.note("  %s", text)
+	}
+	return errSilent
+}
+
+func zoneRemove(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "remove", Usage: "stop serving a zone; its history and keys stay", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags:        []urfave.Flag{&urfave.BoolFlag{Name: "force", Usage: "even where a check advises against it"}},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			if err := client.RemoveZone(c.Context, args[0], c.Bool("force")); err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(map[string]any{"zone": args[0], "removed": true})
+			}
+			return e.printf("zone %s removed; its history and keys stay\n", args[0])
+		}),
+	}
+}
+
+func zoneList(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "list", Usage: "list the zones, one line each",
+		OnUsageError: onUsageError,
+		Action: func(c *urfave.Context) error {
+			if _, err := arguments(c); err != nil {
+				return err
+			}
+			return e.clientAction(func(client *api.Client) error {
+				zones, err := client.Zones(c.Context)
+				if err != nil {
+					return err
+				}
+				if e.json {
+					return e.printJSON(zones)
+				}
+				rows := make([][]string, 0, len(zones))
+				for _, z := range zones {
+					row := []string{z.Name, z.State, z.Policy, serialText(z.LoadedSerial), serialText(z.PublishedSerial), "-", noticeText(z.Notices)}
+					if z.NextExpiry != nil {
+						row[5] = when(*z.NextExpiry)
+					}
+					rows = append(rows, row)
+				}
+				return e.table([]string{"ZONE", "STATE", "POLICY", "LOADED", "PUBLISHED", "NEXT EXPIRY", "NOTICES"}, rows)
+			})
+		},
+	}
+}
+
+func serialText(serial *uint32) string {
+	if serial == nil {
+		return "-"
+	}
+	return strconv.FormatUint(uint64(*serial), 10)
+}
+
+// noticeText counts notices by severity.
+func noticeText(notices []pipeline.Notice) string {
+	if len(notices) == 0 {
+		return "-"
+	}
+	var parts []string
+	for _, severity := range []string{"alarm", "warning", "info"} {
+		n := 0
+		for _, notice := range notices {
+			if notice.Severity == severity {
+				n++
+			}
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, severity))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func zoneStatus(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "status", Usage: "what a zone is, what it waits for, what comes next", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags:        []urfave.Flag{&urfave.BoolFlag{Name: "detailed", Usage: "add keys, digests and timings"}},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			status, err := client.Zone(c.Context, args[0])
+			if err != nil {
+				return err
+			}
+			return e.printStatus(status, c.Bool("detailed"))
+		}),
+	}
+}
+
+func zoneReload(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "reload", Usage: "load a zone now; what changed is signed and published", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags:        []urfave.Flag{noWaitFlag()},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			if err := client.Reload(c.Context, args[0]); err != nil {
+				return err
+			}
+			if !c.Bool("no-wait") {
+				return e.awaitZone(c, client, args[0])
+			}
+			if e.json {
+				return e.printJSON(map[string]any{"zone": args[0], "asked": true})
+			}
+			return e.printf("asked for; see: sluice zone status %s\n", args[0])
+		}),
+	}
+}
+
+func zoneVerify(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "verify", Usage: "verify every signature and the denial chain of what is published", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			m := e.newMeter()
+			report, err := client.VerifyZone(c.Context, args[0], m.show)
+			m.end()
+			if err != nil {
+				return err
+			}
+			return e.printReport(report)
+		}),
+	}
+}

@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"sluice/cli/api"
+	"sluice/pipeline"
+)
+
+func zoneHistory(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "history", Usage: "a zone's events, newest last", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "since", Usage: "from this `TIME` on"},
+			&urfave.StringFlag{Name: "until", Usage: "up to this `TIME`"},
+			&urfave.StringSliceFlag{Name: "type", Usage: "only events of this `TYPE`, such as instance.published; may be given again"},
+			&urfave.IntFlag{Name: "limit", Usage: "only the newest `N`"},
+		},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			q := pipeline.HistoryQuery{Types: c.StringSlice("type"), Limit: c.Int("limit")}
+			if q.Limit < 0 {
+				return usagef("--limit %d: want a number above 0", q.Limit)
+			}
+			var err error
+			if q.Since, err = timeFlag(c, "since"); err != nil {
+				return err
+			}
+			if q.Until, err = timeFlag(c, "until"); err != nil {
+				return err
+			}
+			return client.History(c.Context, args[0], q, func(ev api.Event) error {
+				return e.printEvent(ev, false)
+			})
+		}),
+	}
+}
+
+// timeFlag reads a time flag; zero where it is not given.
+func timeFlag(c *urfave.Context, name string) (time.Time, error) {
+	if !c.IsSet(name) {
+		return time.Time{}, nil
+	}
+	return parseTime(c.String(name), time.Now())
+}
+
+// printEvent prints one event as a line.
+func (e *env) printEvent(ev api.Event, withZone bool) error {
+	if e.json {
+		return e.printLine(ev)
+	}
+	name := ""
+	if withZone {
+		name = ev.Zone + "  "
+	}
+	return e.printf("%s  seq %d  %s%s: %s  (%s, %s)\n",
+		when(ev.Time), ev.Seq, name, ev.Type, ev.Text, ev.Actor, ev.Door)
+}
+
+func zoneTail(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "tail", Usage: "follow the events of a zone, or of all zones, until interrupted", ArgsUsage: "[ZONE]",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "from", Usage: "begin at this `SEQ|TIME`, not with the next event"},
+		},
+		Action: func(c *urfave.Context) error {
+			name := c.Args().First()
+			if c.Args().Len() > 1 {
+				return usagef("unexpected argument %q", c.Args().Get(1))
+			}
+			if name != "" {
+				if _, err := parseZone(name); err != nil {
+					return err
+				}
+			}
+			from, err := tailFrom(c)
+			if err != nil {
+				return err
+			}
+			return e.clientAction(func(client *api.Client) error {
+				err := client.Tail(c.Context, name, from, func(ev api.Event) error {
+					return e.printEvent(ev, name == "")
+				})
+				if errors.Is(err, context.Canceled) {
+					return nil // interrupted: that is how a tail ends
+				}
+				return err
+			})
+		},
+	}
+}
+
+// tailFrom reads where a tail begins: a sequence or a time.
+func tailFrom(c *urfave.Context) (string, error) {
+	text := c.String("from")
+	if text == "" {
+		return "", nil
+	}
+	digits := strings.TrimPrefix(text, "seq:")
+	if n, err := strconv.ParseUint(digits, 10, 63); err == nil && len(digits) < len("20060102150405") {
+		if n == 0 {
+			n = 1
+		}
+		return strconv.FormatUint(n, 10), nil
+	}
+	t, err := parseTime(text, time.Now())
+	if err != nil {
+		return "", usagef("--from %q: want a sequence or a time", text)
+	}
+	return t.Format(time.RFC3339Nano), nil
+}
+
+func zoneReplay(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "replay", Usage: "rebuild a zone from its events alone and compare every digest", ArgsUsage: "ZONE",
+		OnUsageError: onUsageError,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "to", Usage: "end at this `SERIAL|seq:N|TIME`"},
+			&urfave.BoolFlag{Name: "verify", Usage: "compute every digest from the items, and compare what is served item by item"},
+		},
+		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			began := time.Now()
+			var steps, records uint64
+			m := e.newMeter()
+			err := client.Replay(c.Context, args[0], c.String("to"), c.Bool("verify"), m.show, func(s pipeline.ReplayStep) error {
+				steps++
+				records += s.Records
+				m.end()
+				if e.json {
+					return e.printLine(s)
+				}
+				verdict := e.paint(green, "equal")
+				if !s.Equal {
+					verdict = e.paint(red, "DIFFERS: recorded "+s.Recorded)
+				}
+				return e.printf("%s  serial %d  %s  %s  %s\n", s.Instance, s.Serial, count(s.Records, "record"), s.Rebuilt, verdict)
+			})
+			m.end()
+			if err != nil {
+				return err
+			}
+			if !e.json {
+				return e.printf("%s rebuilt, all digests equal, %s\n", count(steps, "instance"), tookText(time.Since(began)))
+			}
+			return nil
+		}),
+	}
+}
+
+// tookText writes how long something took.
+func tookText(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}

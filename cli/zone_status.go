@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/pipeline"
+)
+
+// printStatus tells how a zone is.
+func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
+	if e.json {
+		return e.printJSON(s)
+	}
+	var expiry, next string
+	if s.NextExpiry != nil {
+		expiry = when(*s.NextExpiry)
+	}
+	if s.Next != "" {
+		next = s.Next
+		if s.NextAt != nil {
+			next += ", " + when(*s.NextAt)
+		}
+	}
+	waits := s.WaitsFor
+	if waits != "" && s.Since != nil {
+		waits += ", since " + when(*s.Since)
+	}
+	err := e.fields(
+		"zone", s.Name,
+		"state", e.paintState(s.State),
+		"policy", s.Policy,
+		"source", s.Source,
+		"loaded", instanceText(s.Loaded),
+		"published", instanceText(s.Published),
+		"signatures valid until", expiry,
+		"waits for", waits,
+		"next", next,
+		"last error", e.paint(red, s.LastError),
+	)
+	if err != nil {
+		return err
+	}
+	if err := e.printNotices(s); err != nil || !detailed {
+		return err
+	}
+	return e.printDetails(s)
+}
+
+func (e *env) paintState(state string) string {
+	switch {
+	case state == "published":
+		return e.paint(green, state)
+	case strings.Contains(state, "failed"), state == "halted":
+		return e.paint(red, state)
+	}
+	return e.paint(yellow, state)
+}
+
+// instanceText tells an instance in one line.
+func instanceText(i *pipeline.InstanceSummary) string {
+	if i == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%s, serial %d, %s", i.Instance, i.Serial, count(i.Records, "record"))
+	if i.Signatures > 0 {
+		text += ", " + count(i.Signatures, "signature")
+	}
+	return text + ", " + when(i.Time)
+}
+
+// printNotices prints what the operator should know.
+func (e *env) printNotices(s pipeline.ZoneStatus) error {
+	var lines []string
+	for _, n := range s.Notices {
+		color := yellow
+		if n.Severity == "alarm" {
+			color = red
+		}
+		lines = append(lines, e.paint(color, n.Severity)+": "+n.Text)
+		if n.Hint != "" {
+			lines = append(lines, "  "+n.Hint)
+		}
+	}
+	if s.Loaded != nil {
+		for _, text := range s.Loaded.Notices {
+			lines = append(lines, "notice: "+text)
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return e.printf("%s\n", strings.Join(lines, "\n"))
+}
+
+// printDetails prints instances in full, and the keys.
+func (e *env) printDetails(s pipeline.ZoneStatus) error {
+	for _, part := range []struct {
+		name     string
+		instance *pipeline.InstanceSummary
+	}{{"loaded", s.Loaded}, {"signed", s.Signed}, {"published", s.Published}} {
+		i := part.instance
+		if i == nil {
+			continue
+		}
+		if err := e.printf("\n%s %s\n", part.name, i.Instance); err != nil {
+			return err
+		}
+		err := e.fields(
+			"  serial", fmt.Sprint(i.Serial),
+			"  time", when(i.Time),
+			"  took", (time.Duration(i.DurationMS) * time.Millisecond).String(),
+			"  records", fmt.Sprintf("%d (%d added, %d removed)", i.Records, i.Added, i.Removed),
+			"  signatures", signatureText(i),
+			"  content digest", i.ContentDigest,
+			"  signed digest", i.SignedDigest,
+			"  left out of the input", strippedText(i.Stripped),
+		)
+		if err != nil {
+			return err
+		}
+	}
+	if len(s.Keys) == 0 {
+		return nil
+	}
+	if err := e.printf("\n"); err != nil {
+		return err
+	}
+	return e.keyTable(s.Keys)
+}
+
+func signatureText(i *pipeline.InstanceSummary) string {
+	if i.Signatures == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d (%d made, %d kept)", i.Signatures, i.Made, i.Reused)
+}
+
+// strippedText lists the signer's own records that were left out.
+func strippedText(stripped map[string]uint64) string {
+	var parts []string
+	for name, n := range stripped {
+		parts = append(parts, fmt.Sprintf("%s %d", name, n))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
