@@ -148,13 +148,20 @@ func (n Name) String() string {
 
 // AppendText appends the presentation form with the final dot.
 func (n Name) AppendText(dst []byte) []byte {
+	return appendNameAsText(dst, n)
+}
+
+// appendNameAsText appends a name in wire form as text.
+func appendNameAsText[N Name | []byte](dst []byte, n N) []byte {
 	if len(n) <= 1 {
 		return append(dst, '.')
 	}
 	for i := 0; i < len(n) && n[i] != 0; {
 		end := i + 1 + int(n[i])
-		for _, c := range []byte(n[i+1 : end]) {
-			switch {
+		for j := i + 1; j < end; j++ {
+			switch c := n[j]; {
+			case (c >= 'a' && c <= 'z') || c == '-' || (c >= '0' && c <= '9'):
+				dst = append(dst, c)
 			case c == '.' || c == '\\' || c == '"' || c == '(' || c == ')' || c == ';' || c == '@' || c == '$':
 				dst = append(dst, '\\', c)
 			case c <= ' ' || c >= 0x7f:

@@ -397,7 +397,9 @@ func (p *rdataParser) dnssec(t Type) bool {
 		p.algorithm()
 		p.u8()
 		p.hex()
-		p.checkDigest(at)
+		if p.err == nil && (t == TypeDS || t == TypeCDS) {
+			p.err = checkDigest(p.dst[at:])
+		}
 	case dns.TypeDNSKEY, dns.TypeCDNSKEY:
 		p.u16()
 		p.u8()

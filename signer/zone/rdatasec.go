@@ -18,27 +18,26 @@ var (
 	errRRSIGBare  = errors.New("no signature")
 )
 
-// checkDigest checks a DS digest's length (RFC 4034, 5.1.4; RFC 4509; RFC
-// 6605) of the RDATA that begins at dst[at:].
-func (p *rdataParser) checkDigest(at int) {
-	if p.err != nil {
-		return
+// checkDigest checks the length of the digest in DS RDATA (RFC 4034, 5.1.4;
+// RFC 4509; RFC 6605).
+func checkDigest(rdata []byte) error {
+	if len(rdata) < 4 {
+		return errBadRData
 	}
-	want := 0
-	switch n := len(p.dst) - at - 4; p.dst[at+3] {
+	n := len(rdata) - 4
+	want := n
+	switch rdata[3] {
 	case dns.SHA1:
 		want = 20
 	case dns.SHA256:
 		want = 32
 	case dns.SHA384:
 		want = 48
-	case 0: // RFC 8078, 4: deletion
-	default:
-		want = n
 	}
-	if n := len(p.dst) - at - 4; want != 0 && n != want {
-		p.err = fmt.Errorf("%w: %d bytes, want %d", errDigestSize, n, want)
+	if n != want {
+		return fmt.Errorf("%w: %d bytes, want %d", errDigestSize, n, want)
 	}
+	return nil
 }
 
 // salt is NSEC3 salt in hexadecimal, or - for none (RFC 5155, 3.3).
@@ -149,6 +148,8 @@ func CheckRData(t Type, rdata []byte) error {
 		return checkLength(t, rdata, 4)
 	case TypeAAAA:
 		return checkLength(t, rdata, 16)
+	case TypeDS, TypeCDS:
+		return checkDigest(rdata)
 	}
 	if l, ok := nameLayout(t); ok && t != Type(dns.TypeNXT) {
 		if _, to := foldRange(t, rdata); to == 0 {
