@@ -1,0 +1,303 @@
+// Package keystoretest is the suite that every keystore passes.
+package keystoretest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer"
+)
+
+const zoneName = "example.com."
+
+// Open opens the same keystore at every call: what one call stored, the next
+// one finds. The first call of a test finds it empty.
+type Open func(t *testing.T) keymgr.Keystore
+
+// Run runs the suite. fresh makes a new place for keys and gives back how to
+// open it.
+func Run(t *testing.T, fresh func(t *testing.T) Open) {
+	t.Run("EveryAlgorithmSignsAndVerifies", func(t *testing.T) { everyAlgorithm(t, fresh(t)) })
+	t.Run("RolesSetFlags", func(t *testing.T) { roles(t, fresh(t)) })
+	t.Run("KeysSurviveReopening", func(t *testing.T) { reopen(t, fresh(t)) })
+	t.Run("ConcurrentUse", func(t *testing.T) { concurrent(t, fresh(t)) })
+	t.Run("MissingKeyIsErrNoKey", func(t *testing.T) { missing(t, fresh(t)) })
+	t.Run("RemovedKeyIsGone", func(t *testing.T) { remove(t, fresh(t)) })
+	t.Run("TakenTagsAreAvoided", func(t *testing.T) { avoid(t, fresh(t)) })
+	t.Run("BadSpecsAreErrors", func(t *testing.T) { badSpecs(t, fresh(t)) })
+	t.Run("CancelledContextStops", func(t *testing.T) { cancelled(t, fresh(t)) })
+	t.Run("ProveFindsAnotherKey", func(t *testing.T) { prove(t, fresh(t)) })
+}
+
+func generate(t *testing.T, ks keymgr.Keystore, role keymgr.Role, algorithm uint8) event.Key {
+	t.Helper()
+	key, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: role, Algorithm: algorithm}, nil)
+	if err != nil {
+		t.Fatalf("generate %s of algorithm %d: %v", role, algorithm, err)
+	}
+	return key
+}
+
+// verifyDigests checks what the signer of a key makes, alone and in batches.
+func verifyDigests(t *testing.T, ks keymgr.Keystore, key event.Key) {
+	t.Helper()
+	rdata, err := keymgr.RData(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ks.Signer(t.Context(), key.Reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := []byte("message of " + key.ID)
+	sig, err := keymgr.Sign(s, key.Algorithm, message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keymgr.Verify(rdata, message, sig); err != nil {
+		t.Errorf("algorithm %d: %v", key.Algorithm, err)
+	}
+	if err := keymgr.Verify(rdata, append(message, '!'), sig); err == nil {
+		t.Errorf("algorithm %d: a signature verifies another message", key.Algorithm)
+	}
+	if batch, ok := s.(signer.BatchSigner); ok {
+		verifyBatch(t, batch, rdata)
+	}
+}
+
+func verifyBatch(t *testing.T, s signer.BatchSigner, rdata []byte) {
+	t.Helper()
+	const count = 20
+	var digests []byte
+	message := func(i int) []byte { return fmt.Appendf(nil, "message %d", i) }
+	for i := range count {
+		sum := sha256.Sum256(message(i))
+		digests = append(digests, sum[:]...)
+	}
+	sigs, err := s.SignBatch(nil, digests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sigs) != 64*count {
+		t.Fatalf("SignBatch of %d digests makes %d bytes", count, len(sigs))
+	}
+	for i := range count {
+		if err := keymgr.Verify(rdata, message(i), sigs[64*i:64*i+64]); err != nil {
+			t.Errorf("signature %d of a batch: %v", i, err)
+		}
+	}
+}
+
+func everyAlgorithm(t *testing.T, open Open) {
+	ks := open(t)
+	for _, algorithm := range []uint8{
+		dns.RSASHA256, dns.RSASHA512, dns.ECDSAP256SHA256, dns.ECDSAP384SHA384, dns.ED25519, dns.ED448,
+	} {
+		t.Run(dns.AlgorithmToString[algorithm], func(t *testing.T) {
+			key := generate(t, ks, keymgr.ZSK, algorithm)
+			if key.Algorithm != algorithm || key.Keystore != ks.Name() || key.Reference == "" {
+				t.Errorf("key is of algorithm %d in keystore %q at %q", key.Algorithm, key.Keystore, key.Reference)
+			}
+			verifyDigests(t, ks, key)
+			if err := keymgr.Prove(t.Context(), ks, key); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func roles(t *testing.T, open Open) {
+	ks := open(t)
+	for role, flags := range map[keymgr.Role]uint16{keymgr.KSK: 257, keymgr.ZSK: 256, keymgr.CSK: 257} {
+		key := generate(t, ks, role, dns.ECDSAP256SHA256)
+		rdata, err := keymgr.RData(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := uint16(rdata[0])<<8 | uint16(rdata[1]); got != flags || key.Role != string(role) {
+			t.Errorf("a %s has flags %d and role %q, want flags %d", role, got, key.Role, flags)
+		}
+	}
+}
+
+func reopen(t *testing.T, open Open) {
+	first := generate(t, open(t), keymgr.KSK, dns.ECDSAP256SHA256)
+	second := generate(t, open(t), keymgr.ZSK, dns.ED25519)
+	ks := open(t)
+	verifyDigests(t, ks, first)
+	verifyDigests(t, ks, second)
+}
+
+func concurrent(t *testing.T, open Open) {
+	ks := open(t)
+	shared := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	var wg sync.WaitGroup
+	keys := make([]event.Key, 8)
+	errs := make([]error, len(keys))
+	for i := range keys {
+		wg.Go(func() {
+			keys[i], errs[i] = ks.Generate(t.Context(),
+				keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, nil)
+			if errs[i] == nil {
+				errs[i] = errors.Join(keymgr.Prove(t.Context(), ks, keys[i]), keymgr.Prove(t.Context(), ks, shared))
+			}
+		})
+	}
+	s, err := ks.Signer(t.Context(), shared.Reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdata, err := keymgr.RData(shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range keys {
+		wg.Go(func() {
+			message := fmt.Appendf(nil, "message %d", i)
+			sig, err := keymgr.Sign(s, shared.Algorithm, message)
+			if err == nil {
+				err = keymgr.Verify(rdata, message, sig)
+			}
+			if err != nil {
+				t.Errorf("one signer used by many: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	seen := map[string]bool{}
+	for i, err := range errs {
+		if err != nil {
+			t.Errorf("goroutine %d: %v", i, err)
+		}
+		if seen[keys[i].Reference] {
+			t.Errorf("two keys stand at %q", keys[i].Reference)
+		}
+		seen[keys[i].Reference] = true
+	}
+}
+
+func missing(t *testing.T, open Open) {
+	ks := open(t)
+	made := generate(t, ks, keymgr.ZSK, dns.ED25519)
+	for _, ref := range []string{"", "absent", "absent.pem", "../" + made.Reference, "x/" + made.Reference, "/etc/hostname", made.Reference + "x", "\x00"} {
+		if _, err := ks.Signer(t.Context(), ref); !errors.Is(err, keymgr.ErrNoKey) {
+			t.Errorf("Signer(%q) gives %v, want ErrNoKey", ref, err)
+		}
+		if err := ks.Remove(t.Context(), ref); !errors.Is(err, keymgr.ErrNoKey) {
+			t.Errorf("Remove(%q) gives %v, want ErrNoKey", ref, err)
+		}
+	}
+}
+
+func remove(t *testing.T, open Open) {
+	ks := open(t)
+	gone := generate(t, ks, keymgr.ZSK, dns.ED25519)
+	kept := generate(t, ks, keymgr.ZSK, dns.ED25519)
+	if err := ks.Remove(t.Context(), gone.Reference); err != nil {
+		t.Fatal(err)
+	}
+	for _, ks := range []keymgr.Keystore{ks, open(t)} {
+		if _, err := ks.Signer(t.Context(), gone.Reference); !errors.Is(err, keymgr.ErrNoKey) {
+			t.Errorf("the removed key: %v, want ErrNoKey", err)
+		}
+		verifyDigests(t, ks, kept)
+	}
+}
+
+// avoid takes all tags but a few: the key must have one of those, and so must
+// its revoked form.
+func avoid(t *testing.T, open Open) {
+	ks := open(t)
+	var taken []uint16
+	for tag := range 1 << 16 {
+		if tag%16 >= 8 { // the revoked tag is 128 higher: in the same half
+			taken = append(taken, uint16(tag))
+		}
+	}
+	for range 8 {
+		key, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ED25519}, taken)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rdata, err := keymgr.RData(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key.Tag%16 >= 8 || keymgr.RevokedTag(rdata)%16 >= 8 {
+			t.Errorf("key tag %d, revoked %d: a taken one", key.Tag, keymgr.RevokedTag(rdata))
+		}
+	}
+	all := make([]uint16, 1<<16)
+	for i := range all {
+		all[i] = uint16(i)
+	}
+	if _, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ED25519}, all); err == nil {
+		t.Error("a key was made though every tag is taken")
+	}
+}
+
+func badSpecs(t *testing.T, open Open) {
+	ks := open(t)
+	for fact, spec := range map[string]keymgr.Spec{
+		"unknown role":      {Zone: zoneName, Role: "xsk", Algorithm: dns.ED25519},
+		"no role":           {Zone: zoneName, Algorithm: dns.ED25519},
+		"unknown algorithm": {Zone: zoneName, Role: keymgr.ZSK, Algorithm: 5},
+		"no algorithm":      {Zone: zoneName, Role: keymgr.ZSK},
+		"short modulus":     {Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.RSASHA256, Bits: 512},
+		"long modulus":      {Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.RSASHA256, Bits: 8192},
+	} {
+		if _, err := ks.Generate(t.Context(), spec, nil); err == nil {
+			t.Errorf("%s: no error", fact)
+		}
+	}
+}
+
+func cancelled(t *testing.T, open Open) {
+	ks := open(t)
+	key := generate(t, ks, keymgr.ZSK, dns.ED25519)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ks.Generate(ctx, keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ED25519}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("Generate gives %v", err)
+	}
+	if _, err := ks.Signer(ctx, key.Reference); !errors.Is(err, context.Canceled) {
+		t.Errorf("Signer gives %v", err)
+	}
+	if err := ks.Remove(ctx, key.Reference); !errors.Is(err, context.Canceled) {
+		t.Errorf("Remove gives %v", err)
+	}
+	verifyDigests(t, ks, key)
+}
+
+func prove(t *testing.T, open Open) {
+	ks := open(t)
+	for _, algorithm := range []uint8{dns.ECDSAP256SHA256, dns.ED25519} {
+		key, other := generate(t, ks, keymgr.KSK, algorithm), generate(t, ks, keymgr.KSK, algorithm)
+		if err := keymgr.Prove(t.Context(), ks, key); err != nil {
+			t.Fatal(err)
+		}
+		swapped := key
+		swapped.Reference = other.Reference
+		if err := keymgr.Prove(t.Context(), ks, swapped); err == nil {
+			t.Error("a key is proved by another one's private part")
+		}
+		lost := key
+		lost.Reference = "absent.pem"
+		if err := keymgr.Prove(t.Context(), ks, lost); !errors.Is(err, keymgr.ErrNoKey) {
+			t.Errorf("a key without private part gives %v, want ErrNoKey", err)
+		}
+		forged := key
+		forged.Tag++
+		if err := keymgr.Prove(t.Context(), ks, forged); err == nil {
+			t.Error("a description with a wrong tag is proved")
+		}
+	}
+}
