@@ -51,6 +51,7 @@ func TestRFC8945_5_3_1_EveryMessageOfATransferIsSigned(t *testing.T) {
 			t.Errorf("%s: policy saw key %q", algorithm, seen)
 		}
 		// The counts again, without the client's leniency for unsigned messages.
+		m = new(dns.Msg).SetAxfr("example.").SetTsig("transfer.key.", miekg, 300, time.Now().Unix())
 		packed, _, err := dns.TsigGenerate(m, secrets["transfer.key."], "", false)
 		if err != nil {
 			t.Fatal(err)
