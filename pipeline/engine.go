@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"sluice/journal"
 	"sluice/journal/event"
@@ -234,7 +235,7 @@ func (e *Engine) awaitFold(ctx context.Context, seq uint64) error {
 
 // append stores facts as events of a zone behind head.
 func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head, cause uint64, actor event.Actor, facts ...event.Facts) (journal.Head, error) {
-	now := e.clock.Now()
+	now := e.clock.Now().Truncate(time.Microsecond)
 	events := make([]event.Event, 0, len(facts))
 	for _, f := range facts {
 		events = append(events, event.Event{
