@@ -18,7 +18,7 @@ const (
 	maxMergeRuns = 128
 	// entrySize is what an entry costs beside its bytes in the arena.
 	entrySize   = 16
-	sortHeader  = 6 // length of key (2) and payload (4)
+	sortHeader  = 6 // number of payloads (4) and length of the key (2)
 	spillBuffer = 128 << 10
 )
 
@@ -62,7 +62,7 @@ func (s *Sorter) Add(key, payload []byte) error {
 		return fmt.Errorf("sort: entry with a key of %d and a payload of %d bytes is too long", len(key), len(payload))
 	}
 	b := s.filling
-	if b.size()+len(key)+len(payload)+sortHeader+entrySize > s.limit && len(b.index) > 0 {
+	if b.size()+len(key)+len(payload)+sortHeader+4+entrySize > s.limit && len(b.index) > 0 {
 		if err := s.flush(); err != nil {
 			return err
 		}
@@ -162,9 +162,12 @@ func (s *Sorter) Close() error {
 // readSize is the read buffer of each of n runs.
 func readSize(limit, n int) int { return min(max(limit/n, 16<<10), 256<<10) }
 
-// sortBuffer holds entries until they are sorted.
+// sortBuffer holds entries until they are sorted. Entries with the same key
+// that come one after the other are one in the index; in the arena stand
+// their number, the length of the key, the key, and of each the payload with
+// its length.
 type sortBuffer struct {
-	arena  []byte // of each entry: lengths, key, payload
+	arena  []byte
 	index  []sortEntry
 	shared int // length of what all keys begin with
 }
@@ -180,35 +183,40 @@ func (b *sortBuffer) reset() { b.arena, b.index, b.shared = b.arena[:0], b.index
 
 func (b *sortBuffer) add(key, payload []byte, limit int) {
 	at := len(b.arena)
-	if need := at + sortHeader + len(key) + len(payload); need > cap(b.arena) {
+	if need := at + sortHeader + len(key) + 4 + len(payload); need > cap(b.arena) {
 		// Doubling, but never far above what the limit lets be used.
 		grown := make([]byte, at, max(need, min(max(2*cap(b.arena), firstSortArena), limit)))
 		copy(grown, b.arena)
 		b.arena = grown
 	}
-	b.arena = binary.LittleEndian.AppendUint16(b.arena, uint16(len(key)))
-	b.arena = binary.LittleEndian.AppendUint32(b.arena, uint32(len(payload)))
-	b.arena = append(append(b.arena, key...), payload...)
-	if len(b.index) == 0 {
-		b.shared = len(key)
-	} else if first, _ := b.entry(0); b.shared > len(key) || !bytes.Equal(first[:b.shared], key[:b.shared]) {
-		b.shared = min(b.shared, sharedPrefix(first, key))
+	n := len(b.index)
+	if n == 0 || !bytes.Equal(b.key(b.index[n-1].at), key) {
+		b.arena = binary.LittleEndian.AppendUint32(b.arena, 0)
+		b.arena = binary.LittleEndian.AppendUint16(b.arena, uint16(len(key)))
+		b.arena = append(b.arena, key...)
+		b.index = append(b.index, sortEntry{at: at})
+		if n == 0 {
+			b.shared = len(key)
+		} else if first := b.key(0); b.shared > len(key) || !bytes.Equal(first[:b.shared], key[:b.shared]) {
+			b.shared = min(b.shared, sharedPrefix(first, key))
+		}
+		n++
 	}
-	b.index = append(b.index, sortEntry{at: at})
+	count := b.arena[b.index[n-1].at:]
+	binary.LittleEndian.PutUint32(count, binary.LittleEndian.Uint32(count)+1)
+	b.arena = binary.LittleEndian.AppendUint32(b.arena, uint32(len(payload)))
+	b.arena = append(b.arena, payload...)
 }
 
-// entry is the key and the payload of the entry at arena[at:].
-func (b *sortBuffer) entry(at int) (key, payload []byte) {
-	e := b.arena[at:]
-	k := sortHeader + int(binary.LittleEndian.Uint16(e))
-	p := k + int(binary.LittleEndian.Uint32(e[2:]))
-	return e[sortHeader:k], e[k:p]
+// key is the key of the entry at arena[at:].
+func (b *sortBuffer) key(at int) []byte {
+	e := b.arena[at+sortHeader-2:]
+	return e[2 : 2+int(binary.LittleEndian.Uint16(e))]
 }
 
 func (b *sortBuffer) sort() {
 	for i := range b.index {
-		key, _ := b.entry(b.index[i].at)
-		b.index[i].prefix = keyPrefix(key[b.shared:])
+		b.index[i].prefix = keyPrefix(b.key(b.index[i].at)[b.shared:])
 	}
 	slices.SortFunc(b.index, func(x, y sortEntry) int {
 		if x.prefix != y.prefix {
@@ -217,9 +225,7 @@ func (b *sortBuffer) sort() {
 			}
 			return 1
 		}
-		kx, _ := b.entry(x.at)
-		ky, _ := b.entry(y.at)
-		if c := bytes.Compare(kx[b.shared:], ky[b.shared:]); c != 0 {
+		if c := bytes.Compare(b.key(x.at)[b.shared:], b.key(y.at)[b.shared:]); c != 0 {
 			return c
 		}
 		return cmp.Compare(x.at, y.at)
@@ -251,8 +257,8 @@ type runSpan struct{ from, to int64 }
 
 func (w *runWriter) writeRun(b *sortBuffer) error {
 	w.begin()
-	for _, e := range b.index {
-		if err := w.put(b.entry(e.at)); err != nil {
+	for r := (&bufferRun{buf: b}); r.step(); {
+		if err := w.put(r.entry()); err != nil {
 			return err
 		}
 	}

@@ -17,16 +17,34 @@ type sortRun interface {
 
 // bufferRun reads a sorted buffer.
 type bufferRun struct {
-	buf *sortBuffer
-	at  int
+	buf     *sortBuffer
+	at      int    // in the index, of the entry after the present one
+	left    uint32 // payloads of the present entry that are not yet read
+	rest    []byte // of the arena, where they stand
+	key     []byte
+	payload []byte
 }
 
-func (r *bufferRun) next() (bool, error) {
-	r.at++
-	return r.at <= len(r.buf.index), nil
+func (r *bufferRun) next() (bool, error) { return r.step(), nil }
+
+func (r *bufferRun) step() bool {
+	if r.left == 0 {
+		if r.at == len(r.buf.index) {
+			return false
+		}
+		at := r.buf.index[r.at].at
+		r.at++
+		r.left = binary.LittleEndian.Uint32(r.buf.arena[at:])
+		r.key = r.buf.key(at)
+		r.rest = r.buf.arena[at+sortHeader+len(r.key):]
+	}
+	r.left--
+	n := 4 + int(binary.LittleEndian.Uint32(r.rest))
+	r.payload, r.rest = r.rest[4:n], r.rest[n:]
+	return true
 }
 
-func (r *bufferRun) entry() (key, payload []byte) { return r.buf.entry(r.buf.index[r.at-1].at) }
+func (r *bufferRun) entry() (key, payload []byte) { return r.key, r.payload }
 
 // fileRun reads a run from a spill file through a buffer of its own.
 type fileRun struct {
