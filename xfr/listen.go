@@ -35,7 +35,8 @@ type door struct {
 func (d door) close() error { return errors.Join(d.tcp.Close(), d.udp.Close()) }
 
 // Listen opens an address such as "127.0.0.1:8053" for UDP and TCP and
-// returns it with its port, which is a free one where 0 was asked for.
+// returns it with its port, which is a free one where 0 was asked for. "0.0.0.0"
+// is every IPv4 address, "[::]" every IPv6 address, and an empty host both.
 // Requests wait until Run.
 func (s *Server) Listen(ctx context.Context, addr string) (netip.AddrPort, error) {
 	s.mu.Lock()
@@ -59,11 +60,12 @@ func (s *Server) Listen(ctx context.Context, addr string) (netip.AddrPort, error
 
 func openDoor(ctx context.Context, addr string) (door, error) {
 	var lc net.ListenConfig
-	tcp, err := lc.Listen(ctx, "tcp", addr)
+	family := familyOf(addr)
+	tcp, err := lc.Listen(ctx, "tcp"+family, addr)
 	if err != nil {
 		return door{}, err
 	}
-	pc, err := lc.ListenPacket(ctx, "udp", tcp.Addr().String())
+	pc, err := lc.ListenPacket(ctx, "udp"+family, tcp.Addr().String())
 	if err != nil {
 		return door{}, errors.Join(err, tcp.Close())
 	}
@@ -78,6 +80,23 @@ func openDoor(ctx context.Context, addr string) (door, error) {
 		}
 	}
 	return d, nil
+}
+
+// familyOf keeps "0.0.0.0" to IPv4 and "::" to IPv6, so that both may be
+// listened on side by side; no address at all means both.
+func familyOf(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return ""
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case err != nil:
+		return ""
+	case ip.Is4():
+		return "4"
+	}
+	return "6"
 }
 
 // Close closes the listeners of a server that was never run; Run does so
@@ -269,13 +288,17 @@ func answerFrom(oob []byte) []byte {
 	if len(oob) == 0 {
 		return nil
 	}
-	var six ipv6.ControlMessage
-	if six.Parse(oob) == nil && six.Dst != nil {
-		return (&ipv6.ControlMessage{Src: six.Dst, IfIndex: six.IfIndex}).Marshal()
-	}
 	var four ipv4.ControlMessage
 	if four.Parse(oob) == nil && four.Dst != nil {
-		return (&ipv4.ControlMessage{Src: four.Dst, IfIndex: four.IfIndex}).Marshal()
+		return (&ipv4.ControlMessage{Src: four.Dst}).Marshal()
+	}
+	var six ipv6.ControlMessage
+	if six.Parse(oob) == nil && six.Dst != nil {
+		reply := ipv6.ControlMessage{Src: six.Dst}
+		if six.Dst.IsLinkLocalUnicast() {
+			reply.IfIndex = six.IfIndex // such an address means nothing elsewhere
+		}
+		return reply.Marshal()
 	}
 	return nil
 }
