@@ -57,9 +57,6 @@ var facts = []struct {
 	{"a type without a name is served", "unknown.example.com", 65280, dns.RcodeSuccess, func(m *dns.Msg) bool {
 		return has(m.Answer, 65280) && signed(m.Answer, 65280)
 	}},
-	{"CDS below the apex is data", "_dsboot.child.example._signal.ns1.example.com", dns.TypeCDS, dns.RcodeSuccess, func(m *dns.Msg) bool {
-		return has(m.Answer, dns.TypeCDS) && signed(m.Answer, dns.TypeCDS)
-	}},
 }
 
 func has(rrs []dns.RR, rrtype uint16) bool {
@@ -121,6 +118,33 @@ func TestServe_SecondariesTransferAndAnswer(t *testing.T) {
 					}
 					sameZone(t, "what "+peer.name+" serves", ours, axfr(t, s.addr, example))
 				})
+			}
+		})
+	}
+}
+
+func TestServe_RareTypesAndOccludedNamesReachNamed(t *testing.T) {
+	need(t, "named", "dnssec-verify")
+	const zone = "odd.example"
+	for _, denial := range denials {
+		t.Run(denial, func(t *testing.T) {
+			d := startDaemon(t, denialPolicy(denial), zone+"="+testdata("odd.zone"))
+			serial := d.awaitServed(t, zone)
+			file, ours := d.dumpTo(t, zone)
+			if r := run(t, "dnssec-verify", "-q", "-o", zone, file); r.code != 0 {
+				t.Errorf("dnssec-verify: %v", r)
+			}
+			s := startNamed(t, namedSecondary(zone, d.addr))
+			s.awaitSerial(t, zone, serial)
+			sameZone(t, "what named serves", ours, axfr(t, s.addr, zone))
+			m := ask(t, s.addr, "_dsboot.child.example._signal.ns1.odd.example", dns.TypeCDS)
+			if !has(m.Answer, dns.TypeCDS) || !signed(m.Answer, dns.TypeCDS) {
+				t.Errorf("CDS below the apex is data (RFC 9615) and signed: %v", m)
+			}
+			for _, rr := range ours {
+				if sig, ok := rr.(*dns.RRSIG); ok && dns.IsSubDomain("old.odd.example.", sig.Hdr.Name) && sig.Hdr.Name != "old.odd.example." {
+					t.Errorf("a name below a DNAME is signed: %v", rr)
+				}
 			}
 		})
 	}
