@@ -141,6 +141,26 @@ func (w *textWriter) charString() {
 	}
 }
 
+// tag is a character string of letters and digits, written without quotes: the
+// field's parsers take no others there (RFC 8659, 4.1).
+func (w *textWriter) tag() {
+	b := w.take(1)
+	if b != nil {
+		b = w.take(int(b[0]))
+	}
+	for _, c := range b {
+		if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			w.bad = true
+		}
+	}
+	if w.bad || len(b) == 0 {
+		w.bad = true
+		return
+	}
+	w.space()
+	w.dst = append(w.dst, b...)
+}
+
 // hex is the rest, which must not be empty.
 func (w *textWriter) hex() {
 	if w.bad || len(w.rest) == 0 {
@@ -291,7 +311,7 @@ func (w *textWriter) common(t Type) bool {
 		w.name()
 	case dns.TypeCAA:
 		w.u8()
-		w.charString()
+		w.tag()
 		w.text(len(w.rest))
 	case dns.TypeTLSA, dns.TypeSMIMEA:
 		w.u8()
