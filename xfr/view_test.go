@@ -121,6 +121,7 @@ func itemsOf(tb testing.TB, text string) []item {
 		data  [][]byte
 	}
 	sets := map[string]*set{}
+	buf := make([]byte, dns.MaxMsgSize)
 	parser := dns.NewZoneParser(strings.NewReader(text), "", "")
 	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
 		kind, covered := zone.KindContents, zone.Type(rr.Header().Rrtype)
@@ -135,7 +136,6 @@ func itemsOf(tb testing.TB, text string) []item {
 				kind = zone.KindChainSigs
 			}
 		}
-		buf := make([]byte, dns.MaxMsgSize)
 		n, err := dns.PackRR(rr, buf, 0, nil, false)
 		if err != nil {
 			tb.Fatal(err)
@@ -149,7 +149,7 @@ func itemsOf(tb testing.TB, text string) []item {
 		if sets[key] == nil {
 			sets[key] = &set{owner: owner, ttl: rr.Header().Ttl}
 		}
-		sets[key].data = append(sets[key].data, buf[nameLen+10:n:n])
+		sets[key].data = append(sets[key].data, bytes.Clone(buf[nameLen+10:n]))
 	}
 	if err := parser.Err(); err != nil {
 		tb.Fatal(err)
