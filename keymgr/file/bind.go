@@ -270,15 +270,12 @@ func (f bindKey) rsa() (crypto.Signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(b) > 2048 {
-			return nil, fmt.Errorf("field %s has %d bytes: too long", name, len(b))
+		if len(b) > 512 {
+			return nil, fmt.Errorf("field %s has %d bytes: an RSA modulus has at most 4096 bits (RFC 5702, 2)", name, len(b))
 		}
 		numbers[i] = new(big.Int).SetBytes(b)
 	}
 	n, e, d := numbers[0], numbers[1], numbers[2]
-	if n.BitLen() > 4096 {
-		return nil, fmt.Errorf("RSA modulus of %d bits: the longest is 4096 (RFC 5702, 2)", n.BitLen())
-	}
 	if e.BitLen() > 31 {
 		return nil, errors.New("RSA public exponent of more than 31 bits is not supported")
 	}
