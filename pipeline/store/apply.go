@@ -223,6 +223,7 @@ func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas,
 			return err
 		}
 		m.Generation = base.Generation
+		m.scaleBytes(base)
 	}
 	if s.large(list) {
 		if err := s.intoTables(e); err != nil {

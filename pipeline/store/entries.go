@@ -77,7 +77,7 @@ func (r *entries) value(l *lens) []byte {
 // dropUnread deletes the entries that none of the lenses reads, and then the
 // deletions with nothing older below them.
 func (r *entries) dropUnread(e edit, l lane, kept []lens) error {
-	read := make([]bool, len(r.list), 16)
+	read := make([]bool, len(r.list))
 	for i := range kept {
 		if at := r.find(&kept[i]); at >= 0 {
 			read[at] = true

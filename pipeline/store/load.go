@@ -157,6 +157,8 @@ func (l *loader) item(k int, key, value []byte) error {
 		}
 	} else if len(value) == 0 {
 		return errDelete
+	} else {
+		l.m.Bytes += wireBytes(key, value)
 	}
 	l.key = appendVersion(append(l.key[:dataPrefix], key...), l.m.Seq)
 	return l.e.set(laneData+lane(k), l.key, value)

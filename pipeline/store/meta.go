@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -17,13 +18,18 @@ type InstanceMeta struct {
 	Signed bool   `json:"signed,omitempty"` // a signed instance; else a loaded one
 	// Generation is the sequence of the instance whose items are stored
 	// whole; this one is it, or a version inside it.
-	Generation    uint64      `json:"generation"`
-	Base          uint64      `json:"base,omitempty"`   // its items were a diff to that instance
-	Loaded        uint64      `json:"loaded,omitempty"` // of a signed one: what was signed
-	Serial        zone.Serial `json:"serial"`
-	Records       uint64      `json:"records"` // of the whole instance
-	ContentDigest event.Hash  `json:"content_digest"`
-	SignedDigest  event.Hash  `json:"signed_digest,omitzero"`
+	Generation uint64      `json:"generation"`
+	Base       uint64      `json:"base,omitempty"`   // its items were a diff to that instance
+	Loaded     uint64      `json:"loaded,omitempty"` // of a signed one: what was signed
+	Serial     zone.Serial `json:"serial"`
+	Records    uint64      `json:"records"` // of the whole instance
+	// Bytes is the rough size of its items in wire form, those of KindContents
+	// left out of a signed one.
+	Bytes         uint64     `json:"bytes"`
+	ContentDigest event.Hash `json:"content_digest"`
+	SignedDigest  event.Hash `json:"signed_digest,omitzero"`
+	// Past: it cannot be read any more and only tells entries apart.
+	Past bool `json:"past,omitempty"`
 	// Changed counts the items of a diff, by kind from KindContents on.
 	Changed [len(kinds)]uint64 `json:"changed,omitzero"`
 }
@@ -34,6 +40,21 @@ func (m *InstanceMeta) changed() uint64 {
 		n += c
 	}
 	return n
+}
+
+// scaleBytes estimates the size of a diff's instance from its base.
+func (m *InstanceMeta) scaleBytes(base *InstanceMeta) {
+	if m.Bytes = base.Bytes; base.Records > 0 {
+		hi, lo := bits.Mul64(base.Bytes, m.Records)
+		if hi < base.Records {
+			m.Bytes, _ = bits.Div64(hi, lo, base.Records)
+		}
+	}
+}
+
+// wireBytes is the rough size of an item in wire form.
+func wireBytes(key, value []byte) uint64 {
+	return uint64(len(value) + zone.Value(value).Count()*(len(key)+8))
 }
 
 // kinds are those that its items can have.
@@ -115,7 +136,7 @@ func (all metas) find(seq uint64) *InstanceMeta {
 // instance is find for one of the given sort, with an error.
 func (all metas) instance(seq uint64, signed bool) (*InstanceMeta, error) {
 	m := all.find(seq)
-	if m == nil || m.Signed != signed {
+	if m == nil || m.Past || m.Signed != signed {
 		return nil, fmt.Errorf("%w: %s", ErrNoInstance, instanceName(seq, signed))
 	}
 	return m, nil

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -48,31 +47,27 @@ func (s *Store) applyPublished(_ context.Context, e *edit, z uint32, f *event.In
 	}
 	keep := retained(all, now)
 	changed := all.between(before, now)
-	also := append(metas{m}, changed...)
-	if l := all.find(now.Loaded); now.Loaded != before.Loaded && l != nil {
-		also = append(also, l)
-	}
 	n := uint64(0)
-	for _, o := range all {
-		if !keep[o.Seq] || slices.Contains(also, o) {
+	for _, mates := range all.generations() {
+		for _, o := range walked(all, mates, keep, changed) {
 			n += o.changed()
 		}
 	}
-	if n > manyChanges {
+	if n > s.many {
 		if err := s.intoTables(e); err != nil {
 			return err
 		}
 	}
-	if err := s.publish(*e, z, all, before, now, keep, also, changed != nil); err != nil {
+	if err := s.publish(*e, z, all, before, now, keep, changed); err != nil {
 		return err
 	}
 	return setJSON(*e, metaKey(z, tagHead), now)
 }
 
 // publish sweeps and makes the diff on the way.
-func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[uint64]bool, also metas, known bool) (err error) {
-	if !known {
-		if err := s.sweep(e, z, all, keep, also, nil); err != nil {
+func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[uint64]use, changed metas) (err error) {
+	if changed == nil {
+		if err := s.sweep(e, z, all, keep, nil, nil); err != nil {
 			return err
 		}
 		return s.dropDiffs(e, z, 0)
@@ -82,7 +77,7 @@ func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := s.sweep(e, z, all, keep, also, d); err != nil {
+	if err := s.sweep(e, z, all, keep, changed, d); err != nil {
 		return err
 	}
 	return d.finish()
@@ -220,7 +215,7 @@ func (d *differ) visit(generation uint64, key []byte, r *entries) error {
 		if err != nil || x != nil || y != nil {
 			return err
 		}
-	case kind == zone.KindMade:
+	case kind == zone.KindMade && (before != nil || after != nil):
 		if before == nil {
 			before, err = d.before.other(key)
 		}
@@ -249,11 +244,11 @@ func (d *differ) put(kind zone.Kind, t zone.Type, key, before, after []byte) err
 	var n int
 	d.sets[partRemoved], d.sets[partAdded], n = d.cmp.diff(t, before, after, d.sets[partRemoved][:0], d.sets[partAdded][:0])
 	d.meta.Records += uint64(n)
-	d.meta.Bytes += int64(len(d.sets[partRemoved]) + len(d.sets[partAdded]) + n*(len(key)+8))
 	for part, v := range d.sets {
 		if len(v) == 0 {
 			continue
 		}
+		d.meta.Bytes += int64(wireBytes(key, v))
 		d.key = append(append(d.key[:dataPrefix], byte(part)), key...)
 		if err := d.e.set(laneRemoved+lane(part), d.key, v); err != nil {
 			return err

@@ -109,9 +109,11 @@ func (s *Store) Instances(id event.ZoneID) ([]InstanceMeta, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]InstanceMeta, len(all))
-	for i, m := range all {
-		out[i] = *m
+	var out []InstanceMeta
+	for _, m := range all {
+		if !m.Past {
+			out = append(out, *m)
+		}
 	}
 	return out, v.Close()
 }
@@ -128,7 +130,7 @@ func (s *Store) Changes(id event.ZoneID, from, to uint64, fn func(key, before, a
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	a, b := all.find(from), all.find(to)
-	if a == nil || b == nil || a.Signed != b.Signed {
+	if a == nil || b == nil || a.Past || b.Past || a.Signed != b.Signed {
 		return false, fmt.Errorf("%w: %d or %d", ErrNoInstance, from, to)
 	}
 	// The same pair twice: between looks at a signed and a loaded one.

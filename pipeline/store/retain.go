@@ -14,12 +14,21 @@ const (
 	maxSignedGenerations = 2
 )
 
+// use is what an instance is kept for.
+type use byte
+
+const (
+	unused use = iota
+	// past: it cannot be read any more, but some instances of its generation
+	// build on it and others do not, so it tells their entries apart.
+	past
+	readable
+)
+
 // retained says which instances stay readable once h is published: what is
 // published, whatever is newer, and what a signed one of these was made of.
-// An older instance stays too while some of these in its generation build on
-// it and others do not, since it tells their entries apart.
-func retained(all metas, h head) map[uint64]bool {
-	keep := map[uint64]bool{}
+func retained(all metas, h head) map[uint64]use {
+	keep := map[uint64]use{}
 	allowed := newest(all, true, maxSignedGenerations)
 	if m := all.find(h.Signed); m != nil {
 		allowed[m.Generation] = true
@@ -29,33 +38,37 @@ func retained(all metas, h head) map[uint64]bool {
 		used[m.Generation] = true
 	}
 	for _, m := range all {
-		if m.Signed && m.Seq >= h.Signed && allowed[m.Generation] {
-			keep[m.Seq], keep[m.Loaded] = true, true
+		if m.Signed && !m.Past && m.Seq >= h.Signed && allowed[m.Generation] {
+			keep[m.Seq], keep[m.Loaded] = readable, readable
 			if l := all.find(m.Loaded); l != nil {
 				used[l.Generation] = true
 			}
 		}
 	}
 	for _, m := range all {
-		if !m.Signed && m.Seq >= h.Loaded && used[m.Generation] {
-			keep[m.Seq] = true
+		if !m.Signed && !m.Past && m.Seq >= h.Loaded && used[m.Generation] {
+			keep[m.Seq] = readable
 		}
 	}
 	keepForks(all, keep)
 	return keep
 }
 
-// newest are the newest generations of one sort.
+// newest are the newest generations of one sort, and that of the newest
+// instance.
 func newest(all metas, signed bool, count int) map[uint64]bool {
 	var found []uint64
-	for _, m := range all {
-		if m.Signed == signed {
+	out := map[uint64]bool{}
+	for i := len(all) - 1; i >= 0; i-- {
+		if m := all[i]; m.Signed == signed {
+			if len(found) == 0 {
+				out[m.Generation] = true
+			}
 			found = append(found, m.Generation)
 		}
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
-	out := map[uint64]bool{}
 	for _, g := range found[max(0, len(found)-count):] {
 		out[g] = true
 	}
@@ -64,12 +77,12 @@ func newest(all metas, signed bool, count int) map[uint64]bool {
 
 // keepForks adds the instances on which some but not all kept ones of their
 // generation build.
-func keepForks(all metas, keep map[uint64]bool) {
+func keepForks(all metas, keep map[uint64]use) {
 	kept := map[uint64]int{}     // by generation
 	builders := map[uint64]int{} // by instance: kept ones that are it or build on it
 	for i := len(all) - 1; i >= 0; i-- {
 		m := all[i]
-		if keep[m.Seq] {
+		if keep[m.Seq] == readable {
 			kept[m.Generation]++
 			builders[m.Seq]++
 		}
@@ -78,34 +91,40 @@ func keepForks(all metas, keep map[uint64]bool) {
 		}
 	}
 	for _, m := range all {
-		if n := builders[m.Seq]; n > 0 && n < kept[m.Generation] {
-			keep[m.Seq] = true
+		if n := builders[m.Seq]; n > 0 && n < kept[m.Generation] && keep[m.Seq] == unused {
+			keep[m.Seq] = past
 		}
 	}
 }
 
 // walked are the instances of one generation whose changed keys may have
-// entries that no kept instance reads: those dropped, those now published,
-// and, where a branch is dropped, those that it did not see.
-func walked(all, mates metas, keep map[uint64]bool, also metas) (walk metas) {
+// entries that no readable instance reads any more: those that are none, those
+// whose base is none, where a branch goes those that it did not see, and
+// those of also.
+func walked(all, mates metas, keep map[uint64]use, also metas) (walk metas) {
 	in := map[uint64]bool{}
 	for _, m := range also {
 		in[m.Seq] = true
 	}
-	kept := mates[:0:0]
+	var first *InstanceMeta
 	for _, m := range mates {
-		if keep[m.Seq] {
-			kept = append(kept, m)
-		} else {
+		if keep[m.Seq] != readable {
+			in[m.Seq] = true
+			continue
+		}
+		if first == nil {
+			first = m
+		}
+		if keep[m.Base] != readable && all.find(m.Base) != nil {
 			in[m.Seq] = true
 		}
 	}
-	if len(kept) == 0 {
+	if first == nil {
 		return nil
 	}
-	line, _ := all.lineage(kept[0])
+	line, _ := all.lineage(first)
 	for _, m := range mates {
-		if keep[m.Seq] || slices.Contains(line, m) {
+		if keep[m.Seq] == readable || slices.Contains(line, m) {
 			continue
 		}
 		own, _ := all.lineage(m)
@@ -150,36 +169,47 @@ func (all metas) generations() (out []metas) {
 // that no kept instance reads. also are further instances to look through,
 // and d, where not nil, takes the changes between what was published and
 // what is now.
-func (s *Store) sweep(e edit, z uint32, all metas, keep map[uint64]bool, also metas, d *differ) error {
+func (s *Store) sweep(e edit, z uint32, all metas, keep map[uint64]use, also metas, d *differ) error {
 	for _, mates := range all.generations() {
 		if err := s.sweepGeneration(e, z, all, mates, keep, also, d); err != nil {
 			return err
 		}
 	}
 	for _, m := range all {
-		if keep[m.Seq] {
-			continue
-		}
-		if err := e.remove(laneMeta, metaSeqKey(z, tagInstance, m.Seq)); err != nil {
-			return err
-		}
-		if err := e.remove(laneMeta, metaSeqKey(z, tagDigest, m.Seq)); err != nil {
-			return err
-		}
-		if m.changed() == 0 {
-			continue
-		}
-		if err := e.removeAll(listKey(z, m.Seq)); err != nil {
+		if err := s.retire(e, z, m, keep[m.Seq]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uint64]bool, also metas, d *differ) (err error) {
+// retire drops what the store knows of an instance that is not readable any
+// more.
+func (s *Store) retire(e edit, z uint32, m *InstanceMeta, u use) error {
+	if u == readable || (u == past && m.Past) {
+		return nil
+	}
+	if err := e.remove(laneMeta, metaSeqKey(z, tagDigest, m.Seq)); err != nil {
+		return err
+	}
+	if u == past {
+		gone := *m
+		gone.Past = true
+		return setJSON(e, metaSeqKey(z, tagInstance, m.Seq), gone)
+	}
+	if err := e.remove(laneMeta, metaSeqKey(z, tagInstance, m.Seq)); err != nil {
+		return err
+	}
+	if m.changed() == 0 {
+		return nil
+	}
+	return e.removeAll(listKey(z, m.Seq))
+}
+
+func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uint64]use, also metas, d *differ) (err error) {
 	var kept []lens
 	for _, m := range mates {
-		if keep[m.Seq] {
+		if keep[m.Seq] == readable {
 			kept = append(kept, all.lens(m))
 		}
 	}

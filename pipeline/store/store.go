@@ -62,6 +62,7 @@ type Store struct {
 	writer sstable.WriterOptions
 
 	apply sync.Mutex              // held while an event is applied
+	many  uint64                  // manyChanges, fewer in tests
 	named map[event.ZoneID]uint32 // zones that this event names first; guarded by apply
 
 	mu       sync.RWMutex
@@ -80,8 +81,8 @@ func Open(dir string, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", dir, damaged(err))
 	}
-	s := &Store{db: db, cfg: cfg, dir: dir}
-	s.writer = opts.MakeWriterOptions(6, db.TableFormat())
+	s := &Store{db: db, cfg: cfg, dir: dir, many: manyChanges}
+	s.writer = opts.MakeWriterOptions(0, db.TableFormat())
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %q: %w", dir, err), db.Close())
 	}

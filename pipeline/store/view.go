@@ -21,6 +21,7 @@ type View struct {
 	snap   *pebble.Snapshot
 	z      uint32
 	meta   InstanceMeta
+	bytes  uint64 // of all items, roughly
 	loaded lens
 	signed lens // zero for a loaded instance
 
@@ -67,6 +68,9 @@ func (v *View) look(all metas, seq uint64, signed bool) error {
 		}
 	}
 	v.loaded = all.lens(l)
+	if v.bytes = m.Bytes; signed {
+		v.bytes += l.Bytes
+	}
 	return nil
 }
 
@@ -159,6 +163,9 @@ func (v *View) Apex() zone.Name { return v.apex }
 
 // Serial is the serial of its SOA.
 func (v *View) Serial() zone.Serial { return v.meta.Serial }
+
+// Bytes is the rough size of all items in wire form.
+func (v *View) Bytes() int64 { return int64(v.bytes) }
 
 // SOA is the key and value of the SOA RRset.
 func (v *View) SOA() (key, value []byte) { return v.soaKey, v.soaValue }

@@ -1,0 +1,56 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// seeded makes choices from a seed.
+type seeded struct{ *rand.Rand }
+
+func (s seeded) pick(n int) int { return s.IntN(n) }
+
+func newSeeded(seed int) seeded { return seeded{rand.New(rand.NewPCG(uint64(seed), 1))} }
+
+// Views at each instance equal a model that keeps whole maps, whatever is
+// loaded, signed, branched, published and reopened.
+func TestStore_EqualsModel(t *testing.T) {
+	runs := 60
+	if testing.Short() {
+		runs = 10
+	}
+	for seed := range runs {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
+			p := newSeeded(seed)
+			fs := vfs.NewMem()
+			cfg := Config{BatchLimit: uint64(1 + p.pick(2)*1000), TableSize: 1000}
+			s := openTest(t, fs, cfg)
+			s.many = uint64(p.pick(2) * 1000)
+			defer func() { s.Close() }()
+			m := newModel("example.", 2+p.pick(6))
+			m.apply(t, s, m.events[0])
+			for range 5 + p.pick(40) {
+				held, err := s.Instances(m.id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.step(p, held)
+				m.apply(t, s, m.events[len(m.events)-1])
+				m.check(t, s)
+				if p.pick(8) == 0 {
+					many := s.many
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = openTest(t, fs, cfg)
+					s.many = many
+					m.check(t, s)
+				}
+			}
+		})
+	}
+}
