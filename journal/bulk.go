@@ -42,6 +42,26 @@ func ChunkSubject(zone event.ZoneID, command string) (string, error) {
 	return "bulk." + string(zone) + "." + command, nil
 }
 
+// buffers keeps a few buffers for chunks, so that a stream of them does not
+// allocate.
+type buffers chan []byte
+
+func (b buffers) get() []byte {
+	select {
+	case buf := <-b:
+		return buf[:0]
+	default:
+		return nil
+	}
+}
+
+func (b buffers) put(buf []byte) {
+	select {
+	case b <- buf:
+	default:
+	}
+}
+
 // NewChunks implements Journal.
 func (j *NATS) NewChunks(zone event.ZoneID, command string) ChunkWriter {
 	w := &chunkWriter{j: j, inFlight: make(chan struct{}, window)}
@@ -82,12 +102,14 @@ func (w *chunkWriter) Put(ctx context.Context, c RawChunk) error {
 	i := len(w.chunks)
 	w.chunks = append(w.chunks, event.Chunk{Items: c.Items, Bytes: uint64(len(c.Raw))})
 	w.mu.Unlock()
-	raw := append([]byte(nil), c.Raw...)
+	raw := append(w.j.buffers.get(), c.Raw...)
 	w.sending.Go(func() {
 		hash := event.Hash(sha256.Sum256(raw))
-		packed := w.j.enc.EncodeAll(raw, nil)
+		packed := w.j.enc.EncodeAll(raw, w.j.buffers.get())
+		w.j.buffers.put(raw)
 		<-w.j.compressing
 		seq, err := w.j.send(ctx, w.subject, packed)
+		w.j.buffers.put(packed)
 		w.mu.Lock()
 		w.chunks[i].SHA256, w.chunks[i].Seq = hash, seq
 		if err != nil && w.err == nil {

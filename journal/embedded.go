@@ -60,7 +60,9 @@ func connectEmbedded(ctx context.Context, dir string, log *slog.Logger) (*sessio
 		return nil, errors.New("embedded server did not start")
 	}
 	s.nc, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("sluice"),
-		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		// A page of events is the longest answer that is read from a queue;
+		// the default queue takes half a megabyte a request.
+		nats.SyncQueueLen(2*pageEvents), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			log.Warn("journal connection", "err", err)
 		}))

@@ -51,6 +51,7 @@ type NATS struct {
 	dec      *zstd.Decoder
 	// compressing bounds the raw chunks held while they are compressed.
 	compressing chan struct{}
+	buffers     buffers
 
 	sweeping sync.Mutex
 	swept    sweeper // guarded by sweeping
@@ -77,6 +78,7 @@ func Open(ctx context.Context, cfg Config) (*NATS, error) {
 	j := &NATS{
 		cfg: cfg, log: cfg.Logger, lock: lock, hub: newHub(),
 		compressing: make(chan struct{}, compressors),
+		buffers:     make(buffers, 2*compressors),
 	}
 	if err := j.init(ctx); err != nil {
 		return nil, errors.Join(err, j.Close())
