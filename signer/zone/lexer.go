@@ -96,6 +96,9 @@ func (l *lexer) next() error {
 		}
 		l.raw = l.buf[l.at : l.at+n]
 		l.at += n
+		if err == nil && n > maxRecordText {
+			err = recordError{errTooLong}
+		}
 		if err != nil || len(l.tokens) > 0 {
 			return err
 		}

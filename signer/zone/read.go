@@ -101,7 +101,7 @@ func (r *reader) readFileAt(name string, origin Name, depth int) error {
 	defer f.Close() //nolint:errcheck // opened for reading
 	info, err := f.Stat()
 	if err == nil && info.IsDir() {
-		err = &fs.PathError{Op: "read", Path: name, Err: errors.New("is a directory")}
+		err = &fs.PathError{Op: "read", Path: name, Err: errIsFolder}
 	}
 	if err != nil {
 		r.errs.add(FileError{File: name, Err: err})
@@ -193,6 +193,7 @@ func (r *reader) entry(s *fileState, depth int) error {
 }
 
 var (
+	errIsFolder   = errors.New("is a folder")
 	errNoOwner    = errors.New("no owner: there is no record before this one")
 	errOutOfZone  = errors.New("owner is not in the zone")
 	errNoType     = errors.New("no record type")
