@@ -49,11 +49,14 @@ type Engine struct {
 	cfg      Config
 	spill    spillDir
 
+	stuck chan struct{} // asks tend to reopen the journal
 	heavy chan struct{} // bounds loads, signings and verifications at a time
 	work  sync.WaitGroup
 
 	mu       sync.RWMutex
 	ctx      context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
+	cancel   context.CancelCauseFunc  // guarded by mu; ends Run
+	trouble  error                    // guarded by mu; what keeps all zones from working
 	ready    bool                     // guarded by mu; the fold has caught up
 	registry Registry                 // guarded by mu
 	folded   uint64                   // guarded by mu; last folded sequence
@@ -70,6 +73,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		journal: cfg.Journal, keystore: cfg.Keystore, clock: cfg.Clock, log: cfg.Logger, cfg: cfg,
 		spill:    spillDir(cfg.SpillDir),
+		stuck:    make(chan struct{}, 1),
 		heavy:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		moved:    make(chan struct{}),
 		runners:  map[event.ZoneID]*runner{},
@@ -106,7 +110,9 @@ func (e *Engine) openStore(ctx context.Context) error {
 		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Stream: identity, Logger: e.log})
 		return err
 	}
-	err = open()
+	if err = e.marked(); err == nil {
+		err = open()
+	}
 	if err == nil {
 		ok, cerr := e.journal.Check(ctx, e.store.Position())
 		if cerr != nil {
@@ -152,24 +158,29 @@ func (e *Engine) adopt(s State) *runner {
 	return r
 }
 
-// Run folds the journal and drives the zones until ctx ends. It closes the
-// projection.
+// Run folds the journal and drives the zones until ctx ends, or until the
+// projection turns out to be damaged. It closes the projection.
 func (e *Engine) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	e.mu.Lock()
-	e.ctx = ctx
+	e.ctx, e.cancel = ctx, cancel
 	first := e.folded + 1
 	e.mu.Unlock()
+	e.work.Go(func() { e.tend(ctx) })
 	err := e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
-		return e.fold(ctx, rec)
+		return e.note(e.fold(ctx, rec))
 	})
 	e.mu.Lock()
 	e.ready = false
 	e.mu.Unlock()
-	cancel()
+	cause := context.Cause(ctx)
+	cancel(nil)
 	e.work.Wait()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if cause != nil {
 		err = nil
+		if !errors.Is(cause, context.Canceled) {
+			err = cause
+		}
 	}
 	return errors.Join(err, e.store.Close())
 }
@@ -243,7 +254,8 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 			MustUnderstand: true, Facts: f,
 		})
 	}
-	return e.journal.Append(ctx, id, head, events...)
+	next, err := e.journal.Append(ctx, id, head, events...)
+	return next, e.note(err)
 }
 
 // policy is a loaded policy.

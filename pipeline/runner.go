@@ -131,7 +131,7 @@ func (r *runner) arm(at time.Time) {
 
 // run executes one command and decides again.
 func (r *runner) run(ctx context.Context, c Command) {
-	err := r.execute(ctx, c)
+	err := r.e.note(r.execute(ctx, c))
 	r.mu.Lock()
 	lane := &r.lanes[c.Lane()]
 	lane.busy = false

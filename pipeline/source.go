@@ -35,7 +35,7 @@ func (p published) View(name zone.Name) (xfr.View, error) {
 		return nil, xfr.ErrNotReady
 	}
 	if err != nil {
-		return nil, err
+		return nil, p.e.note(err)
 	}
 	return &publishedView{View: v, allowed: policy.ProvideXFRTo()}, nil
 }

@@ -101,6 +101,11 @@ func (r *runner) describe(st *ZoneStatus) {
 		st.LastError = r.failure.Error()
 		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: st.LastError})
 	}
+	if err := r.e.Trouble(); err != nil {
+		st.Notices = append(st.Notices, Notice{
+			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk; what is published stays served",
+		})
+	}
 	if s.Halted != nil {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "alarm", Text: s.Halted.Reason, Hint: "run the newer program that wrote the journal",
@@ -231,6 +236,9 @@ func dsRecord(s State, p Policy, k keymgr.Key, record string, now time.Time) DSR
 func (e *Engine) Health(context.Context) error {
 	if !e.running() {
 		return fmt.Errorf("the journal is still being read: %w", ErrState)
+	}
+	if err := e.Trouble(); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	return nil
 }
