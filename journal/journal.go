@@ -123,7 +123,9 @@ type RawReader interface {
 // flight. Nothing refers to them until the event with the manifest is
 // appended.
 type ChunkWriter interface {
-	// Put compresses and sends a chunk. It keeps no reference to Raw.
+	// Put compresses and sends a chunk. It keeps no reference to Raw. The
+	// sending goes on after it returns; ctx must live until Finish returns.
+	// An error may be that of an earlier chunk.
 	Put(ctx context.Context, c RawChunk) error
 	// Finish waits until every chunk is on disk and returns the manifest. It
 	// sends an indirect list where there are more than 1,000.
