@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -171,6 +172,11 @@ func (r *run) prepareKeys(keys []Key) error {
 	for i, k := range keys {
 		if len(k.DNSKEY) < 5 {
 			return fmt.Errorf("key %d: DNSKEY RDATA too short", i)
+		}
+		for _, o := range keys[:i] {
+			if bytes.Equal(k.DNSKEY, o.DNSKEY) {
+				return fmt.Errorf("key %d of algorithm %d is given twice", zone.KeyTag(k.DNSKEY), k.DNSKEY[3])
+			}
 		}
 		alg := k.DNSKEY[3]
 		published[alg] = published[alg] || k.Published
