@@ -123,6 +123,14 @@ func options(cfg Config) *pebble.Options {
 		MaxOpenFiles:                500,
 		Logger:                      logger{cfg.Logger},
 	}
+	// Damage is an error of the call that met it; by default it would end the
+	// process.
+	opts.EventListener = &pebble.EventListener{
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			cfg.Logger.Error("store damaged", "file", i.Path, "error", i.Details)
+		},
+		BackgroundError: func(err error) { cfg.Logger.Error("store fault", "error", err) },
+	}
 	// An ingest waits until everything before it is in tables, so that what a
 	// crash leaves is always a prefix.
 	opts.Experimental.DisableIngestAsFlushable = func() bool { return true }

@@ -18,9 +18,9 @@ func newSeeded(seed int) seeded { return seeded{rand.New(rand.NewPCG(uint64(seed
 // Views at each instance equal a model that keeps whole maps, whatever is
 // loaded, signed, branched, published and reopened.
 func TestStore_EqualsModel(t *testing.T) {
-	runs := 60
+	runs := 30
 	if testing.Short() {
-		runs = 10
+		runs = 6
 	}
 	for seed := range runs {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {

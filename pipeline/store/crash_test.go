@@ -1,0 +1,133 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// journalOf makes the events of a random history, with the hash of the store
+// after each.
+func journalOf(t *testing.T, p seeded, steps int, cfg Config) (m *model, hashes map[uint64][32]byte) {
+	t.Helper()
+	s := openTest(t, vfs.NewMem(), cfg)
+	defer s.Close()
+	m, hashes = newModel("example.", 5), map[uint64][32]byte{}
+	empty, err := s.LiveHash()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashes[0] = empty
+	m.apply(t, s, m.events[0])
+	for range steps {
+		rec := m.events[len(m.events)-1]
+		if hashes[rec.Seq], err = s.LiveHash(); err != nil {
+			t.Fatal(err)
+		}
+		held, err := s.Instances(m.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.step(p, held)
+		m.apply(t, s, m.events[len(m.events)-1])
+	}
+	last := m.events[len(m.events)-1]
+	if hashes[last.Seq], err = s.LiveHash(); err != nil {
+		t.Fatal(err)
+	}
+	return m, hashes
+}
+
+// After a power loss at any point the store holds exactly what it held at its
+// position, and the rest of the journal leads it to the same end, whether
+// events went in as batches or as tables.
+func TestStore_PowerLossLeavesAPrefix(t *testing.T) {
+	for seed := range 8 {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
+			p := newSeeded(seed + 1000)
+			m, hashes := journalOf(t, p, 30, Config{})
+			fs := vfs.NewCrashableMem()
+			// Some loads are large, some are not.
+			cfg := Config{BatchLimit: 2600, TableSize: 500}
+			s := openTest(t, fs, cfg)
+			for i, rec := range m.events {
+				s.many = uint64(p.pick(2) * 1000)
+				m.apply(t, s, rec)
+				if p.pick(3) == 0 {
+					if err := s.db.Flush(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				lost := vfs.CrashCloneCfg{UnsyncedDataPercent: 50 * p.pick(3), RNG: rand.New(rand.NewPCG(uint64(seed), uint64(i)))}
+				m.checkCrashed(t, fs.CrashClone(lost), cfg, hashes, rec.Seq)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			last := m.events[len(m.events)-1].Seq
+			s = openTest(t, fs.CrashClone(vfs.CrashCloneCfg{}), cfg)
+			defer s.Close()
+			if got := s.Position().Seq; got != last {
+				t.Fatalf("after a clean end the position is %d, want %d", got, last)
+			}
+		})
+	}
+}
+
+// checkCrashed opens what a crash left and folds the rest.
+func (m *model) checkCrashed(t *testing.T, fs vfs.FS, cfg Config, hashes map[uint64][32]byte, upTo uint64) {
+	t.Helper()
+	s := openTest(t, fs, cfg)
+	defer s.Close()
+	at := s.Position().Seq
+	want, known := hashes[at]
+	got, err := s.LiveHash()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !known || at > upTo || got != want {
+		t.Fatalf("crash after event %d: the store at position %d is not what it was there", upTo, at)
+	}
+	for _, rec := range m.events {
+		m.apply(t, s, rec)
+	}
+	if got, err = s.LiveHash(); err != nil {
+		t.Fatal(err)
+	}
+	if got != hashes[m.events[len(m.events)-1].Seq] {
+		t.Fatalf("crash after event %d: the rest leads to another end", upTo)
+	}
+}
+
+// A crash inside Apply leaves the event folded or not at all.
+func TestStore_FaultInsideApplyLeavesAPrefix(t *testing.T) {
+	p := newSeeded(7)
+	m, hashes := journalOf(t, p, 25, Config{})
+	for i, rec := range m.events {
+		fs := vfs.NewCrashableMem()
+		cfg := Config{BatchLimit: 1, TableSize: 500}
+		s := openTest(t, fs, cfg)
+		for _, before := range m.events[:i] {
+			m.apply(t, s, before)
+		}
+		// Clones are taken while the event is applied, in the chunk source.
+		var clones []*vfs.MemFS
+		source := m.source
+		take := func() {
+			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{}))
+		}
+		if err := s.Apply(t.Context(), rec, tap(source, take), ZoneState{m.id, []byte(m.states[rec.Seq])}); err != nil {
+			t.Fatal(err)
+		}
+		take()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range clones {
+			m.checkCrashed(t, c, cfg, hashes, rec.Seq)
+		}
+	}
+}
