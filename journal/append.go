@@ -76,6 +76,9 @@ func (j *NATS) Append(ctx context.Context, zone event.ZoneID, head Head, events 
 	if err != nil || len(lines) == 0 {
 		return head, err
 	}
+	if err := ctx.Err(); err != nil {
+		return head, err
+	}
 	// Commit: once the store has answered, the events exist for ever. A crash
 	// before leaves none of them.
 	seq, err := j.publish(ctx, zone, head.Seq, lines)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -165,7 +166,7 @@ func (j *NATS) bulkConfig() jetstream.StreamConfig {
 }
 
 func (j *NATS) streamConfig(name, subjects string, maxBytes int64) jetstream.StreamConfig {
-	if maxBytes == 0 {
+	if maxBytes <= 0 {
 		maxBytes = -1
 	}
 	return jetstream.StreamConfig{
@@ -194,11 +195,18 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 	if have.Metadata[identityKey] != m.Identity {
 		return fmt.Errorf("it belongs to journal %q, the marker says %q", have.Metadata[identityKey], m.Identity)
 	}
-	if have.MaxBytes != want.MaxBytes {
-		have.MaxBytes = want.MaxBytes
-		if _, err := js.UpdateStream(ctx, have); err != nil {
-			return fmt.Errorf("set limit: %w", err)
-		}
+	if have.Discard != want.Discard || have.DenyDelete != want.DenyDelete || have.DenyPurge != want.DenyPurge ||
+		have.PersistMode != want.PersistMode || have.Retention != want.Retention || have.Storage != want.Storage {
+		return errors.New("its settings were changed so that it may lose data; restore a backup")
+	}
+	next := have
+	next.MaxBytes, next.MaxMsgSize, next.Duplicates = want.MaxBytes, want.MaxMsgSize, want.Duplicates
+	next.AllowDirect, next.AllowAtomicPublish, next.RePublish = want.AllowDirect, want.AllowAtomicPublish, want.RePublish
+	if reflect.DeepEqual(have, next) {
+		return nil
+	}
+	if _, err := js.UpdateStream(ctx, next); err != nil {
+		return fmt.Errorf("update settings: %w", err)
 	}
 	return nil
 }

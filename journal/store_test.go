@@ -197,15 +197,50 @@ func TestLimits_FullStreamsRefuse(t *testing.T) {
 	}
 }
 
-func TestOpen_ChangesLimits(t *testing.T) {
+func TestOpen_ChangesLimitsAndDropsNothing(t *testing.T) {
 	dir := t.TempDir()
-	if err := openDir(t, journal.Config{Dir: dir}).Close(); err != nil {
+	j := openDir(t, journal.Config{Dir: dir, EventsMaxBytes: 1 << 30, BulkMaxBytes: 1 << 40})
+	mustPut(t, j, "x", noise(1, 1000))
+	head := mustAppend(t, j, journal.Head{}, changed(1), changed(2))
+	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	j := openDir(t, journal.Config{Dir: dir, EventsMaxBytes: 1 << 30, BulkMaxBytes: 1 << 40})
+	j = openDir(t, journal.Config{Dir: dir, EventsMaxBytes: 100, BulkMaxBytes: 100})
 	st, err := j.Status(t.Context())
-	if err != nil || st.Events.MaxBytes != 1<<30 || st.Bulk.MaxBytes != 1<<40 {
+	if err != nil || st.Events.MaxBytes != 100 || st.Bulk.MaxBytes != 100 {
 		t.Errorf("status %+v, %v", st, err)
+	}
+	if st.Events.Messages != 2 || st.Bulk.Messages != 1 {
+		t.Errorf("a lower limit dropped messages: %+v", st)
+	}
+	if _, err := j.Append(t.Context(), zone, head, changed(3)); !errors.Is(err, journal.ErrNoSpace) {
+		t.Errorf("append: %v, want ErrNoSpace", err)
+	}
+}
+
+// The outcome of an append that ends before its answer is unknown; the same
+// call again stores the events once, whichever it was.
+func TestAppend_AgainAfterUnknownOutcome(t *testing.T) {
+	j := openDir(t, journal.Config{})
+	var head journal.Head
+	lost := 0
+	for i := range 60 {
+		events := []event.Event{changed(10 * i)}
+		if i%3 == 0 {
+			events = append(events, changed(10*i+1), changed(10*i+2))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*5*time.Microsecond)
+		if _, err := j.Append(ctx, zone, head, events...); err != nil {
+			lost++
+		}
+		cancel()
+		head = mustAppend(t, j, head, events...)
+	}
+	if lost == 0 {
+		t.Error("no append was cut short")
+	}
+	if r := mustVerify(t, j); r.FaultCount != 0 || r.Events != 60+20*2 || head.N != r.Events {
+		t.Errorf("verify %+v, head %+v", r, head)
 	}
 }
 
