@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/keymgr"
 )
@@ -167,4 +168,10 @@ func TestIdentity_FollowsFromInputsAlone(t *testing.T) {
 	if Command(Publish{Signed: 5}).Identity() == Command(Load{Base: 5}).Identity() {
 		t.Error("commands of different kinds have the same identity")
 	}
+}
+
+// recordOf is a record as the journal delivers it.
+func recordOf(t *testing.T, seq uint64, ev event.Event) journal.Record {
+	t.Helper()
+	return journal.Record{Seq: seq, Event: ev}
 }

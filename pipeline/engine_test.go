@@ -37,6 +37,7 @@ type rig struct {
 	t       *testing.T
 	dir     string
 	journal journal.Journal
+	clock   Clock
 	e       *Engine
 	stop    func()
 }
@@ -55,7 +56,7 @@ func (r *rig) start(policies map[string]Policy) {
 		r.t.Fatal(err)
 	}
 	r.e, err = NewEngine(r.t.Context(), Config{
-		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"),
+		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: testLogger(r.t),
 	})
 	if err != nil {

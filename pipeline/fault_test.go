@@ -1,0 +1,169 @@
+package pipeline
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/journal/journaltest"
+)
+
+// hourASecond is a rehearsal's clock, so that back-off takes no real time.
+func hourASecond() Clock {
+	return NewRehearsal(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), 3600)
+}
+
+// TestEngine_AFaultAtEveryWrite fails each write of a zone's way from source
+// to publication and through a reload, stored or not, and wants the zone to
+// arrive all the same, after a restart too.
+func TestEngine_AFaultAtEveryWrite(t *testing.T) {
+	changed := strings.Replace(smallZone, "192.0.2.80", "192.0.2.81", 1)
+	for n := 0; ; n++ {
+		met := false
+		for _, persisted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("write %d, stored %v", n, persisted), func(t *testing.T) {
+				j := journaltest.New()
+				r := &rig{t: t, dir: t.TempDir(), journal: j, clock: hourASecond()}
+				r.start(nil)
+				j.FailAt(n, persisted)
+				ctx := t.Context()
+				z := NewZone{Name: "example.com", Source: r.zoneFile(smallZone)}
+				if _, err := r.e.AddZone(ctx, testActor, z); err != nil && !persisted {
+					if _, err = r.e.AddZone(ctx, testActor, z); err != nil {
+						t.Fatal(err)
+					}
+				}
+				arrives := func(address string) {
+					until(t, "the zone is published with "+address, func() bool {
+						st, err := r.e.Zone(ctx, "example.com")
+						return err == nil && st.Published != nil && strings.Contains(r.dump(), address)
+					})
+				}
+				arrives("192.0.2.80")
+				r.zoneFile(changed)
+				for range 2 { // one request may be lost with the fault
+					if err := r.e.Reload(ctx, testActor, "example.com"); err != nil {
+						t.Fatal(err)
+					}
+					r.await()
+				}
+				arrives("192.0.2.81")
+				met = met || j.Failed()
+				served := r.served()
+				r.stop()
+				r.journal = j.Reopen()
+				r.start(nil)
+				if r.served() != served {
+					t.Error("after a restart something else is served")
+				}
+				replayAll(t, r)
+			})
+		}
+		if !met {
+			if n < 10 {
+				t.Errorf("only %d writes met", n)
+			}
+			return
+		}
+	}
+}
+
+// replayAll wants every digest rebuilt as it was recorded.
+func replayAll(t *testing.T, r *rig) {
+	t.Helper()
+	if err := r.e.Replay(t.Context(), "example.com", "", true, nil, func(ReplayStep) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEngine_LostChunksAreMadeAnew(t *testing.T) {
+	j := journaltest.New()
+	r := &rig{t: t, dir: t.TempDir(), journal: j, clock: hourASecond()}
+	r.start(nil)
+	r.add(smallZone)
+	r.stop()
+	st, err := j.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := st.Bulk.FirstSeq; seq <= st.Bulk.LastSeq; seq++ {
+		j.SetChunk(seq, nil)
+	}
+	if err := os.RemoveAll(filepath.Join(r.dir, "projections")); err != nil {
+		t.Fatal(err)
+	}
+	r.start(nil)
+	until(t, "the zone is loaded and signed anew", func() bool {
+		st, err := r.e.Zone(t.Context(), "example.com")
+		return err == nil && st.State == "published" && st.Published.Instance != "s6"
+	})
+	if rep, err := r.e.VerifyZone(t.Context(), "example.com", nil); err != nil || !rep.OK() {
+		t.Errorf("verify: %v, %v", err, rep)
+	}
+}
+
+func TestEngine_SignaturesAreMadeAgainInTime(t *testing.T) {
+	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New()}
+	r.clock = NewRehearsal(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), 86400*10)
+	r.start(nil)
+	first := r.add(smallZone)
+	until(t, "ten versions later", func() bool {
+		n := 0
+		err := r.e.History(t.Context(), "example.com", HistoryQuery{Types: []string{"instance.published"}}, func(HistoryLine) error {
+			n++
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := r.e.Zone(t.Context(), "example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.NextExpiry != nil && r.clock.Now().After(*st.NextExpiry) {
+			t.Fatalf("signatures expired at %s, now %s", st.NextExpiry, r.clock.Now())
+		}
+		return n > 10
+	})
+	if st, _ := r.e.Zone(t.Context(), "example.com"); st.Published.Serial == first.Published.Serial {
+		t.Error("the serial did not move")
+	}
+}
+
+func TestEngine_DamagedProjectionIsRebuilt(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.add(smallZone)
+	served := r.served()
+	r.stop()
+	files, err := filepath.Glob(filepath.Join(r.dir, "projections", "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if strings.Contains(filepath.Base(f), "MANIFEST") {
+			if err := os.WriteFile(f, []byte("nothing of use"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.start(nil)
+	if r.served() != served {
+		t.Error("what is served differs after the rebuild")
+	}
+}
+
+func TestEngine_UnknownEventHaltsItsZoneAlone(t *testing.T) {
+	s := boundState(withKeys("active"), withLoaded(5))
+	rec := recordOf(t, 9, event.Event{Type: "zone.teleported", MustUnderstand: true})
+	if got := Evolve(s, rec, ""); got.Halted == nil || len(Decide(got, Default(), Moment{Now: noon}).Commands) != 0 {
+		t.Error("the zone goes on")
+	}
+	rec = recordOf(t, 9, event.Event{Type: "zone.admired"})
+	if got := Evolve(s, rec, ""); got.Halted != nil || len(Decide(got, Default(), Moment{Now: noon}).Commands) == 0 {
+		t.Error("the zone stopped at an event that it may pass over")
+	}
+}
