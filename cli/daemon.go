@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"sluice/cli/api"
@@ -12,17 +11,13 @@ import (
 func (e *env) client() (*api.Client, error) {
 	address := e.apiAddress
 	if address == "" {
+		address = "unix:sluice-data/sluice.sock"
 		for _, path := range []string{"sluice-data/sluice.sock", "/run/sluice/sluice.sock"} {
 			if _, err := os.Stat(path); err == nil {
 				address = "unix:" + path
 				break
 			}
 		}
-	}
-	if address == "" {
-		return nil, withHint(
-			fmt.Errorf("%w: neither ./sluice-data/sluice.sock nor /run/sluice/sluice.sock is there", api.ErrUnreachable),
-			"start it with: sluice serve; or name its socket: --api unix:PATH")
 	}
 	c, err := api.NewClient(address, e.log)
 	if err != nil {
@@ -40,7 +35,7 @@ func explain(err error) error {
 	case hintOf(err) != "":
 		return err
 	case errors.Is(err, api.ErrUnreachable):
-		return withHint(err, "is it running? start it with: sluice serve; or name its socket: --api unix:PATH")
+		return withHint(err, "start it with: sluice serve; or name its socket: --api unix:PATH (by default ./sluice-data/sluice.sock, then /run/sluice/sluice.sock)")
 	}
 	return err
 }

@@ -184,14 +184,7 @@ func (s *serving) printZone(z zoneStart) error {
 		text += fmt.Sprintf("             signatures valid until %s\n", when(*z.NextExpiry))
 	}
 	for _, d := range z.DS {
-		mark := "for the parent"
-		if !d.Submit {
-			mark = "NOT yet to be submitted to the parent"
-		}
-		text += fmt.Sprintf("  DS         %s\n             %s\n", d.Record, e.paint(yellow, mark))
-		if d.Note != "" {
-			text += "             " + d.Note + "\n"
-		}
+		text += fmt.Sprintf("  DS         %s\n             %s\n", d.Record, e.paint(yellow, d.Note))
 	}
 	text += fmt.Sprintf("  took       %s\n  ask it     %s\n", tookText(time.Duration(z.TookMS)*time.Millisecond), z.Query)
 	return e.printf("%s", text)

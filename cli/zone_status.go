@@ -112,7 +112,7 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 			"  serial", fmt.Sprint(i.Serial),
 			"  time", when(i.Time),
 			"  took", (time.Duration(i.DurationMS) * time.Millisecond).String(),
-			"  records", fmt.Sprintf("%d (%d added, %d removed)", i.Records, i.Added, i.Removed),
+			"  records", recordText(i),
 			"  signatures", signatureText(i),
 			"  content digest", i.ContentDigest,
 			"  signed digest", i.SignedDigest,
@@ -129,6 +129,13 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 		return err
 	}
 	return e.keyTable(s.Keys)
+}
+
+func recordText(i *pipeline.InstanceSummary) string {
+	if i.SignedDigest != "" {
+		return fmt.Sprint(i.Records)
+	}
+	return fmt.Sprintf("%d (%d added, %d removed)", i.Records, i.Added, i.Removed)
 }
 
 func signatureText(i *pipeline.InstanceSummary) string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/pipeline"
+	"sluice/signer/zone"
 )
 
 // Event is one event of history or tail: a readable line, and the public
@@ -111,9 +112,9 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 // tail sends events as they come, from the parameter from on (a sequence or
 // an RFC 3339 time) or from behind Last-Event-ID.
 func (s *server) tail(w http.ResponseWriter, r *http.Request) error {
-	zone := r.PathValue("zone")
-	if zone != "" {
-		if _, err := s.engine.Zone(r.Context(), zone); err != nil {
+	name := r.PathValue("zone")
+	if name != "" {
+		if _, err := s.engine.Zone(r.Context(), name); err != nil {
 			return err
 		}
 	}
@@ -125,7 +126,7 @@ func (s *server) tail(w http.ResponseWriter, r *http.Request) error {
 	if err := e.begin(); err != nil {
 		return nil //nolint:nilerr // the client left
 	}
-	err = s.engine.Tail(r.Context(), zone, from, func(l pipeline.HistoryLine) error {
+	err = s.engine.Tail(r.Context(), name, from, func(l pipeline.HistoryLine) error {
 		return e.send(l.Seq, "", eventOf(l))
 	})
 	if err != nil && r.Context().Err() == nil {
@@ -233,7 +234,11 @@ func (s *server) verifyZone(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		return f.item(ReportOf(r.PathValue("zone"), report))
+		name, err := zone.ParseName(r.PathValue("zone"))
+		if err != nil {
+			return err
+		}
+		return f.item(ReportOf(name.Fold().String(), report))
 	})
 }
 
