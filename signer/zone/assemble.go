@@ -165,8 +165,8 @@ func (a *assembler) Next() bool {
 		return false
 	}
 	for a.g.next() {
-		if a.steps++; a.steps%4096 == 0 && a.r.ctx.Err() != nil {
-			a.err = a.r.ctx.Err()
+		if a.steps++; a.steps%4096 == 0 && a.r.cancelled() != nil {
+			a.err = a.r.cancelled()
 			break
 		}
 		a.item()

@@ -45,8 +45,8 @@ func (r *reader) generate(s *fileState, args []token) error {
 		if err := one.next(); err != nil {
 			return wrap(fmt.Errorf("%w in %.80q", err, text))
 		}
-		if (n-start)/step%1024 == 0 && r.ctx.Err() != nil {
-			return r.ctx.Err()
+		if (n-start)/step%1024 == 0 && r.cancelled() != nil {
+			return fatalError{r.cancelled()}
 		}
 		if err := r.record(s, one.tokens, false, line); err != nil {
 			var bad recordError

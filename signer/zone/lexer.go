@@ -43,14 +43,24 @@ const (
 	nul
 )
 
-// byteClass is the class of a byte.
-var byteClass = [256]byte{
-	0: nul, 1: control, 2: control, 3: control, 4: control, 5: control, 6: control, 7: control, 8: control,
-	'\t': blank, '\n': newline, 11: control, 12: control, '\r': blank, 14: control, 15: control, 16: control,
-	17: control, 18: control, 19: control, 20: control, 21: control, 22: control, 23: control, 24: control,
-	25: control, 26: control, 27: control, 28: control, 29: control, 30: control, 31: control, 127: control,
-	' ': blank, ';': comment, '"': quote, '(': open, ')': closing, '\\': escape,
-}
+// byteClass is the class of each byte, indexed by it.
+const byteClass = "" +
+	"\x09\x08\x08\x08\x08\x08\x08\x08\x08\x01\x02\x08\x08\x01\x08\x08" +
+	"\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08" +
+	"\x01\x00\x04\x00\x00\x00\x00\x00\x05\x06\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x08" +
+	plain64 + plain64
+
+// plain64 is 64 times plain.
+const plain64 = "" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 var (
 	errTooLong     = fmt.Errorf("record longer than %d bytes", maxRecordText)
@@ -88,7 +98,7 @@ func newLexer(src io.Reader, size int64, onRead func(n int) error) *lexer {
 func (l *lexer) next() error {
 	for {
 		n, err := l.scan(l.buf[l.at:l.end])
-		if err == errMore {
+		if errors.Is(err, errMore) {
 			if err = l.more(); err != nil {
 				return err
 			}
@@ -130,7 +140,7 @@ func (l *lexer) more() error {
 	}
 	n, err := io.ReadFull(l.src, l.buf[l.end:])
 	l.end += n
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		l.eof = true
 	} else if err != nil {
 		return err
@@ -151,26 +161,8 @@ func (l *lexer) scan(b []byte) (int, error) {
 			i++
 		case plain, escape:
 			from := i
-			for i < len(b) {
-				c := byteClass[b[i]]
-				if c == plain {
-					i++
-					continue
-				}
-				if c != escape {
-					break
-				}
-				i += 2 // an escaped byte never ends a word, unless it is a line's end
-				if i <= len(b) && b[i-1] == '\n' {
-					i--
-					break
-				}
-			}
-			if i >= len(b) {
-				if !l.eof {
-					return 0, errMore
-				}
-				i = len(b)
+			if i = wordEnd(b, i); i == len(b) && !l.eof {
+				return 0, errMore
 			}
 			l.tokens = append(l.tokens, token{text: b[from:i], at: from})
 		case newline:
@@ -191,7 +183,7 @@ func (l *lexer) scan(b []byte) (int, error) {
 			i += n
 		case quote:
 			n, err := quoted(b[i+1:])
-			if err == errMore && !l.eof {
+			if errors.Is(err, errMore) && !l.eof {
 				return 0, errMore
 			}
 			if err != nil {
@@ -222,6 +214,25 @@ func (l *lexer) scan(b []byte) (int, error) {
 		return len(b), recordError{errParenOpen}
 	}
 	return len(b), nil
+}
+
+// wordEnd is where the word that begins at b[i] ends.
+func wordEnd(b []byte, i int) int {
+	for i < len(b) {
+		switch byteClass[b[i]] {
+		case plain:
+			i++
+		case escape:
+			// An escaped byte never ends a word, unless it is a line's end.
+			if i+1 < len(b) && b[i+1] == '\n' {
+				return i + 1
+			}
+			i += 2
+		default:
+			return i
+		}
+	}
+	return len(b)
 }
 
 // skipLine drops the record up to the end of the line that b[i] stands on.

@@ -164,6 +164,9 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 	if opts.MaxErrors <= 0 {
 		opts.MaxErrors = defaultMaxErrors
 	}
+	if _, err := NameFromWire([]byte(opts.Origin)); err != nil {
+		return nil, fmt.Errorf("origin %q: %w", string(opts.Origin), err)
+	}
 	r := newReader(ctx, opts)
 	if err := r.readAll(); err != nil {
 		return nil, errors.Join(err, r.closeSorters())

@@ -293,7 +293,7 @@ func FuzzZoneFile(f *testing.F) {
 	f.Add(head + "a A 192.0.2.1\n")
 	f.Add(signed)
 	f.Add(head + "$GENERATE 1-9/3 a${1,2,n} TXT ( \"$\" ; x\n )\n$ORIGIN b\nc\\.d 1h IN MX 1 @\n")
-	for typ, texts := range samples {
+	for typ, texts := range samples() {
 		for _, text := range texts {
 			f.Add(head + "x " + Type(typ).String() + " " + text + "\n")
 		}

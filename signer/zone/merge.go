@@ -40,36 +40,28 @@ func Merge(iters ...Iterator) Iterator {
 }
 
 type merger struct {
-	iters  []Iterator
-	live   []source // sorted by key, then by rank; live[0] is the present item
-	begun  bool
-	hidden []byte // owner and type of the last KindMade item
-	err    error
+	iters []Iterator
+	begun bool
+	live  []*source // in order; live[0] is the present item. Few are merged, so a list will do.
+	err   error
 }
 
 type source struct {
 	Iterator
 	key  []byte
+	kind byte // for the order: KindMade comes ahead of KindContents, to hide it
 	rank int
 }
 
-// before compares in the order of Merge. KindMade comes ahead of KindContents
-// so that it can hide it.
+// before compares in the order of Merge.
 func (s *source) before(o *source) bool {
 	if c := bytes.Compare(s.key[1:], o.key[1:]); c != 0 {
 		return c < 0
 	}
-	if a, b := mergeKind(s.key[0]), mergeKind(o.key[0]); a != b {
-		return a < b
+	if s.kind != o.kind {
+		return s.kind < o.kind
 	}
 	return s.rank < o.rank
-}
-
-func mergeKind(k byte) byte {
-	if Kind(k) == KindMade {
-		return byte(KindContents) - 1
-	}
-	return k
 }
 
 func (m *merger) Next() bool {
@@ -79,28 +71,25 @@ func (m *merger) Next() bool {
 	if !m.begun {
 		m.begun = true
 		for i, it := range m.iters {
-			if !m.push(source{Iterator: it, rank: i}) {
+			// From the front, the new one sinks to where it belongs.
+			m.live = append([]*source{{Iterator: it, rank: i}}, m.live...)
+			if !m.advance(0) {
 				return false
 			}
 		}
 		return len(m.live) > 0
 	}
-	for len(m.live) > 0 {
-		// Only the heads behind the first can be hidden by it or equal to it,
-		// so they are dropped before the first moves on.
-		first := &m.live[0]
-		for len(m.live) > 1 && hides(first.key, m.live[1].key) {
-			if !m.advance(1) {
-				return false
-			}
-			first = &m.live[0]
-		}
-		if !m.advance(0) {
+	if len(m.live) == 0 {
+		return false
+	}
+	// Only what stands right behind the first can be hidden by it or be equal
+	// to it, and is dropped before the first moves on.
+	for len(m.live) > 1 && hides(m.live[0].key, m.live[1].key) {
+		if !m.advance(1) {
 			return false
 		}
-		return len(m.live) > 0
 	}
-	return false
+	return m.advance(0) && len(m.live) > 0
 }
 
 // hides reports whether an item with key a makes the next one, with key b,
@@ -109,18 +98,13 @@ func hides(a, b []byte) bool {
 	return (a[0] == b[0] || (Kind(a[0]) == KindMade && Kind(b[0]) == KindContents)) && bytes.Equal(a[1:], b[1:])
 }
 
-// advance moves live[i] on and puts it where its new key belongs.
+// advance moves live[i] on and puts it where its new key belongs; false after
+// an error.
 func (m *merger) advance(i int) bool {
 	s := m.live[i]
-	m.live = append(m.live[:i], m.live[i+1:]...)
-	return m.push(s)
-}
-
-// push moves s on and inserts it; few iterators are merged, so a list will
-// do.
-func (m *merger) push(s source) bool {
 	if !s.Next() {
 		m.err = s.Err()
+		m.live = append(m.live[:i], m.live[i+1:]...)
 		return m.err == nil
 	}
 	s.key = s.Key()
@@ -128,12 +112,12 @@ func (m *merger) push(s source) bool {
 		m.err = errBadKey
 		return false
 	}
-	i := 0
-	for i < len(m.live) && m.live[i].before(&s) {
-		i++
+	if s.kind = s.key[0]; Kind(s.kind) == KindMade {
+		s.kind = byte(KindContents) - 1
 	}
-	m.live = append(m.live, source{})
-	copy(m.live[i+1:], m.live[i:])
+	for ; i+1 < len(m.live) && m.live[i+1].before(s); i++ {
+		m.live[i] = m.live[i+1]
+	}
 	m.live[i] = s
 	return true
 }

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"bytes"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"strings"
@@ -73,14 +72,39 @@ func (p *rdataParser) hash() {
 	}
 	at := len(p.dst)
 	p.dst = append(p.dst, 0)
-	dst, err := base32.HexEncoding.WithPadding(base32.NoPadding).AppendDecode(p.dst, upper(text))
-	p.dst = dst
-	n := len(dst) - at - 1
-	if err != nil || n < 1 || n > 255 {
+	var bits, held uint
+	for _, c := range text {
+		v := base32Value(c)
+		if v < 0 {
+			p.fail(errBadHash, text)
+			return
+		}
+		held = held<<5 | uint(v)
+		if bits += 5; bits >= 8 {
+			bits -= 8
+			p.dst = append(p.dst, byte(held>>bits))
+		}
+	}
+	n := len(p.dst) - at - 1
+	// What is left over are fewer bits than a digit, and zero.
+	if bits >= 5 || held&(1<<bits-1) != 0 || n < 1 || n > 255 {
 		p.fail(errBadHash, text)
 		return
 	}
 	p.dst[at] = byte(n)
+}
+
+// base32Value is the value of a digit of base32hex (RFC 4648, 7), or -1.
+func base32Value(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'A' && c <= 'V':
+		return int(c-'A') + 10
+	case c >= 'a' && c <= 'v':
+		return int(c-'a') + 10
+	}
+	return -1
 }
 
 // parseTime reads YYYYMMDDHHmmSS. Times from 2106 on wrap around, as RRSIG's

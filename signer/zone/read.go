@@ -24,10 +24,11 @@ const (
 // line, length of the owner (1 byte; 0 when it is in lower case), owner,
 // RDATA.
 type reader struct {
-	ctx  context.Context
-	opts LoadOptions
-	main *Sorter
-	own  *Sorter // the signer's own records, in case a ZONEMD needs them
+	// cancelled is the Err of the context that the load runs under.
+	cancelled func() error
+	opts      LoadOptions
+	main      *Sorter
+	own       *Sorter // the signer's own records, in case a ZONEMD needs them
 
 	files   []string // by number
 	opened  []string // files being read, outermost first
@@ -52,7 +53,7 @@ type reader struct {
 
 func newReader(ctx context.Context, opts LoadOptions) *reader {
 	return &reader{
-		ctx: ctx, opts: opts,
+		cancelled: ctx.Err, opts: opts,
 		main: NewSorter(opts.Spill, opts.Memory), own: NewSorter(opts.Spill, opts.Memory/4),
 		errs: errorList{max: opts.MaxErrors}, stripped: map[Type]uint64{},
 		apexKey: AppendOwnerKey(nil, opts.Origin),
@@ -124,32 +125,34 @@ func (r *reader) onRead(n, depth int) error {
 		r.progressDone += int64(n)
 		r.opts.Progress(r.progressDone, max(r.fileTotal, r.progressDone))
 	}
-	return r.ctx.Err()
+	return r.cancelled()
 }
 
 func (r *reader) readRecords(s *fileState, depth int) error {
 	for {
 		err := s.lex.next()
-		if err == io.EOF {
-			return nil
-		}
 		if err == nil {
 			err = r.entry(s, depth)
 		}
 		if err == nil {
 			continue
 		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		var fatal fatalError
 		if errors.As(err, &fatal) {
 			return fatal.error
 		}
-		if r.ctx.Err() != nil {
-			return r.ctx.Err()
+		if r.cancelled() != nil {
+			return r.cancelled()
 		}
-		r.fail(s, err)
-		if _, ok := err.(recordError); !ok { // errors of lexer and parser are not wrapped
-			return nil
+		var bad recordError
+		if !errors.As(err, &bad) {
+			r.fail(s, err)
+			return nil // the rest of the file cannot be read
 		}
+		r.fail(s, bad.error)
 	}
 }
 
@@ -158,9 +161,6 @@ type fatalError struct{ error }
 
 // fail notes an error of the present record.
 func (r *reader) fail(s *fileState, err error) {
-	if e, ok := err.(recordError); ok {
-		err = e.error
-	}
 	r.errs.add(FileError{File: r.files[s.number], Line: s.lex.first, Record: excerpt(s.lex.raw), Err: err})
 }
 

@@ -98,7 +98,7 @@ func (v Value) Check() error {
 		return errBadValue
 	}
 	if o := v.Owner(); o != nil {
-		if _, err := NameFromWire(o); err != nil {
+		if n, err := NameLength(o); err != nil || n != len(o) {
 			return errBadValue
 		}
 	}

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"bytes"
-	"encoding/base32"
 	"encoding/base64"
 	"encoding/binary"
 	"net/netip"
@@ -212,7 +211,24 @@ func (w *textWriter) hash() {
 		return
 	}
 	w.space()
-	w.dst = base32.HexEncoding.WithPadding(base32.NoPadding).AppendEncode(w.dst, w.take(int(b[0])))
+	w.dst = appendBase32Hex(w.dst, w.take(int(b[0])))
+}
+
+// appendBase32Hex appends data in base32hex without padding (RFC 4648, 7).
+func appendBase32Hex(dst, data []byte) []byte {
+	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+	var bits, held uint
+	for _, c := range data {
+		held = held<<8 | uint(c)
+		for bits += 8; bits >= 5; {
+			bits -= 5
+			dst = append(dst, digits[held>>bits&31])
+		}
+	}
+	if bits > 0 {
+		dst = append(dst, digits[held<<(5-bits)&31])
+	}
+	return dst
 }
 
 // types is a type bitmap (RFC 4034, 4.1.2), the rest.

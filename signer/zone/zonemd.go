@@ -96,10 +96,10 @@ func (z *zoneDigest) hash(g *grouper) (err error) {
 		b = append(b, byte(len(r.rdata)>>8), byte(len(r.rdata)))
 		z.buf = AppendCanonicalRData(b, t, r.rdata)
 		if z.sha384 != nil {
-			z.sha384.Write(z.buf) //nolint:errcheck // a hash takes everything
+			z.sha384.Write(z.buf)
 		}
 		if z.sha512 != nil {
-			z.sha512.Write(z.buf) //nolint:errcheck // a hash takes everything
+			z.sha512.Write(z.buf)
 		}
 	}
 	return nil

@@ -1,0 +1,150 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+)
+
+func TestChecker_NamesWhatIsWrong(t *testing.T) {
+	soa, ns := "example. 60 IN SOA a. b. 1 2 3 4 5", "example. 60 IN NS a."
+	for _, tc := range []struct {
+		name  string
+		items [][]string
+		want  []string
+	}{
+		{"a good zone", [][]string{{soa}, {ns}, {"c.example. 60 IN CNAME x."}, {"c.example. 60 IN KEY 512 255 1 AQ=="}}, nil},
+		{"nothing", nil, []string{"no SOA record at the apex", "no NS record at the apex"}},
+		{"SOA and NS below the apex only", [][]string{{"x." + soa}, {"x." + ns}}, []string{
+			"x.example. SOA: SOA record below the apex", "no SOA record at the apex", "no NS record at the apex"}},
+		{"two SOA records", [][]string{{soa, "example. 60 IN SOA a. b. 2 2 3 4 5"}, {ns}}, []string{"example. SOA: more than one record of this type at one name"}},
+		{"another zone's name", [][]string{{soa}, {ns}, {"xexample. 60 IN A 192.0.2.1"}}, []string{"xexample. A: owner is not in the zone"}},
+		{"the parent's name", [][]string{{soa}, {ns}, {". 60 IN A 192.0.2.1"}}, []string{". A: owner is not in the zone"}},
+		{"CNAME at the apex", [][]string{{soa}, {ns}, {"example. 60 IN CNAME x."}}, []string{"example. CNAME: CNAME and other data at one name (RFC 1034, 3.6.2)"}},
+		{"once for each name", [][]string{{soa}, {ns}, {"c.example. 60 IN CNAME x."}, {"c.example. 60 IN MX 1 x."}, {"c.example. 60 IN TXT x"}}, []string{
+			"c.example. MX: CNAME and other data at one name (RFC 1034, 3.6.2)"}},
+		{"DS", [][]string{{soa}, {ns}, {"example. 60 IN DS 1 13 5 00"}, {"d.example. 60 IN DS 1 13 5 00"}}, []string{
+			"example. DS: DS record at the apex: it belongs to the parent zone", "notice d.example. DS: DS records without NS records at their name"}},
+		{"DNAME", [][]string{{soa}, {ns}, {"example. 60 IN DNAME x."}, {"d.example. 60 IN NS x."}, {"d.example. 60 IN DNAME x."}}, []string{
+			"d.example. DNAME: DNAME and NS at one name below the apex (RFC 6672, 2.3)"}},
+	} {
+		var got []string
+		c := NewChecker("\x07example\x00", func(p Problem) {
+			s := p.Error()
+			if p.Notice {
+				s = "notice " + s
+			}
+			got = append(got, s)
+		})
+		var items []Item
+		for _, lines := range tc.items {
+			items = append(items, itemOf(t, KindContents, lines...))
+		}
+		slices.SortFunc(items, func(a, b Item) int { return strings.Compare(string(a.Key), string(b.Key)) })
+		for _, it := range items {
+			c.Item(it.Key, it.Value)
+		}
+		c.Finish()
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s: %s", tc.name, diff)
+		}
+	}
+}
+
+func TestCheckRData_RefusesWhatItsTypeForbids(t *testing.T) {
+	for _, tc := range []struct {
+		t     Type
+		rdata string
+		good  bool
+	}{
+		{TypeA, "\x01\x02\x03\x04", true},
+		{TypeA, "\x01\x02\x03", false},
+		{TypeAAAA, "\x01\x02\x03\x04", false},
+		{TypeNS, "\x01a\x00", true},
+		{TypeNS, "\xc0\x0c", false},
+		{TypeNS, "\x01a\x00x", false},
+		{TypeNS, "", false},
+		{TypeMX, "\x00\x01\x00", true},
+		{TypeMX, "\x00\x01", false},
+		{TypeSOA, "\x00\x00" + strings.Repeat("x", 20), true},
+		{TypeSOA, "\x00\x00" + strings.Repeat("x", 19), false},
+		{TypeSOA, "\x00\x00", false},
+		{TypeRRSIG, strings.Repeat("\x00", 19) + "sig", true},
+		{TypeRRSIG, strings.Repeat("\x00", 19), false},
+		{TypeTXT, "\x01a\x00", true},
+		{TypeTXT, "", false},
+		{TypeTXT, "\x02a", false},
+		{TypeDS, "\x00\x01\x0d\x02" + strings.Repeat("x", 32), true},
+		{TypeDS, "\x00\x01\x0d\x02" + strings.Repeat("x", 31), false},
+		{TypeNSEC, "\x00\x00\x01\x40", true},
+		{TypeNSEC, "\x00\x00\x00", false},
+		{TypeDNSKEY, "\x01", false},
+		{Type(dns.TypeAPL), "", true},
+		{Type(65280), "anything", true},
+		{Type(65280), strings.Repeat("x", 65536), false},
+	} {
+		if err := CheckRData(tc.t, []byte(tc.rdata)); (err == nil) != tc.good {
+			t.Errorf("%s %q: %v", tc.t, tc.rdata, err)
+		}
+	}
+}
+
+func BenchmarkMerge(b *testing.B) {
+	var parts [3][]Item
+	value := AppendValue(nil, Root, 60, []byte("\x01a\x00"))
+	for i := range 20_000 {
+		owner := Name(fmt.Sprintf("\x07n%06d\x03tld\x00", i))
+		parts[0] = append(parts[0], Item{AppendKey(nil, KindContents, owner, TypeNS), value})
+		parts[1] = append(parts[1], Item{AppendKey(nil, KindMade, owner, TypeNSEC), value})
+		parts[2] = append(parts[2], Item{AppendKey(nil, KindSigs, owner, TypeNSEC), value})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		m := Merge(Slice(parts[0]...), Slice(parts[1]...), Slice(parts[2]...))
+		n := 0
+		for m.Next() {
+			n++
+		}
+		if n != 60_000 || m.Err() != nil {
+			b.Fatal(n, m.Err())
+		}
+	}
+	b.ReportMetric(float64(60_000*b.N)/b.Elapsed().Seconds(), "items/s")
+}
+
+func BenchmarkChunk(b *testing.B) {
+	var items []Item
+	value := AppendValue(nil, Root, 60, []byte("\x03ns1\x04prov\x03tld\x00"), []byte("\x03ns2\x04prov\x03tld\x00"))
+	for i := range 10_000 {
+		items = append(items, Item{AppendKey(nil, KindContents, Name(fmt.Sprintf("\x07n%06d\x03tld\x00", i)), TypeNS), value})
+	}
+	var c ChunkBuilder
+	b.Run("build", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c.Reset()
+			for _, it := range items {
+				if full, err := c.Add(it.Key, it.Value); full || err != nil {
+					b.Fatal(full, err)
+				}
+			}
+		}
+		b.ReportMetric(float64(len(items)*b.N)/b.Elapsed().Seconds(), "items/s")
+	})
+	b.Run("read", func(b *testing.B) {
+		b.ReportAllocs()
+		r := NewChunkReader(nil)
+		for b.Loop() {
+			for r.Reset(c.Bytes()); r.Next(); {
+			}
+			if r.Err() != nil {
+				b.Fatal(r.Err())
+			}
+		}
+		b.ReportMetric(float64(len(items)*b.N)/b.Elapsed().Seconds(), "items/s")
+	})
+}
