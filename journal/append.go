@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
@@ -41,7 +42,8 @@ type Line struct {
 }
 
 // Lines gives the events their place behind a head and encodes them, so that
-// every implementation writes the same bytes.
+// every implementation writes the same bytes. It cuts times to microseconds
+// and fills in Version, N, Prev, and where they are empty Zone and Type.
 func Lines(zone event.ZoneID, head Head, events []event.Event) ([]Line, error) {
 	if len(events) > MaxAppend {
 		return nil, fmt.Errorf("append %d events: more than %d", len(events), MaxAppend)
@@ -58,6 +60,7 @@ func Lines(zone event.ZoneID, head Head, events []event.Event) ([]Line, error) {
 		if e.Type == "" && e.Facts != nil {
 			e.Type = e.Facts.EventType()
 		}
+		e.Time = e.Time.UTC().Truncate(time.Microsecond)
 		e.Version, e.N, e.Prev = event.EnvelopeVersion, head.N+1, head.Hash
 		b, err := event.Encode(&e)
 		if err != nil {

@@ -218,18 +218,29 @@ func (j *NATS) Chunk(ctx context.Context, subject string, c event.Chunk) ([]byte
 	if c.Bytes > MaxRawChunk {
 		return nil, fmt.Errorf("read chunk of %s: %d bytes, more than %d: %w", subject, c.Bytes, MaxRawChunk, ErrNoChunk)
 	}
-	line, err := j.get(ctx, bulkStream, getRequest{Seq: max(c.Seq, 1)})
-	if err == nil && line.subject == subject {
-		if raw, ok := j.unpack(line.data, c); ok {
-			return raw, nil
+	// In a restored store the sequences are usually all off by the same.
+	hints := []uint64{c.Seq, c.Seq + uint64(j.shift.Load())}
+	for i, seq := range hints {
+		if seq == 0 || i > 0 && seq == c.Seq {
+			continue
+		}
+		line, err := j.get(ctx, bulkStream, getRequest{Seq: seq})
+		if err != nil && !errors.Is(err, errNotFound) {
+			return nil, fmt.Errorf("read chunk of %s: %w", subject, err)
+		}
+		if err == nil && line.subject == subject {
+			if raw, ok := j.unpack(line.data, c); ok {
+				return raw, nil
+			}
 		}
 	}
-	if err != nil && !errors.Is(err, errNotFound) {
-		return nil, fmt.Errorf("read chunk of %s: %w", subject, err)
-	}
-	// The sequence was a hint only: look through all of the command's chunks.
-	for next := uint64(1); ; next = line.seq + 1 {
-		line, err = j.get(ctx, bulkStream, getRequest{Seq: next, NextFor: subject})
+	return j.searchChunk(ctx, subject, c)
+}
+
+// searchChunk looks through all chunks of a command for the one that is meant.
+func (j *NATS) searchChunk(ctx context.Context, subject string, c event.Chunk) ([]byte, error) {
+	for next := uint64(1); ; {
+		line, err := j.get(ctx, bulkStream, getRequest{Seq: next, NextFor: subject})
 		if errors.Is(err, errNotFound) {
 			return nil, fmt.Errorf("chunk %s of %s: %w", c.SHA256, subject, ErrNoChunk)
 		}
@@ -237,8 +248,10 @@ func (j *NATS) Chunk(ctx context.Context, subject string, c event.Chunk) ([]byte
 			return nil, fmt.Errorf("read chunk of %s: %w", subject, err)
 		}
 		if raw, ok := j.unpack(line.data, c); ok {
+			j.shift.Store(int64(line.seq - c.Seq))
 			return raw, nil
 		}
+		next = line.seq + 1
 	}
 }
 

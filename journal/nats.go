@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -53,6 +54,9 @@ type NATS struct {
 	// compressing bounds the raw chunks held while they are compressed.
 	compressing chan struct{}
 	buffers     buffers
+	// shift is by how much the sequence of a chunk last found by search
+	// differed from its hint.
+	shift atomic.Int64
 
 	sweeping sync.Mutex
 	swept    sweeper // guarded by sweeping

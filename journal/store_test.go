@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -439,6 +440,31 @@ func TestSweep_KeepsCommandsWithOtherSequences(t *testing.T) {
 	}
 	if r := mustVerify(t, j); r.FaultCount != 0 {
 		t.Errorf("verify: %+v", r)
+	}
+}
+
+// A restored store holds the same chunks under other sequences.
+func TestChunks_FoundUnderShiftedSequences(t *testing.T) {
+	j := openDir(t, journal.Config{})
+	var raws [][]byte
+	for i := range 50 {
+		raws = append(raws, noise(i, 100))
+	}
+	mustPut(t, j, "other", raws[:7]...)
+	m := mustPut(t, j, "x", raws...)
+	for i := range m.Chunks {
+		m.Chunks[i].Seq -= 7
+	}
+	i := 0
+	err := journal.Chunks(t.Context(), j, m, func(raw []byte) error {
+		if !bytes.Equal(raw, raws[i]) {
+			t.Errorf("chunk %d differs", i)
+		}
+		i++
+		return nil
+	})
+	if err != nil || i != len(raws) {
+		t.Errorf("read %d chunks, %v", i, err)
 	}
 }
 

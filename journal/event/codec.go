@@ -60,20 +60,21 @@ func Subject(e *Event) string {
 }
 
 // envelope is the line as encoding/json reads and writes it, before it is
-// made canonical.
+// made canonical. Its fields stand in the order of the line, so that there is
+// little left to sort.
 type envelope struct {
-	V              int             `json:"v"`
-	Type           string          `json:"type"`
-	Time           string          `json:"time"`
-	Zone           ZoneID          `json:"zone"`
 	Actor          Actor           `json:"actor"`
 	Cause          uint64          `json:"cause,omitempty"`
 	Epoch          uint64          `json:"epoch,omitempty"`
+	Facts          json.RawMessage `json:"facts"`
+	MustUnderstand bool            `json:"must_understand,omitempty"`
 	N              uint64          `json:"n"`
 	Prev           *Hash           `json:"prev,omitempty"`
-	MustUnderstand bool            `json:"must_understand,omitempty"`
-	Facts          json.RawMessage `json:"facts"`
 	Sealed         map[string]Hash `json:"sealed,omitempty"`
+	Time           string          `json:"time"`
+	Type           string          `json:"type"`
+	V              int             `json:"v"`
+	Zone           ZoneID          `json:"zone"`
 }
 
 // Encode returns the event's public line: RFC 8785 JSON of at most MaxLine

@@ -140,6 +140,12 @@ func appendAtomic(t *testing.T, j journal.Journal) {
 	if len(rs) != 3+journal.MaxAppend || rs[len(rs)-1].Head() != h {
 		t.Fatalf("read %d events up to %+v, appended up to %+v", len(rs), rs[len(rs)-1].Head(), h)
 	}
+	bare := event.Event{Time: at(1).Add(789).In(time.FixedZone("", 3600)), Actor: event.Program, Facts: &event.ZoneChanged{Source: "f"}}
+	h = mustAppend(t, j, zoneA, h, bare)
+	rs = readAll(t, j, zoneA)
+	if e := rs[len(rs)-1].Event; e.Type != "zone.changed" || e.Zone != zoneA || !e.Time.Equal(at(1)) {
+		t.Errorf("event without zone and type is stored as %+v", e)
+	}
 	if got, err := j.Append(t.Context(), zoneA, h); err != nil || got != h {
 		t.Errorf("append of nothing = %+v, %v", got, err)
 	}
