@@ -127,10 +127,12 @@ func axfr(t *testing.T, addr, zone string) []dns.RR {
 	t.Helper()
 	m := new(dns.Msg)
 	m.SetAxfr(dns.Fqdn(zone))
-	msgs, _, err := transfer(addr, m)
-	if err != nil {
-		t.Fatalf("AXFR of %s from %s: %v", zone, addr, err)
-	}
+	var msgs []*dns.Msg
+	await(t, fmt.Sprintf("AXFR of %s from %s", zone, addr), 10*time.Second, func() (bool, string) {
+		var err error
+		msgs, _, err = transfer(addr, m)
+		return err == nil, fmt.Sprint(err)
+	})
 	var all []dns.RR
 	for _, m := range msgs {
 		all = append(all, m.Answer...)
@@ -144,10 +146,12 @@ func axfrBytes(t *testing.T, addr, zone string) []byte {
 	m := new(dns.Msg)
 	m.SetAxfr(dns.Fqdn(zone))
 	m.Id = 4711 // the same each time
-	_, raw, err := transfer(addr, m)
-	if err != nil {
-		t.Fatalf("AXFR of %s from %s: %v", zone, addr, err)
-	}
+	var raw []byte
+	await(t, fmt.Sprintf("AXFR of %s from %s", zone, addr), 10*time.Second, func() (bool, string) {
+		var err error
+		_, raw, err = transfer(addr, m)
+		return err == nil, fmt.Sprint(err)
+	})
 	return raw
 }
 

@@ -231,16 +231,20 @@ func (p *process) tail() string {
 // condition returns what it saw instead.
 func await(t *testing.T, what string, within time.Duration, holds func() (bool, string)) {
 	t.Helper()
+	if ok, saw := eventually(within, holds); !ok {
+		t.Fatalf("not within %v: %s; last seen: %s", within, what, saw)
+	}
+}
+
+// eventually polls until the condition holds or the time is over.
+func eventually(within time.Duration, holds func() (ok bool, saw string)) (bool, string) {
 	deadline := time.Now().Add(within)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		ok, saw := holds()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s; last seen: %s", within, what, saw)
+		if ok || time.Now().After(deadline) {
+			return ok, saw
 		}
 		<-tick.C
 	}

@@ -36,7 +36,7 @@ func TestServe_SaysWhatItDidAndHowToAsk(t *testing.T) {
 		return dig.MatchString(d.log()), d.log()
 	})
 	said := d.log()
-	for _, part := range []string{"example.com", " IN DS ", "KSK", "ZSK", d.addr} {
+	for _, part := range []string{"example.com", " IN DS ", "ksk", "zsk", d.addr} {
 		if !strings.Contains(strings.ReplaceAll(said, "\t", " "), part) {
 			t.Errorf("serve does not speak of %q:\n%s", part, said)
 		}

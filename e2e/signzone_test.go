@@ -30,7 +30,7 @@ var validators = []struct {
 		return run(t, "ldns-verify-zone", "-V", "1", file)
 	}},
 	{"kzonecheck", func(t *testing.T, zone, file string) result {
-		return run(t, "kzonecheck", "-d", "on", "-o", zone, file)
+		return run(t, "kzonecheck", "-v", "-d", "on", "-o", zone, file)
 	}},
 }
 
