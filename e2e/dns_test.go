@@ -245,7 +245,8 @@ func sameZone(t *testing.T, what string, a, b []dns.RR) {
 func zoneText(rrs []dns.RR) string {
 	var b strings.Builder
 	for _, rr := range rrs {
-		b.WriteString(rr.String())
+		// Knot does not read the class in the form of RFC 3597.
+		b.WriteString(strings.Replace(rr.String(), "\tCLASS1\t", "\tIN\t", 1))
 		b.WriteByte('\n')
 	}
 	return b.String()
