@@ -113,3 +113,35 @@ func BenchmarkSignFull(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkVerify shows what the checks cost beside the signatures.
+func BenchmarkVerify(b *testing.B) {
+	for _, denial := range []Denial{NSEC, NSEC3OptOut} {
+		b.Run(string(denial)+"-100k-sample", func(b *testing.B) {
+			items, state := delegations(b, 100_000)
+			signed := memZone{}
+			for _, it := range items {
+				signed[string(it.Key)] = it.Value
+			}
+			p := testParams("tld.", denial)
+			p.VerifyAll = false
+			res, err := Sign(b.Context(), Input{Contents: zone.Slice(items...), ContentState: state, Spill: memSpill{}}, testKeys(b, algP256), p, signed)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var all []zone.Item
+			for it := signed.merged(); it.Next(); {
+				all = append(all, zone.Item{Key: slices.Clone(it.Key()), Value: slices.Clone(it.Value())})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				o := VerifyOptions{Apex: p.Apex, At: testTime(), Sample: true, Spill: memSpill{}, ContentSum: &res.ContentSum}
+				r, err := Verify(b.Context(), zone.Slice(all...), o)
+				if err != nil || !r.OK() {
+					b.Fatal(err, r.Err())
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(res.Records), "ns/record")
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"strings"
@@ -142,6 +143,58 @@ func TestSign_OnPreviousEqualsFull(t *testing.T) {
 			rt.Fatalf("result %+v, of full signing %+v", res, full)
 		}
 		verifyKept(rt, t, got, q, res)
+	})
+}
+
+// With ZONEMD no bit of a zone may change unseen, but for the case of
+// letters, which neither digest nor signatures know.
+func TestVerify_FindsAnyFlippedBit(t *testing.T) {
+	keys := testKeys(t, algEd25519)
+	rapid.Check(t, func(rt *rapid.T) {
+		contents := parse(t, "example.", strings.Join(drawZone(rt), "\n")+"\n")
+		p := drawParams(rt)
+		p.ZONEMD = true
+		z, _ := mustSign(t, contents, keys, p)
+		delete(z, string([]byte{byte(zone.KindDigest)}))
+		delete(z, keyOf(t, zone.KindContents, "example.", zone.TypeSOA)) // hidden by ours
+		key := rapid.SampledFrom(z.keys()).Draw(rt, "item")
+		value := bytes.Clone(z[key])
+		at := rapid.IntRange(0, len(value)-1).Draw(rt, "byte")
+		before := value[at]
+		value[at] ^= 1 << rapid.IntRange(0, 7).Draw(rt, "bit")
+		if bytes.EqualFold([]byte{before}, []byte{value[at]}) {
+			return
+		}
+		z[key] = value
+		r, err := Verify(t.Context(), z.merged(), VerifyOptions{Apex: p.Apex, At: testTime(), Spill: memSpill{}})
+		if err == nil && r.OK() {
+			rt.Fatalf("byte %d of item %q: %#x became %#x unseen", at, key, before, value[at])
+		}
+	})
+}
+
+// No RDATA, however malformed, makes Verify fall over.
+func FuzzVerify(f *testing.F) {
+	p := testParams("example.", NSEC3)
+	p.ZONEMD = true
+	good, _ := mustSign(f, parse(f, "example.", sampleZone), testKeys(f, algEd25519), p)
+	delete(good, string([]byte{byte(zone.KindDigest)}))
+	for i, key := range good.keys() {
+		for rdata := range zone.Value(good[key]).Records() {
+			f.Add(uint16(i), rdata)
+		}
+	}
+	f.Fuzz(func(t *testing.T, item uint16, rdata []byte) {
+		if len(rdata) > 4096 {
+			return
+		}
+		z := maps.Clone(good)
+		keys := z.keys()
+		key := keys[int(item)%len(keys)]
+		z[key] = zone.AppendValue(nil, zone.Root, zone.Value(z[key]).TTL(), rdata)
+		if _, err := Verify(t.Context(), z.merged(), VerifyOptions{Apex: p.Apex, At: testTime(), Spill: memSpill{}, Workers: 1}); err != nil {
+			t.Fatal(err)
+		}
 	})
 }
 

@@ -207,7 +207,7 @@ func (v *verifier) walk(ctx context.Context, items zone.Iterator) error {
 func (v *verifier) item(key, value []byte) error {
 	_, ownerKey, t, err := zone.SplitKey(key)
 	if err == nil {
-		err = zone.Value(value).Check()
+		err = checkItem(ownerKey, value)
 	}
 	if err != nil {
 		return fmt.Errorf("read zone: %w", err)

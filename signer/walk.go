@@ -110,7 +110,7 @@ func (w *walk) item(key, value []byte) error {
 		return errors.New("read contents: items out of order")
 	}
 	w.lastKey = append(w.lastKey[:0], key...)
-	if err := zone.Value(value).Check(); err != nil {
+	if err := checkItem(ownerKey, value); err != nil {
 		return fmt.Errorf("read contents: %w", err)
 	}
 	if !w.begun || !bytes.Equal(ownerKey, w.now.ownerKey) {
@@ -143,6 +143,22 @@ func (w *walk) item(key, value []byte) error {
 		w.now.secure = true
 	}
 	w.now.add(t, value, same, false)
+	return nil
+}
+
+// checkItem demands that a value is well formed and that an owner in it is
+// that of the key.
+func checkItem(ownerKey, value []byte) error {
+	v := zone.Value(value)
+	if err := v.Check(); err != nil {
+		return err
+	}
+	if owner := v.Owner(); owner != nil {
+		var buf [2*zone.MaxNameLength + 2]byte
+		if !bytes.Equal(zone.AppendOwnerKey(buf[:0], zone.Name(owner)), ownerKey) {
+			return fmt.Errorf("owner %v does not fit its key", zone.Name(owner))
+		}
+	}
 	return nil
 }
 
