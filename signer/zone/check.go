@@ -119,6 +119,7 @@ func (c *Checker) shape(t Type, v Value, atApex bool) {
 		} else if !s.ns {
 			c.report(Problem{Owner: c.name(), Type: t, Err: errDSNoNS, Notice: true})
 		}
+	default:
 	}
 }
 

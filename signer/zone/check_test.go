@@ -20,17 +20,21 @@ func TestChecker_NamesWhatIsWrong(t *testing.T) {
 		{"a good zone", [][]string{{soa}, {ns}, {"c.example. 60 IN CNAME x."}, {"c.example. 60 IN KEY 512 255 1 AQ=="}}, nil},
 		{"nothing", nil, []string{"no SOA record at the apex", "no NS record at the apex"}},
 		{"SOA and NS below the apex only", [][]string{{"x." + soa}, {"x." + ns}}, []string{
-			"x.example. SOA: SOA record below the apex", "no SOA record at the apex", "no NS record at the apex"}},
+			"x.example. SOA: SOA record below the apex", "no SOA record at the apex", "no NS record at the apex",
+		}},
 		{"two SOA records", [][]string{{soa, "example. 60 IN SOA a. b. 2 2 3 4 5"}, {ns}}, []string{"example. SOA: more than one record of this type at one name"}},
 		{"another zone's name", [][]string{{soa}, {ns}, {"xexample. 60 IN A 192.0.2.1"}}, []string{"xexample. A: owner is not in the zone"}},
 		{"the parent's name", [][]string{{soa}, {ns}, {". 60 IN A 192.0.2.1"}}, []string{". A: owner is not in the zone"}},
 		{"CNAME at the apex", [][]string{{soa}, {ns}, {"example. 60 IN CNAME x."}}, []string{"example. CNAME: CNAME and other data at one name (RFC 1034, 3.6.2)"}},
 		{"once for each name", [][]string{{soa}, {ns}, {"c.example. 60 IN CNAME x."}, {"c.example. 60 IN MX 1 x."}, {"c.example. 60 IN TXT x"}}, []string{
-			"c.example. MX: CNAME and other data at one name (RFC 1034, 3.6.2)"}},
+			"c.example. MX: CNAME and other data at one name (RFC 1034, 3.6.2)",
+		}},
 		{"DS", [][]string{{soa}, {ns}, {"example. 60 IN DS 1 13 5 00"}, {"d.example. 60 IN DS 1 13 5 00"}}, []string{
-			"example. DS: DS record at the apex: it belongs to the parent zone", "notice d.example. DS: DS records without NS records at their name"}},
+			"example. DS: DS record at the apex: it belongs to the parent zone", "notice d.example. DS: DS records without NS records at their name",
+		}},
 		{"DNAME", [][]string{{soa}, {ns}, {"example. 60 IN DNAME x."}, {"d.example. 60 IN NS x."}, {"d.example. 60 IN DNAME x."}}, []string{
-			"d.example. DNAME: DNAME and NS at one name below the apex (RFC 6672, 2.3)"}},
+			"d.example. DNAME: DNAME and NS at one name below the apex (RFC 6672, 2.3)",
+		}},
 	} {
 		var got []string
 		c := NewChecker("\x07example\x00", func(p Problem) {

@@ -49,8 +49,7 @@ func (r *reader) generate(s *fileState, args []token) error {
 			return fatalError{r.cancelled()}
 		}
 		if err := r.record(s, one.tokens, false, line); err != nil {
-			var bad recordError
-			if errors.As(err, &bad) {
+			if bad, ok := errors.AsType[recordError](err); ok {
 				return wrap(fmt.Errorf("%w in %.80q", bad.error, text))
 			}
 			return err

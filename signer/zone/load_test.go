@@ -77,7 +77,8 @@ func TestLoad_Forms(t *testing.T) {
 	}{
 		{"owner left out", "a A 192.0.2.1\n  A 192.0.2.2\n", []string{"10 a.example. 300 A c0000201", "10 a.example. 300 A c0000202"}},
 		{"class and TTL in any order", "a 60 IN A 192.0.2.1\nb IN 61 A 192.0.2.1\nc in a 192.0.2.1\n", []string{
-			"10 a.example. 60 A c0000201", "10 b.example. 61 A c0000201", "10 c.example. 300 A c0000201"}},
+			"10 a.example. 60 A c0000201", "10 b.example. 61 A c0000201", "10 c.example. 300 A c0000201",
+		}},
 		{"TTL units", "a 1h30m A 192.0.2.1\nb 1W2D A 192.0.2.1\n", []string{"10 a.example. 5400 A c0000201", "10 b.example. 777600 A c0000201"}},
 		{"Windows line ends", "a A 192.0.2.1\r\n\r\n  A 192.0.2.2 ; x\r\n", []string{"10 a.example. 300 A c0000201", "10 a.example. 300 A c0000202"}},
 		{"parentheses and comments", "a MX ( 10 ; (\n  b ) ; c\n", []string{"10 a.example. 300 MX 000a0162076578616d706c6500"}},
@@ -86,16 +87,20 @@ func TestLoad_Forms(t *testing.T) {
 		{"case is kept", "aB A 192.0.2.1\nAb A 192.0.2.2\n", []string{"10 aB.example. 300 A c0000201", "10 aB.example. 300 A c0000202"}},
 		{"unknown type", "a TYPE65280 \\# 3 01 02ff\n", []string{"10 a.example. 300 TYPE65280 0102ff"}},
 		{"known type in unknown form", "a A \\# 4 c0000201\nb TYPE1 192.0.2.1\nc NS \\# 3 016100\n", []string{
-			"10 a.example. 300 A c0000201", "10 b.example. 300 A c0000201", "10 c.example. 300 NS 016100"}},
+			"10 a.example. 300 A c0000201", "10 b.example. 300 A c0000201", "10 c.example. 300 NS 016100",
+		}},
 		{"no line end at the end", "a A 192.0.2.1", []string{"10 a.example. 300 A c0000201"}},
 		{"$ORIGIN", "$ORIGIN x.example.\na A 192.0.2.1\n$ORIGIN y\na A 192.0.2.1\n", []string{
-			"10 a.x.example. 300 A c0000201", "10 a.y.x.example. 300 A c0000201"}},
+			"10 a.x.example. 300 A c0000201", "10 a.y.x.example. 300 A c0000201",
+		}},
 		{"$TTL in the middle", "$TTL 5\na A 192.0.2.1\n$TTL 1d\nb A 192.0.2.1\n", []string{"10 a.example. 5 A c0000201", "10 b.example. 86400 A c0000201"}},
 		{"records below cuts and DNAME stay", "c NS a.c\na.c A 192.0.2.1\nd DNAME x.\ne.d A 192.0.2.1\n", []string{
 			"10 c.example. 300 NS 01610163076578616d706c6500",
-			"10 a.c.example. 300 A c0000201", "10 d.example. 300 DNAME 017800", "10 e.d.example. 300 A c0000201"}},
+			"10 a.c.example. 300 A c0000201", "10 d.example. 300 DNAME 017800", "10 e.d.example. 300 A c0000201",
+		}},
 		{"$GENERATE", "$GENERATE 1-3/2 h$ A 192.0.2.$\n$GENERATE 10-10 ${-2,3,d}\\$ 7 IN TXT ${0,2,X}$$\n", []string{
-			`10 008\$.example. 7 TXT 03304124`, "10 h1.example. 300 A c0000201", "10 h3.example. 300 A c0000203"}},
+			`10 008\$.example. 7 TXT 03304124`, "10 h1.example. 300 A c0000201", "10 h3.example. 300 A c0000203",
+		}},
 		{"$GENERATE nibbles", "$GENERATE 18-18 ${0,5,n}.x PTR a.\n", []string{"10 2.1.0.x.example. 300 PTR 016100"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -82,6 +82,7 @@ func (p *rdataParser) number(limit uint64) uint64 {
 
 func (p *rdataParser) u8()  { p.dst = append(p.dst, byte(p.number(0xff))) }
 func (p *rdataParser) u16() { p.dst = binary.BigEndian.AppendUint16(p.dst, uint16(p.number(0xffff))) }
+
 func (p *rdataParser) u32() {
 	p.dst = binary.BigEndian.AppendUint32(p.dst, uint32(p.number(0xffffffff)))
 }

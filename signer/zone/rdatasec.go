@@ -169,11 +169,12 @@ func CheckRData(t Type, rdata []byte) error {
 	}
 	switch t {
 	case TypeA:
-		return checkLength(t, rdata, 4)
+		return checkLength(rdata, 4)
 	case TypeAAAA:
-		return checkLength(t, rdata, 16)
+		return checkLength(rdata, 16)
 	case TypeDS, TypeCDS:
 		return checkDigest(rdata)
+	default:
 	}
 	if l, ok := nameLayout(t); ok && t != Type(dns.TypeNXT) {
 		if _, to := foldRange(t, rdata); to == 0 {
@@ -190,7 +191,7 @@ func CheckRData(t Type, rdata []byte) error {
 	return checkByLibrary(t, rdata)
 }
 
-func checkLength(t Type, rdata []byte, want int) error {
+func checkLength(rdata []byte, want int) error {
 	if len(rdata) != want {
 		return fmt.Errorf("%w: %d bytes, want %d", errBadRData, len(rdata), want)
 	}

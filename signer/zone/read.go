@@ -140,15 +140,14 @@ func (r *reader) readRecords(s *fileState, depth int) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		var fatal fatalError
-		if errors.As(err, &fatal) {
+		if fatal, ok := errors.AsType[fatalError](err); ok {
 			return fatal.error
 		}
 		if r.cancelled() != nil {
 			return r.cancelled()
 		}
-		var bad recordError
-		if !errors.As(err, &bad) {
+		bad, ok := errors.AsType[recordError](err)
+		if !ok {
 			r.fail(s, err)
 			return nil // the rest of the file cannot be read
 		}
@@ -290,8 +289,9 @@ func ownKind(t Type, rdata []byte) (Kind, Type) {
 		return KindSigs, covered
 	case TypeNSEC3:
 		return KindChain, t
+	default:
+		return KindMade, t
 	}
-	return KindMade, t
 }
 
 // atApex notes what the zone as a whole needs.

@@ -122,8 +122,7 @@ func (s *Sorter) Sort() (Iterator, error) {
 		return nil, errSorterDone
 	}
 	if err := s.wait(); err != nil {
-		s.Close()
-		return nil, err
+		return nil, errors.Join(err, s.Close())
 	}
 	s.closed = true
 	s.filling.sort()
@@ -150,13 +149,16 @@ func (s *Sorter) Close() error {
 	if s.closed {
 		return nil
 	}
-	err := s.wait()
+	spilling := s.wait() // its error was or will be reported by Add or Sort
 	s.closed = true
-	if s.out != nil {
-		err = errors.Join(err, s.out.file.Close())
-	}
 	s.filling, s.spare = nil, nil
-	return err
+	if s.out == nil {
+		return nil
+	}
+	if err := s.out.file.Close(); err != nil && spilling == nil {
+		return fmt.Errorf("close spill file: %w", err)
+	}
+	return nil
 }
 
 // readSize is the read buffer of each of n runs.

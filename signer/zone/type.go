@@ -71,6 +71,7 @@ func SignersOwn(t Type, atApex bool) bool {
 		return true
 	case TypeDNSKEY, TypeCDS, TypeCDNSKEY, TypeNSEC3PARAM, TypeZONEMD:
 		return atApex
+	default:
+		return false
 	}
-	return false
 }

@@ -129,6 +129,7 @@ func typeText(t Type) string {
 		return "MX"
 	case TypeTXT:
 		return "TXT"
+	default:
+		return t.String()
 	}
-	return t.String()
 }
