@@ -190,7 +190,7 @@ func (s *Store) removeZone(e edit, id event.ZoneID) error {
 }
 
 func (s *Store) applyLoaded(ctx context.Context, e *edit, z uint32, seq uint64, f *event.InstanceLoaded, chunks ChunkSource) error {
-	all, err := s.metas(s.db, z)
+	all, h, err := s.metas(s.db, z)
 	if err != nil {
 		return err
 	}
@@ -198,11 +198,11 @@ func (s *Store) applyLoaded(ctx context.Context, e *edit, z uint32, seq uint64, 
 		Seq: seq, Generation: seq, Base: f.Base, Serial: zone.Serial(f.Serial),
 		Records: f.Records, ContentDigest: f.ContentDigest,
 	}
-	return s.applyInstance(ctx, e, z, all, m, f.Manifest, chunks)
+	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, chunks)
 }
 
 func (s *Store) applySigned(ctx context.Context, e *edit, z uint32, seq uint64, f *event.InstanceSigned, chunks ChunkSource) error {
-	all, err := s.metas(s.db, z)
+	all, h, err := s.metas(s.db, z)
 	if err != nil {
 		return err
 	}
@@ -213,10 +213,10 @@ func (s *Store) applySigned(ctx context.Context, e *edit, z uint32, seq uint64, 
 		Seq: seq, Signed: true, Generation: seq, Base: f.Base, Loaded: f.Loaded, Serial: zone.Serial(f.Serial),
 		Records: f.Records, ContentDigest: f.ContentDigest, SignedDigest: f.SignedDigest,
 	}
-	return s.applyInstance(ctx, e, z, all, m, f.Manifest, chunks)
+	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, chunks)
 }
 
-func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas, m *InstanceMeta, list event.Manifest, chunks ChunkSource) error {
+func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas, h head, m *InstanceMeta, list event.Manifest, chunks ChunkSource) error {
 	if m.Base != 0 {
 		base, err := all.instance(m.Base, m.Signed)
 		if err != nil {
@@ -239,10 +239,6 @@ func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas,
 	}
 	if m.Base != 0 {
 		return nil
-	}
-	h, err := s.head(s.db, z)
-	if err != nil {
-		return err
 	}
 	return s.sweep(*e, z, append(all, m), retained(append(all, m), h), nil, nil)
 }

@@ -279,7 +279,7 @@ func TestStore_DiffsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	steps, err := s.steps(v.snap, v.z)
+	steps, err := s.steps(v.snap, v.z, head{})
 	if err != nil {
 		t.Fatal(err)
 	}

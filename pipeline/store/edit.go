@@ -132,6 +132,9 @@ type tableEdit struct {
 	files  int
 }
 
+// bytesPerSync is after how many bytes of a table their writing out begins.
+const bytesPerSync = 1 << 20
+
 // laneTables are the tables of one lane.
 type laneTables struct {
 	open  *sstable.Writer
@@ -217,6 +220,8 @@ func (e *tableEdit) create() (*sstable.Writer, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("create table: %w", err)
 	}
+	// The disk is kept busy from the start, so that the sync at the end is short.
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: bytesPerSync})
 	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), e.s.writer), path, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -17,10 +18,11 @@ type entry struct {
 // entries reads all versions of one key after the other, fastest where keys
 // ascend.
 type entries struct {
-	it   *pebble.Iterator
-	key  []byte // of the data keyspace, without the version
-	list []entry
-	buf  []byte // the values
+	it    *pebble.Iterator
+	key   []byte // of the data keyspace, without the version
+	list  []entry
+	buf   []byte // the values
+	found []bool
 }
 
 func (s *Store) entries(r pebble.Reader, z uint32, generation uint64) (*entries, error) {
@@ -34,8 +36,14 @@ func (s *Store) entries(r pebble.Reader, z uint32, generation uint64) (*entries,
 
 func (r *entries) closeWith(err error) error { return errors.Join(err, damaged(r.it.Close())) }
 
-// seek reads the versions of an item, the newest first.
-func (r *entries) seek(key []byte) error {
+// seek reads the versions of an item, the newest first, until each of the
+// lenses has what it sees; all of them where there are none. Since older ones
+// were dropped when nobody read them any more, none is left behind those that
+// all readable instances see; the iterator need not walk over the remains.
+func (r *entries) seek(key []byte, readers []lens) error {
+	r.found = slices.Grow(r.found[:0], len(readers))[:len(readers)]
+	clear(r.found)
+	left := len(readers)
 	r.key = append(r.key[:dataPrefix], key...)
 	r.list, r.buf = r.list[:0], r.buf[:0]
 	for ok := r.it.SeekGE(r.key); ok; ok = r.it.Next() {
@@ -49,7 +57,17 @@ func (r *entries) seek(key []byte) error {
 		}
 		from := len(r.buf)
 		r.buf = append(r.buf, v...)
-		r.list = append(r.list, entry{^binary.BigEndian.Uint64(k[len(r.key):]), from, len(r.buf)})
+		version := ^binary.BigEndian.Uint64(k[len(r.key):])
+		r.list = append(r.list, entry{version, from, len(r.buf)})
+		for i := range readers {
+			if !r.found[i] && readers[i].sees(version) {
+				r.found[i] = true
+				left--
+			}
+		}
+		if left == 0 && len(readers) > 0 {
+			return nil
+		}
 	}
 	return damaged(r.it.Error())
 }

@@ -69,6 +69,10 @@ func (m *InstanceMeta) kinds() []zone.Kind {
 type head struct {
 	Signed uint64 `json:"signed"` // 0: nothing yet
 	Loaded uint64 `json:"loaded"`
+	// Where to begin to look, so that no reader walks over what earlier
+	// publications deleted: no instance and no diff is older.
+	Oldest     uint64 `json:"oldest"`
+	OldestDiff uint64 `json:"oldest_diff"`
 }
 
 func (s *Store) head(r pebble.Reader, z uint32) (head, error) {
@@ -86,8 +90,11 @@ func (s *Store) head(r pebble.Reader, z uint32) (head, error) {
 // metas are the instances of a zone that the store holds, in ascending order.
 type metas []*InstanceMeta
 
-func (s *Store) metas(r pebble.Reader, z uint32) (all metas, err error) {
-	err = s.each(r, metaKey(z, tagInstance), func(_, v []byte) error {
+func (s *Store) metas(r pebble.Reader, z uint32) (all metas, h head, err error) {
+	if h, err = s.head(r, z); err != nil {
+		return nil, h, err
+	}
+	err = s.each(r, metaKey(z, tagInstance), metaSeqKey(z, tagInstance, h.Oldest), func(_, v []byte) error {
 		m := new(InstanceMeta)
 		if err := json.Unmarshal(v, m); err != nil {
 			return fmt.Errorf("%w: instance of zone %d: %w", ErrDamaged, z, err)
@@ -95,12 +102,12 @@ func (s *Store) metas(r pebble.Reader, z uint32) (all metas, err error) {
 		all = append(all, m)
 		return nil
 	})
-	return all, err
+	return all, h, err
 }
 
-// each walks the keys that begin with prefix.
-func (s *Store) each(r pebble.Reader, prefix []byte, fn func(key, value []byte) error) error {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+// each walks the keys that begin with prefix, from a key on.
+func (s *Store) each(r pebble.Reader, prefix, from []byte, fn func(key, value []byte) error) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after(prefix)})
 	if err != nil {
 		return damaged(err)
 	}

@@ -543,7 +543,7 @@ func (m *model) checkNoGarbage(tb tester, s *Store) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	all, err := s.metas(s.db, known.Number)
+	all, _, err := s.metas(s.db, known.Number)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -558,7 +558,7 @@ func (m *model) checkNoGarbage(tb tester, s *Store) {
 			tb.Fatal(err)
 		}
 		for k := range m.instances[in.Seq].items {
-			if err := r.seek([]byte(k)); err != nil {
+			if err := r.seek([]byte(k), nil); err != nil {
 				tb.Fatal(err)
 			}
 			i := r.find(&l)

@@ -29,11 +29,7 @@ const manyChanges = 50_000
 // applyPublished moves what is served, keeps the diff for IXFR, and drops
 // what no instance reads any more.
 func (s *Store) applyPublished(_ context.Context, e *edit, z uint32, f *event.InstancePublished) error {
-	all, err := s.metas(s.db, z)
-	if err != nil {
-		return err
-	}
-	before, err := s.head(s.db, z)
+	all, before, err := s.metas(s.db, z)
 	if err != nil {
 		return err
 	}
@@ -41,10 +37,10 @@ func (s *Store) applyPublished(_ context.Context, e *edit, z uint32, f *event.In
 	if err != nil {
 		return err
 	}
-	now := head{Signed: m.Seq, Loaded: m.Loaded}
-	if now == before {
+	if m.Seq == before.Signed {
 		return nil
 	}
+	now := head{Signed: m.Seq, Loaded: m.Loaded}
 	keep := retained(all, now)
 	changed := all.between(before, now)
 	n := uint64(0)
@@ -58,29 +54,35 @@ func (s *Store) applyPublished(_ context.Context, e *edit, z uint32, f *event.In
 			return err
 		}
 	}
-	if err := s.publish(*e, z, all, before, now, keep, changed); err != nil {
+	if now.OldestDiff, err = s.publish(*e, z, all, before, now, keep, changed); err != nil {
 		return err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if keep[all[i].Seq] != unused {
+			now.Oldest = all[i].Seq
+		}
 	}
 	return setJSON(*e, metaKey(z, tagHead), now)
 }
 
-// publish sweeps and makes the diff on the way.
-func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[uint64]use, changed metas) (err error) {
+// publish sweeps and makes the diff on the way. It returns the oldest diff
+// left.
+func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[uint64]use, changed metas) (oldest uint64, err error) {
 	if changed == nil {
 		if err := s.sweep(e, z, all, keep, nil, nil); err != nil {
-			return err
+			return 0, err
 		}
-		return s.dropDiffs(e, z, 0)
+		return s.dropDiffs(e, z, before, now, 0)
 	}
 	d, err := s.newDiffer(e, z, all, before, now)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := s.sweep(e, z, all, keep, changed, d); err != nil {
-		return err
+		return 0, err
 	}
-	return d.finish()
+	return d.finish(before, now)
 }
 
 // between are the instances whose diffs lead from one publication to the
@@ -182,7 +184,7 @@ func (v *view2) other(key []byte) ([]byte, error) {
 	}
 	own := key[0]
 	key[0] = byte(kind)
-	err := r.seek(key)
+	err := r.seek(key, []lens{*l})
 	key[0] = own
 	return r.value(l), err
 }
@@ -259,44 +261,48 @@ func (d *differ) put(kind zone.Kind, t zone.Type, key, before, after []byte) err
 
 // finish keeps the diff where it is worth it, and as many older ones as fit
 // beside it.
-func (d *differ) finish() error {
+func (d *differ) finish(before, now head) (oldest uint64, err error) {
 	if d.meta.Records > d.limit || len(d.meta.FromSOA) == 0 || len(d.meta.ToSOA) == 0 {
-		err := errors.Join(d.e.forget(laneRemoved), d.e.forget(laneAdded))
-		return errors.Join(err, d.s.dropDiffs(d.e, d.z, 0))
+		if err := errors.Join(d.e.forget(laneRemoved), d.e.forget(laneAdded)); err != nil {
+			return 0, err
+		}
+		return d.s.dropDiffs(d.e, d.z, before, now, 0)
 	}
 	if err := setJSON(d.e, metaSeqKey(d.z, tagDiff, d.meta.ToSeq), d.meta); err != nil {
-		return err
+		return 0, err
 	}
-	return d.s.dropDiffs(d.e, d.z, d.limit-d.meta.Records)
+	return d.s.dropDiffs(d.e, d.z, before, now, d.limit-d.meta.Records)
 }
 
 // dropDiffs drops the oldest diffs, so that those kept have no more than room
-// records; room 0 drops all. One more is about to come.
-func (s *Store) dropDiffs(e edit, z uint32, room uint64) error {
-	steps, err := s.steps(s.db, z)
+// records; room 0 drops all. It returns the oldest one left, which is the one
+// to now if nothing else is.
+func (s *Store) dropDiffs(e edit, z uint32, before, now head, room uint64) (oldest uint64, err error) {
+	oldest = now.Signed
+	steps, err := s.steps(s.db, z, before)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for i := len(steps) - 1; i >= 0; i-- {
 		m := steps[i]
 		if room > 0 && m.Records < room && len(steps)-i < maxSteps {
-			room -= m.Records
+			room, oldest = room-m.Records, m.ToSeq
 			continue
 		}
 		room = 0
 		if err := e.remove(laneMeta, metaSeqKey(z, tagDiff, m.ToSeq)); err != nil {
-			return err
+			return 0, err
 		}
 		if err := e.removeAll(diffKey(z, m.ToSeq)); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return oldest, nil
 }
 
 // steps are the diffs of a zone, the oldest first.
-func (s *Store) steps(r pebble.Reader, z uint32) (all []diffMeta, err error) {
-	err = s.each(r, metaKey(z, tagDiff), func(_, v []byte) error {
+func (s *Store) steps(r pebble.Reader, z uint32, h head) (all []diffMeta, err error) {
+	err = s.each(r, metaKey(z, tagDiff), metaSeqKey(z, tagDiff, h.OldestDiff), func(_, v []byte) error {
 		var m diffMeta
 		if err := json.Unmarshal(v, &m); err != nil {
 			return fmt.Errorf("%w: diff of zone %d: %w", ErrDamaged, z, err)

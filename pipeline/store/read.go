@@ -27,7 +27,7 @@ func (s *Store) States(fn func(id event.ZoneID, state []byte) error) (err error)
 		}
 		return fn(id, state)
 	}
-	err = s.each(snap, []byte{spaceZones}, func(k, _ []byte) error {
+	err = s.each(snap, []byte{spaceZones}, []byte{spaceZones}, func(k, _ []byte) error {
 		id := event.ZoneID(k[1:])
 		known, _, err := s.zone(snap, id)
 		if err != nil {
@@ -134,7 +134,7 @@ func (s *Store) Changes(id event.ZoneID, from, to uint64, fn func(key, before, a
 		return false, fmt.Errorf("%w: %d or %d", ErrNoInstance, from, to)
 	}
 	// The same pair twice: between looks at a signed and a loaded one.
-	walk := all.between(head{from, from}, head{to, to})
+	walk := all.between(head{Signed: from, Loaded: from}, head{Signed: to, Loaded: to})
 	if walk == nil {
 		return false, nil
 	}
@@ -147,7 +147,7 @@ func (s *Store) Changes(id event.ZoneID, from, to uint64, fn func(key, before, a
 	defer func() { err = r.closeWith(err) }()
 	for _, kind := range a.kinds() {
 		err := s.eachChanged(v.snap, v.z, walk, kind, func(key []byte) error {
-			if err := r.seek(key); err != nil {
+			if err := r.seek(key, []lens{x, y}); err != nil {
 				return err
 			}
 			before, after := r.value(&x), r.value(&y)
@@ -171,7 +171,7 @@ func (s *Store) Walk(fn func(key, value []byte) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, snap.Close()) }()
-	return s.each(snap, nil, fn)
+	return s.each(snap, nil, nil, fn)
 }
 
 // LiveHash is the SHA-256 over every live key and value, each with its length

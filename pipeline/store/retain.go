@@ -207,8 +207,11 @@ func (s *Store) retire(e edit, z uint32, m *InstanceMeta, u use) error {
 }
 
 func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uint64]use, also metas, d *differ) (err error) {
-	var kept []lens
+	var readers, kept []lens // before and after
 	for _, m := range mates {
+		if !m.Past {
+			readers = append(readers, all.lens(m))
+		}
 		if keep[m.Seq] == readable {
 			kept = append(kept, all.lens(m))
 		}
@@ -228,7 +231,7 @@ func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uin
 	defer func() { err = r.closeWith(err) }()
 	for _, kind := range mates[0].kinds() {
 		err := s.eachChanged(s.db, z, walk, kind, func(key []byte) error {
-			if err := r.seek(key); err != nil {
+			if err := r.seek(key, readers); err != nil {
 				return err
 			}
 			if err := r.dropUnread(e, laneData+lane(kindIndex(zone.Kind(key[0]))), kept); err != nil {

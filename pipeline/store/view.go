@@ -20,6 +20,7 @@ type View struct {
 	s      *Store
 	snap   *pebble.Snapshot
 	z      uint32
+	head   head
 	meta   InstanceMeta
 	bytes  uint64 // of all items, roughly
 	loaded lens
@@ -45,7 +46,7 @@ func (s *Store) open(id event.ZoneID) (*View, metas, error) {
 	v.z = known.Number
 	var all metas
 	if err == nil {
-		all, err = s.metas(snap, v.z)
+		all, v.head, err = s.metas(snap, v.z)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, snap.Close())
@@ -93,14 +94,10 @@ func (s *Store) Published(id event.ZoneID) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.head(v.snap, v.z)
-	if err == nil && h.Signed == 0 {
-		err = fmt.Errorf("zone %s: %w", id, xfr.ErrNotReady)
+	if v.head.Signed == 0 {
+		return nil, errors.Join(fmt.Errorf("zone %s: %w", id, xfr.ErrNotReady), v.Close())
 	}
-	if err != nil {
-		return nil, errors.Join(err, v.Close())
-	}
-	return v.fill(all, h.Signed, true)
+	return v.fill(all, v.head.Signed, true)
 }
 
 // Signed opens a signed instance, ErrNoInstance where the store does not hold
@@ -231,7 +228,7 @@ func (v *View) Get(key []byte) ([]byte, error) {
 	}
 	v.key = append(append(v.key[:0], generationKey(v.z, l.generation)...), key...)
 	r := entries{it: v.points, key: v.key}
-	if err := r.seek(key); err != nil {
+	if err := r.seek(key, []lens{l}); err != nil {
 		return nil, err
 	}
 	v.key = r.key
@@ -282,7 +279,7 @@ func (v *View) Diffs(from zone.Serial) ([]xfr.Diff, bool) {
 	if from == v.meta.Serial {
 		return nil, true
 	}
-	steps, err := v.s.steps(v.snap, v.z)
+	steps, err := v.s.steps(v.snap, v.z, v.head)
 	if err != nil {
 		v.s.cfg.Logger.Error("diffs unreadable", "zone", v.apex.String(), "error", err)
 		return nil, false
