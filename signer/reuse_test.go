@@ -324,3 +324,16 @@ func TestSign_SinkErrorAndCancelEndTheRun(t *testing.T) {
 type fullSink struct{}
 
 func (fullSink) Put(_, _ []byte) error { return errors.New("sink full") }
+
+func TestSign_ProgressIsTold(t *testing.T) {
+	p := testParams("tld.", NSEC)
+	var told []uint64
+	p.Progress = func(n uint64) { told = append(told, n) }
+	in := Input{Contents: &stream{n: 5000}, ContentState: new(zone.SetHash)}
+	if _, err := Sign(t.Context(), in, testKeys(t, algEd25519), p, memZone{}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(told, []uint64{progressEvery, 2 * progressEvery}) {
+		t.Errorf("told %v", told)
+	}
+}

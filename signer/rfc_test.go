@@ -379,3 +379,37 @@ t644ebqk9bibcna874givr6joj62mlhv.example. 3600 in nsec3 1 1 12 aabbccdd 0p9mhave
 		t.Error(r.Err())
 	}
 }
+
+// RFC 4509, 2.3 (for the key of RFC 4034, 5.4) and RFC 6605, 6.
+func TestRFC4509_2_3_DS(t *testing.T) {
+	for _, c := range []struct{ owner, key, ds string }{
+		{
+			"dskey.example.com.", "256 3 5 AQOeiiR0GOMYkDshWoSKz9XzfwJr1AYtsmx3TGkJaNXVbfi/2pHm822aJ5iI9BMzNXxeYCmZDRD99WYwYqUSdjMmmAphXdvxegXd/M5+X7OrzKBaMbCVdFLUUh6DhweJBjEVv5f2wwjM9XzcnOf+EPbtG9DMBmADjFDc2w/rljwvFw==",
+			"60485 5 2 D4B7D520E7BB5F0F67674A0CCEB1E3E0614B93C4F9E99B8383F6A1E4469DA50A",
+		},
+		{
+			"example.net.", "257 3 13 GojIhhXUN/u4v54ZQqGSnyhWJwaubCvTmeexv7bR6edbkrSqQpF64cYbcB7wNcP+e+MAnLr+Wi9xMWyQLc8NAA==",
+			"55648 13 2 b4c8c1fe2e7477127b27115656ad6256f424625bf5c1e2770ce6d6e37df61d17",
+		},
+		{
+			"example.net.", "257 3 14 xKYaNhWdGOfJ+nPrL8/arkwf2EY3MDJ+SErKivBVSum1w/egsXvSADtNJhyem5RCOpgQ6K8X1DRSEkrbYQ+OB+v8/uX45NBwY8rp65F6Glur8I/mlVNgF6W/qTI37m40",
+			"10771 14 4 72d7b62976ce06438e9c0bf319013cf801f09ecc84b8d7e9495f27e305c6a9b0563a9b5f4d288405c3008a946df983d6",
+		},
+	} {
+		z := parse(t, "test.", c.owner+" 60 IN DNSKEY "+c.key+"\n"+c.owner+" 60 IN DS "+c.ds+"\n")
+		var ds, key []byte
+		for k, v := range z {
+			for rdata := range zone.Value(v).Records() {
+				if k[len(k)-1] == byte(zone.TypeDS) {
+					ds = rdata
+				} else {
+					key = rdata
+				}
+			}
+		}
+		got, err := dsRData(mustName(t, c.owner), key, ds[3])
+		if err != nil || !bytes.Equal(got, ds) {
+			t.Errorf("%s: %x, want %x (%v)", c.ds[:5], got, ds, err)
+		}
+	}
+}

@@ -21,6 +21,10 @@ type VerifyOptions struct {
 	// Anchors are trust anchors; one of them must stand for a key that signs
 	// the DNSKEY RRset. Without any, a key of the set with the SEP flag must.
 	Anchors []Anchor
+	// AlsoSigning lists, as DNSKEY RDATA, the keys that may sign without
+	// standing in the DNSKEY RRset: those that an algorithm rollover is
+	// introducing or withdrawing (RFC 6781, 4.1.4). Their RRSIGs must verify.
+	AlsoSigning [][]byte
 	// Sample checks all signatures of the first 1,000 RRsets and of 1 in 64
 	// of the others. All else is checked in full.
 	Sample  bool
@@ -164,6 +168,13 @@ func newVerifier(o VerifyOptions) (*verifier, error) {
 		report:  &Report{},
 	}
 	v.faults.limit = o.MaxFaults
+	for _, rdata := range o.AlsoSigning {
+		k, err := parsePublicKey(rdata)
+		if err != nil {
+			return nil, fmt.Errorf("key that signs unpublished: %w", err)
+		}
+		v.keys.also = append(v.keys.also, k)
+	}
 	return v, nil
 }
 

@@ -12,6 +12,7 @@ import (
 type verifyKeys struct {
 	all        []*publicKey
 	algorithms []uint8      // each must sign every RRset (RFC 4035, 2.2)
+	also       []*publicKey // keys that may sign unpublished
 	signing    []*publicKey // those that validly sign the DNSKEY RRset
 }
 
@@ -19,6 +20,11 @@ type verifyKeys struct {
 func (k *verifyKeys) find(dst []*publicKey, alg uint8, tag uint16) []*publicKey {
 	for _, p := range k.all {
 		if p.alg == alg && p.tag == tag && p.flags&flagZone != 0 {
+			dst = append(dst, p)
+		}
+	}
+	for _, p := range k.also {
+		if p.alg == alg && p.tag == tag {
 			dst = append(dst, p)
 		}
 	}

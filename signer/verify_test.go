@@ -351,3 +351,23 @@ func TestVerify_ItemsOutOfOrderAreAnError(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// RFC 6781, 4.1.4: the new algorithm signs before its keys are published.
+func TestVerify_KeyOfAnAlgorithmRolloverMaySignUnpublished(t *testing.T) {
+	p := testParams("example.", NSEC3)
+	next := testKey(t, algEd25519, 256, "next")
+	next.Published = false
+	z, _ := mustSign(t, parse(t, "example.", sampleZone), append(testKeys(t, algP256), next), p)
+	if r := mustVerify(t, z, p, nil); r.OK() || r.Faults[0].Rule != RuleOrphan {
+		t.Errorf("unknown key: %v", r.Faults)
+	}
+	also := func(o *VerifyOptions) { o.AlsoSigning = [][]byte{next.DNSKEY} }
+	if r := mustVerify(t, z, p, also); !r.OK() || r.Checked != r.Signatures {
+		t.Errorf("%v, checked %d of %d", r.Err(), r.Checked, r.Signatures)
+	}
+	key := keyOf(t, zone.KindSigs, "ns1.example.", zone.TypeA)
+	z[key][len(z[key])-1] ^= 1
+	if r := mustVerify(t, z, p, also); r.FaultCount != 1 || r.Faults[0].Rule != RuleSignature {
+		t.Errorf("damaged signature: %v", r.Faults)
+	}
+}
