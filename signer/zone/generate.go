@@ -76,17 +76,21 @@ func parseRange(text string) (start, stop, step int64, err error) {
 }
 
 // generateTemplate writes the tokens after the range as one line. RDATA that
-// is a single quoted string is taken without its quotes, as in BIND.
+// is a single quoted string is taken without its quotes, and quotes escaped in
+// it are quotes, as in BIND.
 func generateTemplate(args []token) []byte {
 	var line []byte
 	for i, t := range args {
 		if i > 0 {
 			line = append(line, ' ')
 		}
-		if t.quoted && i < len(args)-1 || t.quoted && args[i-1].quoted {
-			line = append(append(append(line, '"'), t.text...), '"')
-		} else {
+		switch {
+		case !t.quoted:
 			line = append(line, t.text...)
+		case i == len(args)-1 && !args[i-1].quoted:
+			line = append(line, bytes.ReplaceAll(t.text, []byte(`\"`), []byte(`"`))...)
+		default:
+			line = append(append(append(line, '"'), t.text...), '"')
 		}
 	}
 	return line

@@ -101,6 +101,7 @@ func TestLoad_Forms(t *testing.T) {
 		{"$GENERATE", "$GENERATE 1-3/2 h$ A 192.0.2.$\n$GENERATE 10-10 ${-2,3,d}\\$ 7 IN TXT ${0,2,X}$$\n", []string{
 			`10 008\$.example. 7 TXT 03304124`, "10 h1.example. 300 A c0000201", "10 h3.example. 300 A c0000203",
 		}},
+		{"$GENERATE of a quoted string", `$GENERATE 5-5 c$ TXT "\"h$ x\" y"` + "\n", []string{"10 c5.example. 300 TXT 04683520780179"}},
 		{"$GENERATE nibbles", "$GENERATE 18-18 ${0,5,n}.x PTR a.\n", []string{"10 2.1.0.x.example. 300 PTR 016100"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
