@@ -37,7 +37,7 @@ func delegations(b testing.TB, n int) ([]zone.Item, *zone.SetHash) {
 	ds := make([]byte, 36)
 	for i := range n {
 		h := fnv.New64a()
-		binary.Write(h, binary.BigEndian, uint64(i))
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(i)))
 		sum := h.Sum64()
 		owner := mustName(b, fmt.Sprintf("d%08x%d.tld.", uint32(sum), i))
 		servers := make([][]byte, 2+i&1)

@@ -239,7 +239,7 @@ func (w *worker) finishUnit(b *batch, u *unit, set *sigSet) error {
 			}
 		}
 	}
-	w.value = w.appendSigs(w.value[:0], u, set)
+	w.value = w.appendSigs(w.value[:0], set)
 	changed := !bytes.Equal(w.value, b.bytes(u.sigs))
 	o := b.put(sigKind, u.key, w.value, changed)
 	if !changed {
@@ -254,7 +254,7 @@ func (w *worker) finishUnit(b *batch, u *unit, set *sigSet) error {
 }
 
 // appendSigs appends the value of a unit's RRSIG set.
-func (w *worker) appendSigs(dst []byte, u *unit, set *sigSet) []byte {
+func (w *worker) appendSigs(dst []byte, set *sigSet) []byte {
 	refs := w.refs[set.refs.from:set.refs.to]
 	w.rdata, w.buf = w.rdata[:0], w.buf[:0]
 	for _, ref := range refs {
