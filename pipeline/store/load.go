@@ -24,8 +24,8 @@ type loader struct {
 	read  zone.ChunkReader
 }
 
-// load takes all chunks. Where there are several, the next is fetched while
-// one is taken in.
+// load takes all chunks. In a large load the next is fetched while one is
+// taken in.
 func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource) error {
 	n := uint64(0)
 	take := func(raw []byte) error {
@@ -39,13 +39,11 @@ func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource)
 		}
 		return nil
 	}
-	var err error
-	if m.Count < 2 {
-		err = chunks(ctx, m, take)
-	} else {
-		err = ahead(ctx, m, chunks, take)
+	run := ahead
+	if _, small := l.e.(*batchEdit); small {
+		run = inTurn
 	}
-	if err != nil {
+	if err := run(ctx, m, chunks, take); err != nil {
 		return err
 	}
 	if n != m.Count {
@@ -63,6 +61,11 @@ func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource)
 		}
 	}
 	return nil
+}
+
+// inTurn fetches and takes on one goroutine.
+func inTurn(ctx context.Context, m event.Manifest, chunks ChunkSource, take func(raw []byte) error) error {
+	return chunks(ctx, m, take)
 }
 
 // ahead runs take on one goroutine and chunks on another.

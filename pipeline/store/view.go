@@ -26,10 +26,11 @@ type View struct {
 	loaded lens
 	signed lens // zero for a loaded instance
 
-	apex             zone.Name
-	soaKey, soaValue []byte
-	points           *pebble.Iterator // for Get
-	key              []byte
+	apex               zone.Name
+	soaKey, soaValue   []byte
+	sigsKey, sigsValue []byte           // over the SOA
+	points             *pebble.Iterator // for Get
+	key                []byte
 }
 
 // open finds a zone for reading.
@@ -142,7 +143,10 @@ func (v *View) readSOA() (err error) {
 			continue
 		}
 		v.soaKey, v.soaValue = key, bytes.Clone(value)
-		if owner := zone.Value(value).Owner(); owner != nil {
+		if err := v.readSOASigs(); err != nil {
+			return err
+		}
+		if owner := zone.Value(v.soaValue).Owner(); owner != nil {
 			v.apex = zone.Name(owner)
 			return nil
 		}
@@ -150,6 +154,17 @@ func (v *View) readSOA() (err error) {
 		return damaged(err)
 	}
 	return fmt.Errorf("instance %s: no SOA", instanceName(v.meta.Seq, v.meta.Signed))
+}
+
+func (v *View) readSOASigs() error {
+	key := bytes.Clone(v.soaKey)
+	key[0] = byte(zone.KindSigs)
+	value, err := v.Get(key)
+	if err != nil || value == nil {
+		return err
+	}
+	v.sigsKey, v.sigsValue = key, bytes.Clone(value)
+	return nil
 }
 
 // Meta describes the instance.
@@ -166,6 +181,10 @@ func (v *View) Bytes() int64 { return int64(v.bytes) }
 
 // SOA is the key and value of the SOA RRset.
 func (v *View) SOA() (key, value []byte) { return v.soaKey, v.soaValue }
+
+// SOASigs is the key and value of the KindSigs item over the SOA RRset; both
+// are nil where there is none.
+func (v *View) SOASigs() (key, value []byte) { return v.sigsKey, v.sigsValue }
 
 // lensOf says where the items of a kind are; false where it has none.
 func (v *View) lensOf(kind zone.Kind) (lens, bool) {
