@@ -3,6 +3,8 @@ package zone
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -53,6 +55,37 @@ func TestChunk_RoundTrip(t *testing.T) {
 	if i != n {
 		t.Errorf("%d items came back", i)
 	}
+}
+
+func TestChunk_AnyItemsComeBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		kind := rapid.SampledFrom([]Kind{KindContents, KindMade, KindSigs, KindChain, KindChainSigs}).Draw(t, "kind")
+		items := map[string]Value{}
+		for range rapid.IntRange(1, 20).Draw(t, "items") {
+			n := drawName(t)
+			var v Value
+			if rapid.Bool().Draw(t, "put") {
+				v = AppendValue(nil, n, rapid.Uint32().Draw(t, "ttl"), rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "rdata"))
+			}
+			items[string(AppendKey(nil, kind, n, Type(rapid.Uint16().Draw(t, "type"))))] = v
+		}
+		var b ChunkBuilder
+		keys := slices.Sorted(maps.Keys(items))
+		for _, key := range keys {
+			if full, err := b.Add([]byte(key), items[key]); full || err != nil {
+				t.Fatal(full, err)
+			}
+		}
+		r := NewChunkReader(b.Bytes())
+		for _, key := range keys {
+			if !r.Next() || string(r.Key()) != key || !bytes.Equal(r.Value(), items[key]) {
+				t.Fatalf("key %x comes back as %x: %v", key, r.Key(), r.Err())
+			}
+		}
+		if r.Next() || r.Err() != nil || b.Items() != uint64(len(keys)) {
+			t.Fatal("more items came back", r.Err())
+		}
+	})
 }
 
 func TestChunkBuilder_RefusesWhatReadersWould(t *testing.T) {

@@ -5,4 +5,9 @@
 // owner, type) and a value (one RRset in wire form). Items flow through the
 // program as plain byte slices, so that a zone of a million names needs no
 // more memory than the buffers it passes through.
+//
+// Limits: an RRset's value is at most MaxValue bytes, so that it fits into a
+// chunk of at most MaxChunk; a record in a zone file is at most 1 MiB of
+// text; one $GENERATE makes at most 1,048,576 records; $INCLUDE goes 20 files
+// deep. What goes beyond them is an error that names the place.
 package zone

@@ -213,7 +213,10 @@ func (r *reader) loaded() (*Loaded, error) {
 		if r.zonemd != nil {
 			l.ZONEMD = ZONEMDUnchecked
 		}
-		return l, r.own.Close()
+		if err := r.own.Close(); err != nil {
+			return nil, errors.Join(err, a.Close())
+		}
+		return l, nil
 	}
 	own, err := r.own.Sort()
 	if err != nil {

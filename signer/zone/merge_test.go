@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
 func mergeItem(kind Kind, owner Name, t Type, value string) Item {
@@ -65,6 +68,44 @@ func TestMerge_OrderAndHiding(t *testing.T) {
 	if diff := cmp.Diff([]string{"a. NS 10 newer ns", "a. SOA 10 input soa", "b.a. A 10 b a"}, got); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func TestMerge_IsTheSortedUnionWithoutWhatIsHidden(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		kinds := []Kind{KindContents, KindMade, KindSigs, KindChain, KindContents}
+		all := map[string]string{} // owner, type and kind; the first iterator wins
+		var iters []Iterator
+		for i, kind := range kinds {
+			have := map[string]Item{}
+			for range rapid.IntRange(0, 12).Draw(t, "items") {
+				n := rapid.SampledFrom([]Name{Root, "\x01a\x00", "\x01b\x01a\x00", "\x01c\x00"}).Draw(t, "owner")
+				it := mergeItem(kind, n, Type(rapid.IntRange(1, 3).Draw(t, "type")), fmt.Sprint(i))
+				have[string(it.Key)] = it
+			}
+			var items []Item
+			for _, key := range slices.Sorted(maps.Keys(have)) {
+				items = append(items, have[key])
+				order := key[1:] + key[:1]
+				if _, ok := all[order]; !ok {
+					all[order] = fmt.Sprint(i)
+				}
+			}
+			iters = append(iters, Slice(items...))
+		}
+		m := Merge(iters...)
+		for _, order := range slices.Sorted(maps.Keys(all)) {
+			last := len(order) - 1
+			if _, made := all[order[:last]+string([]byte{byte(KindMade)})]; made && Kind(order[last]) == KindContents {
+				continue
+			}
+			if !m.Next() || string(m.Key()[1:])+string(m.Key()[:1]) != order || string(m.Value()) != all[order] {
+				t.Fatalf("want %x of %s, got %x of %s", order, all[order], m.Key(), m.Value())
+			}
+		}
+		if m.Next() || m.Err() != nil {
+			t.Fatalf("one too many: %x, %v", m.Key(), m.Err())
+		}
+	})
 }
 
 type failing struct {
