@@ -90,8 +90,21 @@ func (k *run) flush() error {
 	return nil
 }
 
+// finish writes what is still in memory, and gives that back.
+func (k *run) finish() error {
+	if k.out == nil {
+		return nil
+	}
+	if err := k.flush(); err != nil {
+		return err
+	}
+	err := k.out.Flush()
+	k.chunk, k.out = zone.ChunkBuilder{}, nil
+	return err
+}
+
 // merged ends the writing and walks all items in the order of owner, type and
-// kind.
+// kind. It may be called again.
 func (r *runs) merged() (zone.Iterator, error) {
 	var iters []zone.Iterator
 	for kind := zone.KindContents; kind <= zone.KindChainSigs; kind++ {
@@ -99,13 +112,9 @@ func (r *runs) merged() (zone.Iterator, error) {
 		if k == nil {
 			continue
 		}
-		if err := k.flush(); err != nil {
+		if err := k.finish(); err != nil {
 			return nil, err
 		}
-		if err := k.out.Flush(); err != nil {
-			return nil, err
-		}
-		k.chunk, k.out = zone.ChunkBuilder{}, nil
 		iters = append(iters, &runReader{in: bufio.NewReaderSize(io.NewSectionReader(k.file, 0, k.size), 64<<10)})
 	}
 	return zone.Merge(iters...), nil

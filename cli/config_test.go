@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestConfigTemplate_IsTheDefaults(t *testing.T) {
+	got, err := parseConfig("template", []byte(configTemplate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(defaultConfig(), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Every option stands in the template: without its line the template no
+// longer says all.
+func TestConfigTemplate_NamesEveryOption(t *testing.T) {
+	for _, key := range []string{
+		"version", "data-dir", "policy-dir", "log-level", "memory-limit", "workers", "servers", "events-max-size", "bulk-max-size",
+	} {
+		if !strings.Contains(configTemplate, "\n"+key+" = ") {
+			t.Errorf("%s is not in the template", key)
+		}
+	}
+}
+
+func TestParseConfig_ValuesReplaceDefaults(t *testing.T) {
+	got, err := parseConfig("c", []byte("version = 'v1'\n[daemon]\nlog-level = 'debug'\nmemory-limit = '1GiB'\n[server]\nservers = ['[::1]:53']\n[journal]\nbulk-max-size = '2TiB'\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaultConfig()
+	want.Daemon.LogLevel = level(slog.LevelDebug)
+	want.Daemon.MemoryLimit = 1 << 30
+	want.Server.Servers = []string{"[::1]:53"}
+	want.Journal.BulkMaxSize = 2 << 40
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestParseConfig_MistakesNameTheLine(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"no version", "data-dir = 'x'\n", `c: version = "": want version = "v1"`},
+		{"other version", "version = 'v2'\n", `c: version = "v2"`},
+		{"unknown key", "version = 'v1'\n\ndata = 'x'\n", "c:3: unknown key data"},
+		{"unknown key in a table", "version = 'v1'\n[server]\nserver = []\n", "c:3: unknown key server.server"},
+		{"two unknown keys", "version = 'v1'\na = 1\nb = 2\n", "c:3: unknown key b"},
+		{"bad syntax", "version = 'v1'\ndata-dir =\n", "c:2: "},
+		{"wrong type", "version = 'v1'\ndata-dir = 3\n", "c"},
+		{"bad level", "version = 'v1'\n[daemon]\nlog-level = 'loud'\n", "log level"},
+		{"bad size", "version = 'v1'\n[daemon]\nmemory-limit = '1GB'\n", "size"},
+		{"size that overflows", "version = 'v1'\n[journal]\nbulk-max-size = '9999999999TiB'\n", "size"},
+		{"too little memory", "version = 'v1'\n[daemon]\nmemory-limit = '1MiB'\n", "at least"},
+		{"no servers", "version = 'v1'\n[server]\nservers = []\n", "servers is empty"},
+		{"name as server", "version = 'v1'\n[server]\nservers = ['localhost:53']\n", "want IP:PORT"},
+		{"no port", "version = 'v1'\n[server]\nservers = ['127.0.0.1']\n", "want IP:PORT"},
+		{"bad port", "version = 'v1'\n[server]\nservers = ['127.0.0.1:65536']\n", "want IP:PORT"},
+		{"no data directory", "version = 'v1'\ndata-dir = ''\n", "data-dir is empty"},
+		{"workers below 0", "version = 'v1'\n[daemon]\nworkers = -1\n", "workers = -1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := parseConfig("c", []byte(test.text))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want one with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(configTemplate))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		cfg, err := parseConfig("c", text)
+		if err == nil && (cfg.Version != "v1" || len(cfg.Server.Servers) == 0) {
+			t.Errorf("accepted %+v", cfg)
+		}
+	})
+}
