@@ -118,11 +118,10 @@ func (s *Store) Import(ctx context.Context, path, zoneName string, role keymgr.R
 	if !apex.Equal(pair.Owner) {
 		return event.Key{}, fmt.Errorf("import %q: the key belongs to zone %s, not to %s", path, pair.Owner, apex)
 	}
-	switch {
-	case role == "":
+	if role == "" {
 		role = pair.Role
-	case role == pair.Role, role == keymgr.CSK:
-	default:
+	}
+	if role != pair.Role && role != keymgr.CSK {
 		return event.Key{}, fmt.Errorf("import %q: its flags make it a %s, not a %s", path, pair.Role, role)
 	}
 	return s.save(zoneName, keymgr.Describe(role, pair.DNSKEY), pair.private)

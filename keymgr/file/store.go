@@ -283,7 +283,7 @@ func writeFile(dir, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // gone already once it was renamed
+	defer os.Remove(tmp.Name()) //nolint:errcheck // gone already once it was renamed
 	if _, err = tmp.Write(data); err == nil {
 		err = tmp.Sync()
 	}
