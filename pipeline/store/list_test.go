@@ -37,7 +37,7 @@ func TestList_ManyBlocksComeBackInOrder(t *testing.T) {
 		in := &InstanceMeta{Seq: seq}
 		// Each list has every third key, and all share every tenth.
 		var mine []string
-		for n := range 20_000 {
+		for n := range 60_000 {
 			if n%3 == int(seq) || n%10 == 0 {
 				mine = append(mine, m.key(zone.KindSigs, 1+n%999, zone.Type(n/999)))
 			}
