@@ -76,6 +76,7 @@ type lexer struct {
 	src     io.Reader
 	buf     []byte // what was read and not yet used is buf[at:end]
 	at, end int
+	begun   bool // something was read
 	eof     bool
 	line    int // number of the line at buf[at]
 	onRead  func(n int) error
@@ -145,8 +146,15 @@ func (l *lexer) more() error {
 	} else if err != nil {
 		return err
 	}
+	if !l.begun && bytes.HasPrefix(l.buf[:l.end], []byte(byteOrderMark)) {
+		l.at = len(byteOrderMark)
+	}
+	l.begun = true
 	return l.onRead(n)
 }
+
+// byteOrderMark begins files that some editors write.
+const byteOrderMark = "\xef\xbb\xbf"
 
 // scan cuts the record at the start of b into tokens and reports how long it
 // is, its line end included. It returns errMore when b may be only a part.

@@ -89,6 +89,7 @@ func TestLoad_Forms(t *testing.T) {
 		{"known type in unknown form", "a A \\# 4 c0000201\nb TYPE1 192.0.2.1\nc NS \\# 3 016100\n", []string{
 			"10 a.example. 300 A c0000201", "10 b.example. 300 A c0000201", "10 c.example. 300 NS 016100",
 		}},
+		{"byte order mark", "\xef\xbb\xbf" + head + "a A 192.0.2.1\n", []string{"10 a.example. 300 A c0000201"}},
 		{"no line end at the end", "a A 192.0.2.1", []string{"10 a.example. 300 A c0000201"}},
 		{"$ORIGIN", "$ORIGIN x.example.\na A 192.0.2.1\n$ORIGIN y\na A 192.0.2.1\n", []string{
 			"10 a.x.example. 300 A c0000201", "10 a.y.x.example. 300 A c0000201",
@@ -105,8 +106,29 @@ func TestLoad_Forms(t *testing.T) {
 		{"$GENERATE nibbles", "$GENERATE 18-18 ${0,5,n}.x PTR a.\n", []string{"10 2.1.0.x.example. 300 PTR 016100"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			wantLoad(t, head+tc.text, tc.want)
+			text := tc.text
+			if !strings.Contains(text, head) {
+				text = head + text
+			}
+			wantLoad(t, text, tc.want)
 		})
+	}
+}
+
+func TestLoad_RootZone(t *testing.T) {
+	text := ". 60 SOA a. b. 1 2 3 4 5\n. NS a.\ncom NS a.com\na.com A 192.0.2.1\n"
+	l, got, err := loadText(t, text, func(o *LoadOptions) { o.Origin = Root })
+	want := []string{
+		"10 . 60 NS 016100", "10 . 60 SOA 01610001620000000001000000020000000300000004" + "00000005",
+		"10 com. 60 NS 016103636f6d00", "10 a.com. 60 A c0000201",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil || l.Apex != Root {
+		t.Error(err, diff)
+	}
+	for _, origin := range []Name{"", "\x01a", "a."} {
+		if _, _, err := loadText(t, text, func(o *LoadOptions) { o.Origin = origin }); err == nil {
+			t.Errorf("origin %q is not refused", string(origin))
+		}
 	}
 }
 
