@@ -348,6 +348,23 @@ func BenchmarkLoad(b *testing.B) {
 	b.ReportMetric(float64(3*names*b.N)/b.Elapsed().Seconds(), "records/s")
 }
 
+func BenchmarkLoadSmall(b *testing.B) {
+	fsys := fstest.MapFS{"zone": {Data: []byte(zonemdComplex)}}
+	b.ReportAllocs()
+	for b.Loop() {
+		l, err := Load(context.Background(), LoadOptions{FS: fsys, File: "zone", Origin: "\x07example\x00", Spill: &memSpill{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for l.Items.Next() {
+		}
+		if l.Items.Err() != nil {
+			b.Fatal(l.Items.Err())
+		}
+		l.Close()
+	}
+}
+
 func BenchmarkWriter(b *testing.B) {
 	sig := "13 2 3600 20300101000000 20200101000000 12345 example. oJB1W6WNGv+ldvQ3WDG0MQkg5IEhjRip8WTrPYGv07h108dUKGMeDPKijVCHX3DDKdfb+v6oB9wfuh3DTJXUAQ=="
 	for name, it := range map[string]Item{

@@ -12,7 +12,7 @@ import (
 const (
 	minSortMemory  = 64 << 10
 	maxSortMemory  = 1 << 30
-	firstSortArena = 16 << 10
+	firstSortArena = 4 << 10
 	// maxMergeRuns bounds how many runs are read at once; more are first
 	// merged into fewer.
 	maxMergeRuns = 128

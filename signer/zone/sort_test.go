@@ -10,17 +10,16 @@ import (
 
 func TestSorter_SortsStably(t *testing.T) {
 	for _, tc := range []struct {
-		name          string
-		n, memory     int
-		payload       int
-		wantSpill     bool
-		keys, shorter int
+		name        string
+		n, memory   int
+		payload     int
+		files, keys int
 	}{
 		{name: "in memory", n: 100, memory: 1 << 20, payload: 20, keys: 50},
 		{name: "none", n: 0, memory: 1 << 20},
-		{name: "several runs", n: 30_000, memory: 64 << 10, payload: 30, keys: 9000, wantSpill: true},
-		{name: "two levels of merging", n: 60_000, memory: 64 << 10, payload: 70, keys: 1 << 30, wantSpill: true},
-		{name: "entries beyond the memory", n: 40, memory: 64 << 10, payload: 100_000, keys: 10, wantSpill: true},
+		{name: "several runs", n: 30_000, memory: 64 << 10, payload: 30, keys: 9000, files: 1},
+		{name: "two levels of merging", n: 60_000, memory: 64 << 10, payload: 70, keys: 1 << 30, files: 2},
+		{name: "entries beyond the memory", n: 40, memory: 64 << 10, payload: 100_000, keys: 10, files: 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := sequence(1)
@@ -52,8 +51,8 @@ func TestSorter_SortsStably(t *testing.T) {
 			if it.Err() != nil || len(want) != 0 {
 				t.Fatalf("err %v, %d entries missing", it.Err(), len(want))
 			}
-			if (spill.made > 0) != tc.wantSpill {
-				t.Errorf("%d spill files made", spill.made)
+			if spill.made != tc.files {
+				t.Errorf("%d spill files made, want %d", spill.made, tc.files)
 			}
 			if err := it.Close(); err != nil || spill.open != 0 {
 				t.Errorf("close: %v, %d files open", err, spill.open)
