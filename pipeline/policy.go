@@ -54,7 +54,7 @@ type settings struct {
 }
 
 //go:embed policy.template.toml
-var template string //nolint:gochecknoglobals // embedded text
+var template string
 
 // Template is the annotated policy file of the built-in policy: every option
 // with its default.

@@ -112,8 +112,7 @@ func Parse(name string, text []byte) (Policy, error) {
 
 // decodeErrors gives line numbers to what the TOML decoder found.
 func decodeErrors(name string, err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var all []error
 		for i := range strict.Errors {
 			e := &strict.Errors[i]
@@ -122,8 +121,7 @@ func decodeErrors(name string, err error) error {
 		}
 		return errors.Join(all...)
 	}
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
+	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, _ := decode.Position()
 		return fmt.Errorf("policy %q, line %d: %s", name, row, strings.TrimPrefix(decode.Error(), "toml: "))
 	}
