@@ -4,7 +4,9 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -39,9 +41,12 @@ func helpCommand(e *env) *urfave.Command {
 			if found, err := helpFor(c, words); found {
 				return err
 			}
-			if len(words) == 1 {
-				if page, err := manual.ReadFile(path.Join("docs", words[0]+".md")); err == nil {
-					_, err = e.stdout.Write(page)
+			for name, file := range pages() {
+				if len(words) == 1 && strings.EqualFold(name, words[0]) {
+					page, err := manual.ReadFile(file)
+					if err == nil {
+						_, err = e.stdout.Write(page)
+					}
 					return err
 				}
 			}
@@ -83,15 +88,19 @@ func helpFor(c *urfave.Context, words []string) (found bool, err error) {
 	return true, c.App.RunContext(c.Context, append(argv, "--help"))
 }
 
-// topics lists the pages of the manual.
-func topics() []string {
+// topics lists the names of the manual's pages.
+func topics() []string { return slices.Sorted(maps.Keys(pages())) }
+
+// pages finds the manual's pages: files by name in lower case.
+func pages() map[string]string {
+	found := map[string]string{}
 	entries, err := fs.ReadDir(manual, "docs")
 	if err != nil {
-		return nil
+		return found // docs is embedded: it is there
 	}
-	var names []string
 	for _, e := range entries {
-		names = append(names, strings.TrimSuffix(e.Name(), ".md"))
+		name := strings.ToLower(strings.TrimSuffix(e.Name(), ".md"))
+		found[name] = path.Join("docs", e.Name())
 	}
-	return names
+	return found
 }

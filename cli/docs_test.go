@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"sluice/cli/api"
+	"sluice/journal"
+	"sluice/keymgr"
+	"sluice/pipeline"
+)
+
+// page reads a page of the manual.
+func page(t *testing.T, name string) string {
+	t.Helper()
+	text, err := manual.ReadFile(pages()[name])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestJSONPage_NamesEveryField(t *testing.T) {
+	text := page(t, "json")
+	for _, v := range []any{
+		pipeline.ZoneStatus{}, servingInfo{}, zoneStart{}, api.Event{}, pipeline.ReplayStep{}, pipeline.DiffLine{}, api.Report{},
+		keymgr.Key{}, pipeline.DSRecord{}, pipeline.PolicyInfo{}, pipeline.PolicyChange{}, policyCheckResult{},
+		pipeline.JournalStatus{}, journal.VerifyReport{}, signSummary{}, versionInfo{}, api.Health{},
+	} {
+		for name := range jsonFields(reflect.TypeOf(v)) {
+			if !strings.Contains(text, "`"+name+"`") {
+				t.Errorf("%T: field %s is not on the page", v, name)
+			}
+		}
+	}
+}
+
+// jsonFields collects the names of all fields of a type and of what it holds.
+func jsonFields(t reflect.Type) map[string]bool {
+	fields := map[string]bool{}
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return jsonFields(t.Elem())
+	case reflect.Struct:
+	default:
+		return fields
+	}
+	if t.PkgPath() == "time" {
+		return fields
+	}
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name != "" && name != "-" {
+			fields[name] = true
+		}
+		if name != "-" {
+			for inner := range jsonFields(f.Type) {
+				fields[inner] = true
+			}
+		}
+	}
+	return fields
+}
+
+func TestManual_NamesEveryPage(t *testing.T) {
+	text := page(t, "manual")
+	for _, name := range topics() {
+		if name != "manual" && !strings.Contains(text, "`sluice help "+name+"`") {
+			t.Errorf("page %s is not in the index", name)
+		}
+	}
+}
+
+// Commands that a page shows exist, with the flags that it shows.
+func TestManual_CommandsExist(t *testing.T) {
+	app := newApp(&env{})
+	for _, name := range topics() {
+		for line := range strings.Lines(strings.ReplaceAll(page(t, name), "\\\n", " ")) {
+			for _, shown := range commandLines(line) {
+				args := strings.Fields(shown)
+				ordered, err := orderFlags(app, args)
+				if err != nil {
+					t.Errorf("page %s: sluice %s: %v", name, shown, err)
+					continue
+				}
+				if len(ordered) > 0 && ordered[0] == "--" || leaf(app.Commands, ordered) == nil {
+					t.Errorf("page %s: sluice %s: no such command", name, shown)
+				}
+			}
+		}
+	}
+}
+
+// commandLines finds the command lines in a line of text: in backquotes, or
+// indented.
+func commandLines(line string) []string {
+	var found []string
+	for i, part := range strings.Split(line, "`") {
+		if i%2 == 1 && strings.HasPrefix(part, "sluice ") {
+			found = append(found, strings.TrimPrefix(part, "sluice "))
+		}
+	}
+	if rest, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    sluice "); ok {
+		rest, _, _ = strings.Cut(rest, " > ")
+		found = append(found, rest)
+	}
+	return found
+}
+
+// leaf finds the command that words name, nil where they name none.
+func leaf(commands []*urfave.Command, words []string) *urfave.Command {
+	for _, c := range commands {
+		if len(words) > 0 && c.HasName(words[0]) {
+			if len(c.Subcommands) > 0 {
+				return leaf(c.Subcommands, words[1:])
+			}
+			return c
+		}
+	}
+	return nil
+}
