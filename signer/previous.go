@@ -8,18 +8,15 @@ import (
 )
 
 // cursor walks one iterator of the previous instance beside the new one. A
-// nil cursor is at its end.
+// nil cursor, that of a full run, is at its end.
 type cursor struct {
 	it   zone.Iterator
 	kind zone.Kind
 	more bool
 }
 
-// newCursor moves to the first item of it, which may be nil.
+// newCursor moves to the first item of it.
 func newCursor(it zone.Iterator, kind zone.Kind) (*cursor, error) {
-	if it == nil {
-		return nil, nil
-	}
 	c := &cursor{it: it, kind: kind}
 	return c, c.next()
 }
@@ -101,9 +98,6 @@ type ahead struct {
 // apexAhead reads the items of the apex and returns an iterator that still
 // gives them, with the value of the DNSKEY RRset or nil.
 func apexAhead(it zone.Iterator, apexKey []byte) (zone.Iterator, zone.Value, error) {
-	if it == nil {
-		return nil, nil, nil
-	}
 	a := &ahead{Iterator: it}
 	var dnskey zone.Value
 	for {

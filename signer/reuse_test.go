@@ -260,6 +260,7 @@ func TestSign_BadInputIsAnError(t *testing.T) {
 		{name: "failing contents", input: func(in *Input) { in.Contents = failing{in.Contents} }, want: "read contents: disk gone"},
 		{name: "failing spill", params: func(p *Params) { p.ZONEMD = true }, input: func(in *Input) { in.Spill = failingSpill{} }, want: "disk gone"},
 		{name: "no previous state", input: func(in *Input) { in.Previous = &Previous{} }, want: "without its signed state"},
+		{name: "no previous contents", input: func(in *Input) { in.Previous = &Previous{SignedState: new(zone.SetHash)} }, want: "without one of its iterators"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			keys, p := c.keys, good

@@ -97,8 +97,15 @@ func newRun(in Input, keys []Key, p Params) (*run, error) {
 	if in.Contents == nil || in.ContentState == nil {
 		return nil, errors.New("no contents")
 	}
-	if in.Previous != nil && in.Previous.SignedState == nil {
-		return nil, errors.New("previous instance without its signed state")
+	if p := in.Previous; p != nil {
+		if p.SignedState == nil {
+			return nil, errors.New("previous instance without its signed state")
+		}
+		for _, it := range []zone.Iterator{p.Contents, p.Made, p.Sigs, p.Chain, p.ChainSigs} {
+			if it == nil {
+				return nil, errors.New("previous instance without one of its iterators")
+			}
+		}
 	}
 	if err := p.check(in); err != nil {
 		return nil, err

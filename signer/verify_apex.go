@@ -13,7 +13,14 @@ type verifyKeys struct {
 	all        []*publicKey
 	algorithms []uint8      // each must sign every RRset (RFC 4035, 2.2)
 	also       []*publicKey // keys that may sign unpublished
+	unknown    []sigKey     // published keys that cannot be used
 	signing    []*publicKey // those that validly sign the DNSKEY RRset
+}
+
+// sigKey is what an RRSIG says about its key.
+type sigKey struct {
+	alg uint8
+	tag uint16
 }
 
 // find appends the keys that an RRSIG's algorithm and tag name.
@@ -73,7 +80,10 @@ func (v *verifier) readKeys(g *group) {
 		v.report.Keys++
 		k, err := parsePublicKey(bytes.Clone(rdata))
 		if err != nil {
-			v.notice("DNSKEY %d: %v", zone.KeyTag(rdata), err)
+			v.notice("DNSKEY %d: %v; its RRSIGs are not checked", zone.KeyTag(rdata), err)
+			if len(rdata) >= 4 {
+				v.keys.unknown = append(v.keys.unknown, sigKey{rdata[3], zone.KeyTag(rdata)})
+			}
 			continue
 		}
 		v.keys.all = append(v.keys.all, k)

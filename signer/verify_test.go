@@ -371,3 +371,22 @@ func TestVerify_KeyOfAnAlgorithmRolloverMaySignUnpublished(t *testing.T) {
 		t.Errorf("damaged signature: %v", r.Faults)
 	}
 }
+
+func TestVerify_KeyOfAnUnknownAlgorithmIsANotice(t *testing.T) {
+	p := testParams("example.", NSEC)
+	keys := testKeys(t, algP256)
+	old := testKey(t, algEd25519, 256, "old")
+	z, _ := mustSign(t, parse(t, "example.", sampleZone), keys, p)
+	key := keyOf(t, zone.KindSigs, "ns1.example.", zone.TypeA)
+	set := zone.Value(z[keyOf(t, zone.KindContents, "ns1.example.", zone.TypeA)])
+	rdata := slices.Collect(zone.Value(z[key]).Records())
+	foreign := signRRset(t, mustName(t, "ns1.example."), zone.TypeA, set, old, p)
+	old.DNSKEY[3], foreign[sigAlgorithm] = 5, 5
+	binary.BigEndian.PutUint16(foreign[sigTag:], zone.KeyTag(old.DNSKEY))
+	z[key] = zone.AppendValue(nil, zone.Root, 3600, zone.SortRData(zone.TypeRRSIG, append(rdata, foreign))...)
+	z.set(zone.KindMade, p.Apex, zone.TypeDNSKEY, 3600, keys[0].DNSKEY, keys[1].DNSKEY, old.DNSKEY)
+	resignItem(t, z, "example.", zone.TypeDNSKEY, keys[0], p)
+	if r := mustVerify(t, z, p, nil); !r.OK() || len(r.Notices) != 1 || !strings.Contains(r.Notices[0], "algorithm 5") {
+		t.Errorf("%v, notices %q", r.Err(), r.Notices)
+	}
+}
