@@ -256,3 +256,23 @@ func (z *tld) change(names int, seq uint64) *tld {
 	}
 	return out
 }
+
+// BenchmarkPublished is what a query for the SOA costs.
+func BenchmarkPublished(b *testing.B) {
+	z := newTLD(benchNames)
+	s := openBench(b)
+	z.fill(b, s, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		v, err := s.Published(benchZone)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, soa := v.SOA(); soa == nil {
+			b.Fatal("no SOA")
+		}
+		if err := v.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
