@@ -22,7 +22,10 @@ const (
 	spillBuffer = 128 << 10
 )
 
-var errSorterDone = errors.New("sorter used after Sort or Close")
+var (
+	errSorterDone = errors.New("sorter used after Sort or Close")
+	errNoSpill    = errors.New("more to sort than fits into memory, and no place to spill it")
+)
 
 // Sorter sorts entries of a key and a payload by external merge sort in a
 // fixed amount of memory. What does not fit is spilled; a small set never
@@ -45,7 +48,7 @@ type spilled struct {
 }
 
 // NewSorter makes a sorter that keeps about memory bytes. Temporary files
-// come from spill.
+// come from spill; where it is nil, more than memory is an error.
 func NewSorter(spill Spill, memory int) *Sorter {
 	memory = min(max(memory, minSortMemory), maxSortMemory)
 	return &Sorter{limit: memory / 2, spill: spill, filling: &sortBuffer{}}
@@ -78,6 +81,9 @@ func (s *Sorter) flush() error {
 		return err
 	}
 	if s.out == nil {
+		if s.spill == nil {
+			return errNoSpill
+		}
 		f, err := s.spill.Create()
 		if err != nil {
 			s.err = fmt.Errorf("create spill file: %w", err)

@@ -91,6 +91,20 @@ func TestSorter_SpillFailureIsReported(t *testing.T) {
 	}
 }
 
+func TestSorter_WithoutSpillStaysInMemory(t *testing.T) {
+	s := NewSorter(nil, 64<<10)
+	var err error
+	for n := 0; err == nil && n < 10_000; n++ {
+		err = s.Add(fmt.Appendf(nil, "%d", n), make([]byte, 100))
+	}
+	if !errors.Is(err, errNoSpill) {
+		t.Errorf("got %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func BenchmarkSorter(b *testing.B) {
 	const n = 1_000_000
 	r := sequence(1)
