@@ -1,10 +1,18 @@
 package cli
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
 	urfave "github.com/urfave/cli/v2"
 
 	"sluice/cli/api"
 )
+
+// healthTimeout is how long a daemon may take to say that it is well.
+const healthTimeout = 10 * time.Second
 
 func healthCommand(e *env) *urfave.Command {
 	return &urfave.Command{
@@ -16,7 +24,12 @@ func healthCommand(e *env) *urfave.Command {
 				return err
 			}
 			return e.clientAction(func(client *api.Client) error {
-				h, err := client.Health(c.Context)
+				ctx, cancel := context.WithTimeout(c.Context, healthTimeout)
+				defer cancel()
+				h, err := client.Health(ctx)
+				if errors.Is(err, context.DeadlineExceeded) {
+					err = fmt.Errorf("%w: no answer within %s", api.ErrUnreachable, healthTimeout)
+				}
 				if err != nil {
 					return err
 				}

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -65,7 +68,7 @@ func zoneAdd(e *env) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "import-ksk-file", Usage: "take this key as KSK: BIND's K*.private `FILE`, the .key file beside it"},
 			&urfave.StringSliceFlag{Name: "import-zsk-file", Usage: "take this key as ZSK: `FILE` as above"},
 			&urfave.StringSliceFlag{Name: "import-csk-file", Usage: "take this key as CSK: `FILE` as above"},
-			&urfave.StringFlag{Name: "serial-floor", Usage: "published serials stand above `N`"},
+			&urfave.StringFlag{Name: "serial-floor", Usage: "published serials stand above `N`; auto asks the zone's public servers for the one they have"},
 			noWaitFlag(),
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
@@ -96,12 +99,9 @@ func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
 		return z, err
 	}
 	if text := c.String("serial-floor"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return z, usagef("--serial-floor %q: want a serial, 0 to 4294967295", text)
+		if z.SerialFloor, err = serialFloor(c.Context, name, text); err != nil {
+			return z, err
 		}
-		floor := uint32(n)
-		z.SerialFloor = &floor
 	}
 	for _, role := range []keymgr.Role{keymgr.KSK, keymgr.ZSK, keymgr.CSK} {
 		for _, path := range c.StringSlice("import-" + string(role) + "-file") {
@@ -112,6 +112,27 @@ func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
 		}
 	}
 	return z, nil
+}
+
+// serialFloor reads a serial, or with "auto" asks the zone's public servers.
+func serialFloor(ctx context.Context, name, text string) (*uint32, error) {
+	if text != "auto" {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, usagef("--serial-floor %q: want a serial, 0 to 4294967295, or auto", text)
+		}
+		floor := uint32(n)
+		return &floor, nil
+	}
+	apex, err := parseZone(name)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := floorFinder{resolver: net.DefaultResolver, port: 53, timeout: 3 * time.Second}.find(ctx, apex)
+	if err != nil {
+		return nil, withHint(err, "give the highest serial that the public servers hold: --serial-floor N")
+	}
+	return &floor, nil
 }
 
 // awaitZone waits until a zone is at rest and tells how it is; what failed is
