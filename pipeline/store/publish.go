@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,7 +27,7 @@ const manyChanges = 50_000
 
 // applyPublished moves what is served, keeps the diff for IXFR, and drops
 // what no instance reads any more.
-func (s *Store) applyPublished(_ context.Context, e *edit, z uint32, f *event.InstancePublished) error {
+func (s *Store) applyPublished(e *edit, z uint32, f *event.InstancePublished) error {
 	all, before, err := s.metas(s.db, z)
 	if err != nil {
 		return err
@@ -118,7 +117,7 @@ type differ struct {
 	s             *Store
 	e             edit
 	z             uint32
-	before, after view2
+	before, after side
 	meta          diffMeta
 	limit         uint64
 	key           []byte
@@ -126,8 +125,8 @@ type differ struct {
 	cmp           recordComparer
 }
 
-// view2 is one side of a diff.
-type view2 struct {
+// side is one side of a diff.
+type side struct {
 	loaded, signed   lens
 	contents, single *entries // for items hidden or hiding; single reads KindMade
 }
@@ -148,9 +147,9 @@ func (s *Store) newDiffer(e edit, z uint32, all metas, before, now head) (*diffe
 	from, to := all.find(before.Signed), all.find(now.Signed)
 	d := &differ{s: s, e: e, z: z, limit: max(to.Records, minRoom), key: diffKey(z, to.Seq)}
 	d.meta = diffMeta{From: from.Serial, To: to.Serial, FromSeq: from.Seq, ToSeq: to.Seq}
-	sides := [2]*view2{&d.before, &d.after}
+	both := [2]*side{&d.before, &d.after}
 	for i, m := range []*InstanceMeta{from, to} {
-		v := sides[i]
+		v := both[i]
 		v.loaded, v.signed = all.lens(all.find(m.Loaded)), all.lens(m)
 		var err error
 		if v.contents, err = s.entries(s.db, z, v.loaded.generation); err == nil {
@@ -165,7 +164,7 @@ func (s *Store) newDiffer(e edit, z uint32, all metas, before, now head) (*diffe
 
 func (d *differ) close() error {
 	var err error
-	for _, v := range []*view2{&d.before, &d.after} {
+	for _, v := range []*side{&d.before, &d.after} {
 		for _, r := range []*entries{v.contents, v.single} {
 			if r != nil {
 				err = r.closeWith(err)
@@ -177,7 +176,7 @@ func (d *differ) close() error {
 
 // other reads the item of the same owner and type in the other one of
 // KindContents and KindMade.
-func (v *view2) other(key []byte) ([]byte, error) {
+func (v *side) other(key []byte) ([]byte, error) {
 	r, l, kind := v.contents, &v.loaded, zone.KindContents
 	if zone.Kind(key[0]) == zone.KindContents {
 		r, l, kind = v.single, &v.signed, zone.KindMade

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -294,13 +293,4 @@ func (l logger) Fatalf(format string, args ...any) {
 	msg := fmt.Sprintf(format, args...)
 	l.log.Error("store cannot go on", "error", msg)
 	panic("store: " + msg)
-}
-
-// Remove deletes a closed store's directory, so that it can be built anew.
-func Remove(dir string, cfg Config) error {
-	cfg = withDefaults(cfg)
-	if err := cfg.FS.RemoveAll(filepath.Clean(dir)); err != nil {
-		return fmt.Errorf("remove store %q: %w", dir, err)
-	}
-	return nil
 }
