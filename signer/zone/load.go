@@ -158,12 +158,7 @@ var (
 // when records cannot be read or SOA or NS are missing; reading goes on after
 // a bad record, so that all errors are found at once.
 func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
-	if opts.Memory <= 0 {
-		opts.Memory = defaultLoadMemory
-	}
-	if opts.MaxErrors <= 0 {
-		opts.MaxErrors = defaultMaxErrors
-	}
+	opts = opts.withDefaults()
 	if _, err := NameFromWire([]byte(opts.Origin)); err != nil {
 		return nil, fmt.Errorf("origin %q: %w", string(opts.Origin), err)
 	}
@@ -183,9 +178,14 @@ func (r *reader) readAll() error {
 	if err := r.readFile(r.opts.File, 0); err != nil {
 		return err
 	}
-	if r.errs.list.Total > 0 {
-		return nil
+	if r.errs.list.Total == 0 {
+		r.checkWhole()
 	}
+	return nil
+}
+
+// checkWhole reports what every zone must have and this one lacks.
+func (r *reader) checkWhole() {
 	switch {
 	case r.records == 0:
 		r.errs.add(FileError{File: r.opts.File, Err: errNoFile})
@@ -194,7 +194,17 @@ func (r *reader) readAll() error {
 	case !r.haveNS:
 		r.errs.add(FileError{File: r.opts.File, Err: errNoApexNS})
 	}
-	return nil
+}
+
+// withDefaults fills in what the zero value stands for.
+func (o LoadOptions) withDefaults() LoadOptions {
+	if o.Memory <= 0 {
+		o.Memory = defaultLoadMemory
+	}
+	if o.MaxErrors <= 0 {
+		o.MaxErrors = defaultMaxErrors
+	}
+	return o
 }
 
 // loaded starts the walk of what was read.
