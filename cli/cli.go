@@ -147,12 +147,10 @@ func withHint(err error, format string, args ...any) error {
 
 // hintOf finds what to do next.
 func hintOf(err error) string {
-	var u *usageError
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*usageError](err); ok {
 		return u.hint
 	}
-	var h *hinted
-	if errors.As(err, &h) {
+	if h, ok := errors.AsType[*hinted](err); ok {
 		return h.hint
 	}
 	return ""

@@ -16,7 +16,7 @@ import (
 )
 
 //go:embed config.template.toml
-var configTemplate string //nolint:gochecknoglobals // embedded text
+var configTemplate string
 
 // config is the daemon's config. Only serve knows it.
 type config struct {
@@ -117,8 +117,7 @@ func checkListen(address string) error {
 
 // configErrors gives line numbers to what the TOML decoder found.
 func configErrors(path string, err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var all []error
 		for i := range strict.Errors {
 			e := &strict.Errors[i]
@@ -127,8 +126,7 @@ func configErrors(path string, err error) error {
 		}
 		return errors.Join(all...)
 	}
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
+	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, _ := decode.Position()
 		return fmt.Errorf("%s:%d: %s", path, row, strings.TrimPrefix(decode.Error(), "toml: "))
 	}

@@ -26,9 +26,23 @@ func page(t *testing.T, name string) string {
 func TestJSONPage_NamesEveryField(t *testing.T) {
 	text := page(t, "json")
 	for _, v := range []any{
-		pipeline.ZoneStatus{}, servingInfo{}, zoneStart{}, api.Event{}, pipeline.ReplayStep{}, pipeline.DiffLine{}, api.Report{},
-		keymgr.Key{}, pipeline.DSRecord{}, pipeline.PolicyInfo{}, pipeline.PolicyChange{}, policyCheckResult{},
-		pipeline.JournalStatus{}, journal.VerifyReport{}, signSummary{}, versionInfo{}, api.Health{},
+		pipeline.ZoneStatus{},
+		servingInfo{},
+		zoneStart{},
+		api.Event{},
+		pipeline.ReplayStep{},
+		pipeline.DiffLine{},
+		api.Report{},
+		keymgr.Key{},
+		pipeline.DSRecord{},
+		pipeline.PolicyInfo{},
+		pipeline.PolicyChange{},
+		policyCheckResult{},
+		pipeline.JournalStatus{},
+		journal.VerifyReport{},
+		signSummary{},
+		versionInfo{},
+		api.Health{},
 	} {
 		for name := range jsonFields(reflect.TypeOf(v)) {
 			if !strings.Contains(text, "`"+name+"`") {

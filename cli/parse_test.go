@@ -31,8 +31,7 @@ func TestParseTime_Forms(t *testing.T) {
 		"", "now", "@", "@-1", "@99999999999999999", "20301301000000", "-", "+", "+1y", "2026-11-22", "999999999999999",
 	} {
 		got, err := parseTime(text, now)
-		var u *usageError
-		if !errors.As(err, &u) {
+		if _, ok := errors.AsType[*usageError](err); !ok {
 			t.Errorf("%q: %v, %v, want a usage error", text, got, err)
 		}
 	}

@@ -160,7 +160,7 @@ func (r *runReader) Next() bool {
 func (r *runReader) load() bool {
 	var length [4]byte
 	if _, err := io.ReadFull(r.in, length[:]); err != nil {
-		if err != io.EOF { //nolint:errorlint // as io.ReadFull says
+		if err != io.EOF {
 			r.err = fmt.Errorf("read temporary file: %w", err)
 		}
 		return false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/user"
+	"strings"
 	"time"
 
 	"sluice/journal/event"
@@ -51,7 +52,7 @@ func (s *serving) start(ctx context.Context) error {
 	for _, z := range s.zones {
 		if err := s.startZone(ctx, z); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the daemon stops
 			}
 			s.log.ErrorContext(ctx, "zone not added", "zone", z.Name, "error", err)
 		}
@@ -77,17 +78,18 @@ func (s *serving) printInfo(info servingInfo) error {
 	if s.e.json {
 		return s.e.printLine(info)
 	}
-	text := fmt.Sprintf("data in %s, API on %s\n", info.Data, info.API)
+	var b strings.Builder
+	fmt.Fprintf(&b, "data in %s, API on %s\n", info.Data, info.API)
 	for _, p := range info.Publication {
-		text += fmt.Sprintf("publication on %s, UDP and TCP\n", p)
+		fmt.Fprintf(&b, "publication on %s, UDP and TCP\n", p)
 	}
 	if info.Clock == rehearsalClock {
-		text += fmt.Sprintf("REHEARSAL: the clock shows %s\n", when(s.clock.Now()))
+		fmt.Fprintf(&b, "REHEARSAL: the clock shows %s\n", when(s.clock.Now()))
 	}
 	if info.Zones > 0 {
-		text += count(uint64(info.Zones), "zone") + " here already; see: sluice zone list\n"
+		fmt.Fprintf(&b, "%s here already; see: sluice zone list\n", count(uint64(info.Zones), "zone"))
 	}
-	return s.e.printf("%s", text)
+	return s.e.printf("%s", b.String())
 }
 
 // startZone adds a zone of the command line, or loads it where it is here
@@ -163,31 +165,37 @@ func (s *serving) printZone(z zoneStart) error {
 	if z.Published == nil {
 		return nil
 	}
-	text := fmt.Sprintf("\nzone %s\n", z.Name)
+	return e.printf("%s", e.zoneText(z))
+}
+
+// zoneText tells what is published of a zone.
+func (e *env) zoneText(z zoneStart) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nzone %s\n", z.Name)
 	if l := z.Loaded; l != nil {
-		text += fmt.Sprintf("  loaded     %s from %s, serial %d\n", count(l.Records, "record"), z.Source, l.Serial)
+		fmt.Fprintf(&b, "  loaded     %s from %s, serial %d\n", count(l.Records, "record"), z.Source, l.Serial)
 		if len(l.Stripped) > 0 {
-			text += fmt.Sprintf("             left out of the input: %s\n", strippedText(l.Stripped))
+			fmt.Fprintf(&b, "             left out of the input: %s\n", strippedText(l.Stripped))
 		}
 		for _, n := range l.Notices {
-			text += "             notice: " + n + "\n"
+			fmt.Fprintf(&b, "             notice: %s\n", n)
 		}
 	}
 	for _, k := range z.Keys {
 		if k.State != keymgr.Removed {
-			text += fmt.Sprintf("  key        %s %s, tag %d, %s, %s\n", k.Role, algorithmName(k.Algorithm), k.Tag, k.State, keyOrigin(k))
+			fmt.Fprintf(&b, "  key        %s %s, tag %d, %s, %s\n", k.Role, algorithmName(k.Algorithm), k.Tag, k.State, keyOrigin(k))
 		}
 	}
 	p := z.Published
-	text += fmt.Sprintf("  published  %s, %s, serial %d\n", count(p.Records, "record"), count(p.Signatures, "signature"), p.Serial)
+	fmt.Fprintf(&b, "  published  %s, %s, serial %d\n", count(p.Records, "record"), count(p.Signatures, "signature"), p.Serial)
 	if z.NextExpiry != nil {
-		text += fmt.Sprintf("             signatures valid until %s\n", when(*z.NextExpiry))
+		fmt.Fprintf(&b, "             signatures valid until %s\n", when(*z.NextExpiry))
 	}
 	for _, d := range z.DS {
-		text += fmt.Sprintf("  DS         %s\n             %s\n", d.Record, e.paint(yellow, d.Note))
+		fmt.Fprintf(&b, "  DS         %s\n             %s\n", d.Record, e.paint(yellow, d.Note))
 	}
-	text += fmt.Sprintf("  took       %s\n  ask it     %s\n", tookText(time.Duration(z.TookMS)*time.Millisecond), z.Query)
-	return e.printf("%s", text)
+	fmt.Fprintf(&b, "  took       %s\n  ask it     %s\n", tookText(time.Duration(z.TookMS)*time.Millisecond), z.Query)
+	return b.String()
 }
 
 // keyOrigin says where a key came from.

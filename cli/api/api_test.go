@@ -129,8 +129,15 @@ func (r *rig) add(t *testing.T, name string) pipeline.ZoneStatus {
 	return status
 }
 
-// raw sends a request as it stands and returns status, header and body.
-func (r *rig) raw(t *testing.T, method, path, body string) (*http.Response, string) {
+// rawAnswer is an answer as it came.
+type rawAnswer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// raw sends a request as it stands.
+func (r *rig) raw(t *testing.T, method, path, body string) rawAnswer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://sluice"+path, strings.NewReader(body))
 	if err != nil {
@@ -145,7 +152,7 @@ func (r *rig) raw(t *testing.T, method, path, body string) (*http.Response, stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(text)
+	return rawAnswer{res.StatusCode, res.Header, string(text)}
 }
 
 func TestErrors_AreProblems(t *testing.T) {
@@ -181,15 +188,15 @@ func TestErrors_AreProblems(t *testing.T) {
 		{"tail of an unknown zone", "GET", "/api/v1/zones/example.org/events", "", 404},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			res, body := r.raw(t, test.method, test.path, test.body)
-			if res.StatusCode != test.status {
-				t.Errorf("status %d, want %d: %s", res.StatusCode, test.status, body)
+			got := r.raw(t, test.method, test.path, test.body)
+			if got.status != test.status {
+				t.Errorf("status %d, want %d: %s", got.status, test.status, got.body)
 			}
-			if got := res.Header.Get("Content-Type"); got != "application/problem+json" {
-				t.Errorf("content type %q", got)
+			if kind := got.header.Get("Content-Type"); kind != "application/problem+json" {
+				t.Errorf("content type %q", kind)
 			}
 			var p Problem
-			if err := json.Unmarshal([]byte(body), &p); err != nil || p.Detail == "" || p.Status != test.status || p.Title == "" {
+			if err := json.Unmarshal([]byte(got.body), &p); err != nil || p.Detail == "" || p.Status != test.status || p.Title == "" {
 				t.Errorf("problem %+v, error %v", p, err)
 			}
 		})
@@ -198,8 +205,7 @@ func TestErrors_AreProblems(t *testing.T) {
 
 func TestMethodNotAllowed_NamesTheAllowedOnes(t *testing.T) {
 	r := newRig(t)
-	res, _ := r.raw(t, "DELETE", "/api/v1/journal", "")
-	if got := res.Header.Get("Allow"); got != "GET, HEAD" {
+	if got := r.raw(t, "DELETE", "/api/v1/journal", "").header.Get("Allow"); got != "GET, HEAD" {
 		t.Errorf("Allow: %q", got)
 	}
 }
@@ -348,7 +354,7 @@ func cutServer(t *testing.T, contentType, body string) *Client {
 	}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
-		io.WriteString(w, body)
+		_, _ = io.WriteString(w, body) // the client notices
 	}))
 	srv.Listener.Close()
 	srv.Listener = l

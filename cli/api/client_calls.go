@@ -239,7 +239,7 @@ func copyBody(w io.Writer, r io.Reader) error {
 				return writeError{werr}
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // as io.Reader says
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

@@ -47,7 +47,7 @@ func streamFrames(w http.ResponseWriter, live bool, run func(*frames) error) err
 		last.Error = problemOf(err)
 	}
 	if err := f.enc.Encode(last); err != nil {
-		return nil //nolint:nilerr // the client left
+		return nil // the client left
 	}
 	_ = f.w.Flush() // as above
 	return nil
