@@ -55,9 +55,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	params := p.SignParams(apex, serial, now)
 	params.Workers = e.cfg.Workers
 	total := int64(s.Loaded.Facts.RRsets)
-	in.Contents = &counted{Iterator: in.Contents, report: func(n int64) {
-		report(Progress{Stage: "sign", Done: n, Total: total})
-	}}
+	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
 	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
 	res, err := signer.Sign(ctx, in, keys, params, out)
 	if err != nil {
@@ -153,23 +151,6 @@ func (e *Engine) signInput(s State, c Sign) (signer.Input, func() error, error) 
 	}
 	in.Previous = prev
 	return in, done, nil
-}
-
-// counted tells now and then how far an iterator was walked.
-type counted struct {
-	zone.Iterator
-	n      int64
-	report func(n int64)
-}
-
-// Next implements zone.Iterator.
-func (c *counted) Next() bool {
-	const often = 1 << 14
-	if c.n%often == 0 {
-		c.report(c.n)
-	}
-	c.n++
-	return c.Iterator.Next()
 }
 
 // verifyInstance runs the verifier over a signed instance.

@@ -48,17 +48,3 @@ type publishedView struct {
 
 // Allows implements xfr.View.
 func (v *publishedView) Allows(peer xfr.Peer) bool { return v.allowed.Allows(peer) }
-
-// Bytes implements xfr.View: records of a signed zone take some 58 bytes.
-func (v *publishedView) Bytes() int64 { return int64(v.Meta().Records) * 58 }
-
-// SOASigs implements xfr.View.
-func (v *publishedView) SOASigs() (key, value []byte) {
-	key, _ = v.SOA()
-	key = append([]byte{byte(zone.KindSigs)}, key[1:]...)
-	value, err := v.Get(key)
-	if err != nil || len(value) == 0 {
-		return nil, nil
-	}
-	return key, value
-}
