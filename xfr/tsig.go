@@ -195,12 +195,18 @@ func (s *tsigSigner) appendTo(buf []byte, start int, now time.Time) []byte {
 		s.last = s.mac.Sum(nil)
 		s.begun, t.mac = true, s.last
 	}
-	binary.BigEndian.PutUint16(msg[10:], binary.BigEndian.Uint16(msg[10:])+1)
+	return appendTSIG(buf, start, &t)
+}
+
+// appendTSIG appends a TSIG record to the message that is buf[start:].
+func appendTSIG(buf []byte, start int, t *tsigRecord) []byte {
+	count := buf[start+10:]
+	binary.BigEndian.PutUint16(count, binary.BigEndian.Uint16(count)+1)
 	buf = append(buf, t.key...)
 	buf = append(buf, byte(typeTSIG>>8), byte(typeTSIG), 0, classANY, 0, 0, 0, 0)
 	buf = binary.BigEndian.AppendUint16(buf, uint16(len(t.algorithm)+16+len(t.mac)+len(t.other)))
 	buf = append(buf, t.algorithm...)
-	buf = appendTimers(buf, &t)
+	buf = appendTimers(buf, t)
 	buf = binary.BigEndian.AppendUint16(buf, uint16(len(t.mac)))
 	buf = append(buf, t.mac...)
 	buf = binary.BigEndian.AppendUint16(buf, t.id)
