@@ -57,11 +57,7 @@ func (w *walk) addNSEC3(n *node) error {
 	if n.delegation && !n.secure && w.run.params.Denial == NSEC3OptOut {
 		return nil
 	}
-	w.types = n.bitmapTypes(w.types[:0])
-	if !n.delegation || n.secure {
-		w.types = append(w.types, zone.TypeRRSIG)
-		sortTypes(w.types)
-	}
+	w.types = n.nsec3Types(w.types[:0])
 	w.next = appendBitmap(w.next[:0], w.types)
 	bitmap := w.next
 	for i := len(w.ents.path) - 1; i >= 0 && !w.ents.path[i].hasHash; i-- {
@@ -83,6 +79,17 @@ func (w *walk) addNSEC3(n *node) error {
 		}
 	}
 	return nil
+}
+
+// nsec3Types appends the types that the name's NSEC3 record shows: RRSIG where
+// something is signed.
+func (n *node) nsec3Types(dst []zone.Type) []zone.Type {
+	dst = n.bitmapTypes(dst)
+	if !n.delegation || n.secure {
+		dst = append(dst, zone.TypeRRSIG)
+		sortTypes(dst)
+	}
+	return dst
 }
 
 // chainPass feeds the NSEC3 chain in the order of the hashes, or, for a zone
@@ -149,6 +156,13 @@ func (c *chainPass) records(sorted zone.Iterator) error {
 
 // record feeds the NSEC3 record of c.last.
 func (c *chainPass) record(encoding *base32.Encoding, next [20]byte) error {
+	c.build(encoding, next)
+	u := unit{kind: zone.KindChain, typ: zone.TypeNSEC3}
+	return c.feed.signed(u, c.owner, c.key, c.value, c.chain, c.sigs, nil)
+}
+
+// build makes owner, key and value of the NSEC3 record of c.last.
+func (c *chainPass) build(encoding *base32.Encoding, next [20]byte) {
 	r := c.run
 	c.owner = append(c.owner[:0], nsec3Hashed)
 	c.owner = encoding.AppendEncode(c.owner, c.last[:])
@@ -174,8 +188,6 @@ func (c *chainPass) record(encoding *base32.Encoding, next [20]byte) error {
 	c.value = append(c.value, byte(len(next)))
 	c.value = append(c.value, next[:]...)
 	c.value = append(c.value, c.bitmap...)
-	u := unit{kind: zone.KindChain, typ: zone.TypeNSEC3}
-	return c.feed.signed(u, c.owner, c.key, c.value, c.chain, c.sigs, nil)
 }
 
 // nsec3Param is the RDATA of the NSEC3PARAM record (RFC 5155, 4).

@@ -28,6 +28,7 @@ type unit struct {
 	same     bool // value equals the previous one
 	existed  bool // the previous instance has an item of this kind and key
 	apexKeys bool // signed by the keys that sign keys
+	fresh    bool // no previous signature is taken over
 	key      span // key with a byte for the kind
 	owner    span // name in wire form, lower case
 	value    span

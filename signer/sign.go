@@ -40,6 +40,7 @@ type Result struct {
 	SignedSum   [32]byte // signed digest of the instance
 	SignedState *zone.SetHash
 	Denial      Denial
+	Delta       Delta // set by Update
 }
 
 // run is one call of Sign.

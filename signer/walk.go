@@ -133,17 +133,22 @@ func (w *walk) item(key, value []byte) error {
 		r.counts.rrsets++
 		return nil
 	}
+	w.now.take(t, value, same, len(r.apexKey))
+	return nil
+}
+
+// take adds an RRset of the contents.
+func (n *node) take(t zone.Type, value []byte, same bool, apexLength int) {
 	switch {
 	case t == zone.TypeDNAME:
-		w.now.dname = true
-	case t == zone.TypeNS && len(ownerKey) != len(r.apexKey):
-		w.now.delegation = true
+		n.dname = true
+	case t == zone.TypeNS && len(n.ownerKey) != apexLength:
+		n.delegation = true
 		value = nil
 	case t == zone.TypeDS:
-		w.now.secure = true
+		n.secure = true
 	}
-	w.now.add(t, value, same, false)
-	return nil
+	n.add(t, value, same, false)
 }
 
 // checkItem demands that a value is well formed and that an owner in it is

@@ -32,6 +32,7 @@ type counts struct {
 	records, rrsets, signatures, made, reused, verified uint64
 	earliest                                            uint32
 	any                                                 bool
+	delta                                               Delta
 }
 
 // keyWork is what one key has to sign in this batch.
@@ -134,7 +135,7 @@ func (w *worker) prepareUnit(b *batch, i int, u *unit) {
 	set.refs.from = len(w.refs)
 	for _, ki := range r.signers(u.apexKeys) {
 		k := r.keys[ki]
-		if u.same && !u.sigs.empty() {
+		if u.same && !u.fresh && !u.sigs.empty() {
 			if old := w.reusable(b, u, k, head); old != nil {
 				w.refs = append(w.refs, sigRef{taken: old})
 				continue
@@ -306,6 +307,7 @@ func (b *batch) put(kind zone.Kind, key span, value []byte, changed bool) output
 }
 
 func (w *worker) add(b *batch, o output) error {
+	w.counts.delta.add(zone.Kind(b.out[o.key.from]), b.out[o.value.from:o.value.to])
 	return w.hasher.AddItem(b.out[o.key.from:o.key.to], b.out[o.value.from:o.value.to])
 }
 
@@ -313,6 +315,7 @@ func (w *worker) add(b *batch, o output) error {
 func (w *worker) remove(b *batch, kind zone.Kind, key, value span) error {
 	k := b.bytes(key)
 	k[0] = byte(kind)
+	w.counts.delta.remove(kind, b.bytes(value))
 	return w.hasher.RemoveItem(k, b.bytes(value))
 }
 

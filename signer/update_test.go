@@ -1,0 +1,113 @@
+package signer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// drawChange draws lines on top of others: some go, some come, some change
+// their TTL or case.
+func drawChange(t *rapid.T, lines []string, step int) []string {
+	changed := lines[:2:2]
+	for i, l := range lines[2:] {
+		switch rapid.IntRange(0, 7).Draw(t, fmt.Sprint("fate", step, i)) {
+		case 0, 1:
+		case 2:
+			changed = append(changed, strings.Replace(l, " 60 ", " 61 ", 1))
+		case 3:
+			changed = append(changed, strings.ToUpper(l[:1])+l[1:])
+		default:
+			changed = append(changed, l)
+		}
+	}
+	for i := range rapid.IntRange(0, 5).Draw(t, fmt.Sprint("more", step)) {
+		changed = append(changed, drawRecord(t, 50*step+i))
+	}
+	return changed
+}
+
+func equalZones(a, b memZone) bool {
+	return maps.EqualFunc(a, b, func(x, y []byte) bool { return string(x) == string(y) })
+}
+
+// Incremental equals full: with equal times and deterministic keys, updates
+// one after the other give the bytes that signing on the previous instance
+// and signing anew give.
+func TestUpdate_EqualsSign(t *testing.T) {
+	keys := testKeys(t, algEd25519)
+	rapid.Check(t, func(rt *rapid.T) {
+		lines := drawZone(rt)
+		p := drawParams(rt)
+		p.ZONEMD = false
+		z, was := mustSign(t, zoneOf(t, lines...), keys, p)
+		for step := range 3 {
+			lines = drawChange(rt, lines, step+1)
+			p.Serial++
+			contents := zoneOf(t, lines...)
+			got, res := mustUpdate(t, contents, z, keys, p)
+			resigned, _ := mustResign(t, contents, z, keys, p)
+			want, full := mustSign(t, contents, keys, p)
+			if diff := cmp.Diff(want.lines(t), got.lines(t)); diff != "" {
+				rt.Fatalf("step %d: zones differ (-full +update):\n%s", step, diff)
+			}
+			if !equalZones(want, got) || !equalZones(resigned, got) {
+				rt.Fatalf("step %d: zones differ in bytes", step)
+			}
+			if res.SignedSum != full.SignedSum || res.ContentSum != full.ContentSum {
+				rt.Fatalf("step %d: result %+v, of full signing %+v", step, res, full)
+			}
+			d := res.Delta
+			if was.Records+d.RecordsAdded-d.RecordsRemoved != full.Records ||
+				was.RRsets+d.RRsetsAdded-d.RRsetsRemoved != full.RRsets ||
+				was.Signatures+d.SignaturesAdded-d.SignaturesRemoved != full.Signatures {
+				rt.Fatalf("step %d: delta %+v from %+v, full %+v", step, d, was, full)
+			}
+			z, was = got, full
+		}
+	})
+}
+
+// However a change is split, the zone is the same.
+func TestUpdate_AnySplitGivesTheSameZone(t *testing.T) {
+	keys := testKeys(t, algEd25519)
+	rapid.Check(t, func(rt *rapid.T) {
+		lines := drawZone(rt)
+		p := drawParams(rt)
+		p.ZONEMD = false
+		z, _ := mustSign(t, zoneOf(t, lines...), keys, p)
+		before, after := zoneOf(t, lines...), zoneOf(t, drawChange(rt, lines, 1)...)
+		p.Serial++
+		whole, _ := mustUpdate(t, after, z, keys, p)
+		moved := slices.Clone(after.keys())
+		for k := range before {
+			if after[k] == nil {
+				moved = append(moved, k)
+			}
+		}
+		slices.Sort(moved)
+		now := maps.Clone(before)
+		for i, k := range rapid.Permutation(moved).Draw(rt, "order") {
+			if string(now[k]) == string(after[k]) {
+				continue
+			}
+			if after[k] == nil {
+				delete(now, k)
+			} else {
+				now[k] = after[k]
+			}
+			if i%2 == 0 {
+				z, _ = mustUpdate(t, now, z, keys, p)
+			}
+		}
+		z, _ = mustUpdate(t, now, z, keys, p)
+		if diff := cmp.Diff(whole.lines(t), z.lines(t)); diff != "" || !equalZones(whole, z) {
+			rt.Fatalf("zones differ (-whole +split):\n%s", diff)
+		}
+	})
+}
