@@ -14,6 +14,8 @@ type Peer struct {
 	// Key is the name of the TSIG key that signed the request, in lower case
 	// with its final dot; empty for none.
 	Key string
+	// TLS reports that the peer came over TLS.
+	TLS bool
 }
 
 // Prefix is one line of an access list.

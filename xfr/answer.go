@@ -36,7 +36,7 @@ type exchange struct {
 // encoder; over TCP it has been sent. After an error nothing more can be said
 // to this peer: the request was none, or the answer broke off.
 func (s *Server) answer(ctx context.Context, msg []byte, from netip.AddrPort, enc *encoder, conn *streamConn) error {
-	x := &exchange{peer: Peer{Addr: from}, msg: msg, enc: enc, conn: conn}
+	x := &exchange{peer: Peer{Addr: from, TLS: conn != nil && conn.tls}, msg: msg, enc: enc, conn: conn}
 	var err error
 	if x.req, err = parseRequest(msg); errors.Is(err, errDrop) {
 		s.stats.dropped.Add(1)
@@ -47,7 +47,7 @@ func (s *Server) answer(ctx context.Context, msg []byte, from netip.AddrPort, en
 	switch {
 	case err != nil:
 		return s.refuse(ctx, x, dns.RcodeFormatError, edeNone)
-	case x.req.opcode() != dns.OpcodeQuery:
+	case x.req.opcode() != dns.OpcodeQuery && x.req.opcode() != dns.OpcodeNotify:
 		return s.refuse(ctx, x, dns.RcodeNotImplemented, edeNone)
 	case x.req.version != 0:
 		return s.refuse(ctx, x, dns.RcodeBadVers, edeNone)
@@ -62,6 +62,9 @@ func (s *Server) answer(ctx context.Context, msg []byte, from netip.AddrPort, en
 			return s.refuse(ctx, x, dns.RcodeNotAuth, edeNone)
 		}
 		x.peer.Key = x.req.tsig.key.String()
+	}
+	if x.req.opcode() == dns.OpcodeNotify {
+		return s.notified(ctx, x)
 	}
 	return s.query(ctx, x)
 }

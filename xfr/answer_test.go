@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -321,12 +322,31 @@ func exampleDiff(tb testing.TB, from, to uint32) *memDiff {
 	tb.Helper()
 	_, fromSOA := exampleView(tb, from).SOA()
 	_, toSOA := exampleView(tb, to).SOA()
+	gone := fmt.Sprintf("a.example. 300 IN A 192.0.2.%d\n", from) + serialSig(from)
+	came := fmt.Sprintf("a.example. 300 IN A 192.0.2.%d\nB%d.example. 300 IN TXT new\n", to, to) + serialSig(to)
 	return &memDiff{
 		from: zone.Serial(from), to: zone.Serial(to), fromSOA: fromSOA, toSOA: toSOA,
-		removed: itemsOf(tb, fmt.Sprintf("a.example. 300 IN A 192.0.2.%d\nexample. 300 IN RRSIG SOA %s\n", from, sigRest)),
-		added:   itemsOf(tb, fmt.Sprintf("a.example. 300 IN A 192.0.2.%d\nB%d.example. 300 IN TXT new\nexample. 300 IN RRSIG SOA %s\n", to, to, sigRest)),
-		size:    400,
+		removed: byKey(itemsOf(tb, gone)), added: byKey(itemsOf(tb, came)), size: 400,
 	}
+}
+
+// serialSig is an RRSIG over the SOA that differs by serial.
+func serialSig(serial uint32) string {
+	return fmt.Sprintf("example. 300 IN RRSIG SOA %s\n", strings.Replace(sigRest, "12345", fmt.Sprint(serial), 1))
+}
+
+// exampleNet is the net difference of the steps from 3 to 5 and from 5 to 7.
+func exampleNet(tb testing.TB) *memDiff {
+	tb.Helper()
+	d := exampleDiff(tb, 3, 7)
+	d.added = byKey(append(itemsOf(tb, "B5.example. 300 IN TXT new"), d.added...))
+	return d
+}
+
+// byKey sorts items as diffs hold them.
+func byKey(items []item) []item {
+	slices.SortFunc(items, func(a, b item) int { return bytes.Compare(a.key, b.key) })
+	return items
 }
 
 // memKeys holds TSIG keys.

@@ -2,6 +2,7 @@ package xfr
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,10 +30,16 @@ const (
 // door is one address that is listened on.
 type door struct {
 	tcp net.Listener
-	udp *net.UDPConn
+	udp *net.UDPConn // nil for TLS
+	tls *tls.Config  // nil for clear text
 }
 
-func (d door) close() error { return errors.Join(d.tcp.Close(), d.udp.Close()) }
+func (d door) close() error {
+	if d.udp == nil {
+		return d.tcp.Close()
+	}
+	return errors.Join(d.tcp.Close(), d.udp.Close())
+}
 
 // Listen opens an address such as "127.0.0.1:8053" for UDP and TCP and
 // returns it with its port, which is a free one where 0 was asked for. "0.0.0.0"
@@ -130,8 +137,10 @@ func (s *Server) Run(ctx context.Context) error {
 	defer abort()
 	var loops sync.WaitGroup
 	for _, d := range doors {
-		loops.Go(func() { s.acceptLoop(ctx, work, d.tcp) })
-		loops.Go(func() { s.packetLoop(ctx, work, d.udp) })
+		loops.Go(func() { s.acceptLoop(ctx, work, d) })
+		if d.udp != nil {
+			loops.Go(func() { s.packetLoop(ctx, work, d.udp) })
+		}
 	}
 	<-ctx.Done()
 	s.stopping.Store(true)
@@ -165,12 +174,12 @@ func (s *Server) drain(abort context.CancelFunc) {
 	<-done
 }
 
-func (s *Server) acceptLoop(ctx, work context.Context, l net.Listener) {
+func (s *Server) acceptLoop(ctx, work context.Context, d door) {
 	for {
-		c, err := l.Accept()
+		c, err := d.tcp.Accept()
 		switch {
 		case err == nil:
-			s.admit(work, c)
+			s.admit(work, c, d.tls)
 		case ctx.Err() != nil:
 			return
 		default:
@@ -185,7 +194,7 @@ func (s *Server) acceptLoop(ctx, work context.Context, l net.Listener) {
 }
 
 // admit starts serving a connection, or closes it where there are too many.
-func (s *Server) admit(work context.Context, c net.Conn) {
+func (s *Server) admit(work context.Context, c net.Conn, secure *tls.Config) {
 	if !s.conns.add(c) {
 		s.stats.refusedConns.Add(1)
 		if more, ok := s.refusals.allow(time.Now()); ok {
@@ -196,7 +205,11 @@ func (s *Server) admit(work context.Context, c net.Conn) {
 	}
 	s.answering.Go(func() {
 		defer s.conns.remove(c)
-		s.serveConn(work, c)
+		if secure == nil {
+			s.serveConn(work, c)
+			return
+		}
+		s.serveTLS(work, c, secure)
 	})
 }
 
@@ -210,6 +223,7 @@ func (s *Server) logAccept(ctx context.Context, err error) {
 type streamConn struct {
 	net.Conn
 	step time.Duration
+	tls  bool
 }
 
 func (c *streamConn) emit(block []byte) ([]byte, error) {
@@ -221,7 +235,8 @@ func (c *streamConn) emit(block []byte) ([]byte, error) {
 func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	defer func() { _ = c.Close() }() // all that could be sent has been
 	from := peerAddr(c.RemoteAddr())
-	conn := &streamConn{Conn: c, step: s.cfg.WriteTimeout}
+	_, secure := c.(*tls.Conn)
+	conn := &streamConn{Conn: c, step: s.cfg.WriteTimeout, tls: secure}
 	var length [2]byte
 	var msg []byte
 	for {

@@ -49,8 +49,8 @@ type request struct {
 	payload uint16 // largest UDP payload that the client takes
 	do      bool
 
-	hasSerial bool        // an SOA stood in the authority section
-	serial    zone.Serial // of that SOA: what an IXFR client holds
+	hasSerial bool        // an SOA stood in the authority section, or a NOTIFY's answer section
+	serial    zone.Serial // of that SOA: what an IXFR client holds, or a NOTIFY tells
 
 	tsig   *tsigRecord // nil where the request was not signed
 	tsigAt int         // where the TSIG record begins in the message
@@ -73,7 +73,7 @@ func parseRequest(msg []byte) (request, error) {
 	if r.flags&flagQR != 0 {
 		return r, errDrop
 	}
-	if r.opcode() != dns.OpcodeQuery {
+	if r.opcode() != dns.OpcodeQuery && r.opcode() != dns.OpcodeNotify {
 		// Other opcodes give the sections other meanings (RFC 2136).
 		return r, nil
 	}
@@ -137,7 +137,11 @@ func (r *request) take(msg []byte, rr record, section int, last bool) error {
 		}
 		r.tsig, r.tsigAt = t, rr.start
 	case zone.TypeSOA:
-		if section != 1 || r.hasSerial || !zone.Name(rr.owner).Equal(r.name) {
+		want := 1
+		if r.opcode() == dns.OpcodeNotify {
+			want = 0
+		}
+		if section != want || r.hasSerial || !zone.Name(rr.owner).Equal(r.name) {
 			return nil
 		}
 		serial, ok := soaSerialAt(msg, rr)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice/signer/zone"
 )
 
 // Config is what a server is made with.
@@ -16,6 +18,18 @@ type Config struct {
 	Keys Keys
 	// WeakTSIG allows keys of hmac-sha1 and hmac-md5.
 	WeakTSIG bool
+	// AllowsNotify says whether a peer may send NOTIFY for the zone of that
+	// name (any case): nil, ErrUnknownZone, ErrNotAllowed, or a fault. Without
+	// it NOTIFY is not implemented.
+	AllowsNotify func(name zone.Name, peer Peer) error
+	// Notified is called with each NOTIFY that is allowed, before it is
+	// acknowledged, by several goroutines at once; it must not block. The
+	// serial is a hint, nil where the peer told none.
+	Notified func(name zone.Name, serial *zone.Serial, peer Peer)
+	// Transferred is called once a peer was sent all of a zone or of what
+	// changed, before the next request on the same connection is read. It
+	// must not block.
+	Transferred func(peer Peer, apex zone.Name, serial zone.Serial, kind TransferKind)
 	// Logger takes transfers, refusals and faults; nil drops them. Refusals
 	// are logged once a second at most, with the number left out.
 	Logger *slog.Logger
@@ -68,8 +82,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Server answers SOA, AXFR and IXFR queries over UDP and TCP. Make it with
-// NewServer, add listeners with Listen, then Run it once.
+// Server answers SOA, AXFR and IXFR queries and NOTIFY over UDP, TCP and TLS.
+// Make it with NewServer, add listeners with Listen and ListenTLS, then Run it
+// once.
 type Server struct {
 	cfg       Config
 	log       *slog.Logger
@@ -79,6 +94,7 @@ type Server struct {
 	stats     counters
 	refusals  throttle
 	faults    throttle
+	notifies  throttle
 	stopping  atomic.Bool
 	answering sync.WaitGroup // one a TCP connection
 

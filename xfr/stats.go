@@ -14,6 +14,7 @@ type Stats struct {
 	Transfers         uint64 // AXFR and IXFR streams sent in full
 	BrokenTransfers   uint64 // streams that broke off
 	Refused           uint64 // answers without records
+	Notifies          uint64 // allowed ones
 	Faults            uint64 // refusals and broken streams through our own fault
 	RefusedConns      uint64 // TCP connections above a limit
 	TransfersUnderWay int
@@ -21,7 +22,7 @@ type Stats struct {
 }
 
 type counters struct {
-	requests, dropped, answers, transfers, brokenTransfers, refused, faults, refusedConns atomic.Uint64
+	requests, dropped, answers, transfers, brokenTransfers, refused, notifies, faults, refusedConns atomic.Uint64
 }
 
 // Stats reads the counters.
@@ -33,6 +34,7 @@ func (s *Server) Stats() Stats {
 		Transfers:         s.stats.transfers.Load(),
 		BrokenTransfers:   s.stats.brokenTransfers.Load(),
 		Refused:           s.stats.refused.Load(),
+		Notifies:          s.stats.notifies.Load(),
 		Faults:            s.stats.faults.Load(),
 		RefusedConns:      s.stats.refusedConns.Load(),
 		TransfersUnderWay: len(s.transfers),

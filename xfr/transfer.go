@@ -20,25 +20,50 @@ func (s *Server) answerIXFR(ctx context.Context, x *exchange, view View) error {
 	if !x.req.serial.Before(view.Serial()) {
 		return s.answerCurrent(ctx, x, view)
 	}
-	diffs, ok := view.Diffs(x.req.serial)
-	size := int64(0)
-	for _, d := range diffs {
-		size += d.Bytes()
-	}
-	switch limit := view.Bytes(); {
-	case ok && !joined(diffs, x.req.serial, view.Serial()):
-		s.fault(ctx, x, errBrokenWay)
-		ok = false
-	case limit > 0 && size > limit:
-		ok = false
-	}
+	diffs, ok := s.way(ctx, x, view)
 	if x.conn == nil {
-		return s.answerDatagram(ctx, x, view, diffs, ok && size < 2*udpPayload)
+		return s.answerDatagram(ctx, x, view, diffs, ok)
 	}
 	if !ok {
 		return s.sendZone(ctx, x, view, "ixfr as axfr")
 	}
 	return s.stream(ctx, x, view, "ixfr", func() error { return writeDiffs(x.enc, view, diffs) })
+}
+
+// sumOverNet is how many times the size of the zone the diffs may have in sum
+// for their net difference to be looked for.
+const sumOverNet = 4
+
+// way is what leads from the client's serial to the view's, in as few steps
+// as can be; false where the zone is to be sent instead.
+func (s *Server) way(ctx context.Context, x *exchange, view View) ([]Diff, bool) {
+	if only, ok := view.(AXFROnly); ok && only.AXFROnly(x.peer) {
+		return nil, false
+	}
+	diffs, ok := view.Diffs(x.req.serial)
+	if !ok {
+		return nil, false
+	}
+	if !joined(diffs, x.req.serial, view.Serial()) {
+		s.fault(ctx, x, errBrokenWay)
+		return nil, false
+	}
+	sum, limit := int64(0), view.Bytes()
+	for _, d := range diffs {
+		sum += d.Bytes()
+	}
+	net := condense(diffs, view.Apex())
+	if limit <= 0 || sum <= limit {
+		return net, true
+	}
+	if len(diffs) == 1 || sum/sumOverNet > limit {
+		return nil, false
+	}
+	_, err := measure(net, limit)
+	if err != nil && !errors.Is(err, errOverLimit) {
+		s.fault(ctx, x, err)
+	}
+	return net, err == nil
 }
 
 var errBrokenWay = errors.New("diffs do not join")
@@ -60,7 +85,11 @@ func (s *Server) answerDatagram(ctx context.Context, x *exchange, view View, dif
 	if try {
 		err := x.oneMessage(view, func() error { return writeDiffs(x.enc, view, diffs) })
 		if !errors.Is(err, errFull) {
-			return s.endAnswer(ctx, x, err)
+			fine := err == nil
+			if err = s.endAnswer(ctx, x, err); err == nil && fine {
+				s.transferred(x, view, IXFR)
+			}
+			return err
 		}
 		x.restart()
 		x.enc.flags |= flagAA
@@ -170,7 +199,19 @@ func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string
 	}
 	s.stats.transfers.Add(1)
 	log.InfoContext(ctx, "zone transfer sent")
+	if kind == "ixfr" {
+		s.transferred(x, view, IXFR)
+	} else {
+		s.transferred(x, view, AXFR)
+	}
 	return nil
+}
+
+// transferred tells that a peer has what the view holds.
+func (s *Server) transferred(x *exchange, view View, kind TransferKind) {
+	if s.cfg.Transferred != nil {
+		s.cfg.Transferred(x.peer, view.Apex(), view.Serial(), kind)
+	}
 }
 
 // takeTransfer waits for one of the limited transfers; false where none

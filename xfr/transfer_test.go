@@ -62,8 +62,9 @@ func TestRFC1995_4_IncrementalAnswer(t *testing.T) {
 	view := ixfrView(t)
 	addr, _ := startServer(t, Config{Source: memSource{"\x07example\x00": view}})
 	tcp := func(m *dns.Msg) []string { return texts(fetch(t, addr, m, new(dns.Transfer))) }
-	if d := cmp.Diff(diffTexts(t, view, view.diffs), tcp(ixfrQuery(3))); d != "" {
-		t.Errorf("both steps: %s", d)
+	net := diffTexts(t, view, []Diff{exampleNet(t)})
+	if d := cmp.Diff(net, tcp(ixfrQuery(3))); d != "" {
+		t.Errorf("both steps as one: %s", d)
 	}
 	if d := cmp.Diff(diffTexts(t, view, view.diffs[1:]), tcp(ixfrQuery(5))); d != "" {
 		t.Errorf("one step: %s", d)
@@ -87,13 +88,16 @@ func TestRFC1995_4_IncrementalAnswer(t *testing.T) {
 func TestIXFR_NeverLargerThanTheZone(t *testing.T) {
 	view := ixfrView(t)
 	addr, _ := startServer(t, Config{Source: memSource{"\x07example\x00": view}})
+	net := diffTexts(t, view, []Diff{exampleNet(t)})
 	for _, tc := range []struct {
 		size int64
 		want []string
 	}{
-		{0, diffTexts(t, view, view.diffs)},
-		{800, diffTexts(t, view, view.diffs)},
-		{799, whole(t, view)},
+		{0, net},
+		{800, net},
+		{799, net}, // the sum is larger, the net difference is not
+		{300, whole(t, view)},
+		{199, whole(t, view)}, // the sum is larger by far
 	} {
 		view.size = tc.size
 		got := texts(fetch(t, addr, ixfrQuery(3), new(dns.Transfer)))
@@ -122,19 +126,26 @@ func TestIXFR_BrokenWayGivesTheZone(t *testing.T) {
 
 func TestRFC1995_2_DatagramHoldsDiffsOrTheSOA(t *testing.T) {
 	view := ixfrView(t)
+	long := exampleDiff(t, 2, 3)
+	longText := itemsOf(t, "long.example. 300 IN TXT "+strings.Repeat(strings.Repeat("x", 200)+" ", 3))
+	long.added = byKey(append(long.added, longText...))
+	view.diffs = append([]Diff{long}, view.diffs...)
 	s := testServer(t, Config{Source: memSource{"\x07example\x00": view}})
 	key, soa := view.SOA()
 	only := recordsOf(t, item{key, soa})
+	longNet := exampleNet(t)
+	longNet.from, longNet.fromSOA, longNet.removed = 2, long.fromSOA, long.removed
+	longNet.added = byKey(append(itemsOf(t, "B3.example. 300 IN TXT new"), append(longText, longNet.added...)...))
 	for _, tc := range []struct {
 		fact    string
 		serial  uint32
 		payload uint16
 		want    []string
 	}{
-		{"one step fits into 512 bytes", 5, 0, diffTexts(t, view, view.diffs[1:])},
-		{"two steps do not", 3, 0, only},
-		{"two steps fit into 1232 bytes", 3, 4096, diffTexts(t, view, view.diffs)},
-		{"two steps do not fit into 600 bytes", 3, 600, only},
+		{"one step fits into 512 bytes", 5, 0, diffTexts(t, view, view.diffs[2:])},
+		{"two steps as one fit too", 3, 0, diffTexts(t, view, []Diff{exampleNet(t)})},
+		{"a long text does not fit into 900 bytes", 2, 900, only},
+		{"it fits into 1232 bytes", 2, 4096, diffTexts(t, view, []Diff{longNet})},
 		{"unknown serial", 4, 1232, only},
 		{"up to date", 7, 1232, only},
 	} {

@@ -49,6 +49,13 @@ type View interface {
 	Close() error
 }
 
+// AXFROnly is a View whose policy names peers that are sent whole zones only:
+// what they ask for by IXFR they get as AXFR.
+type AXFROnly interface {
+	// AXFROnly reports whether the peer is such.
+	AXFROnly(peer Peer) bool
+}
+
 // Diff is one step between two served instances (RFC 1995).
 type Diff interface {
 	// From and To are the serials.
@@ -58,7 +65,8 @@ type Diff interface {
 	FromSOA() []byte
 	ToSOA() []byte
 	// Removed and Added walk the records that went and came, the SOAs left
-	// out. Keys are item keys; a value holds only the records concerned.
+	// out, in ascending order of keys. Keys are item keys; a value holds only
+	// the records concerned. A record goes or comes once in each.
 	Removed() (zone.Iterator, error)
 	Added() (zone.Iterator, error)
 	// Bytes is the rough size of both in wire form.
