@@ -38,6 +38,7 @@ type env struct {
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
 	return e.run(ctx, os.Args)
 }
@@ -52,7 +53,11 @@ func (e *env) run(ctx context.Context, argv []string) int {
 	if err == nil {
 		return 0
 	}
-	if !errors.Is(err, errSilent) {
+	switch {
+	case errors.Is(err, errSilent):
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		e.note("sluice: interrupted")
+	default:
 		e.printError(err)
 	}
 	return exitCode(err)

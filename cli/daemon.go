@@ -28,13 +28,7 @@ func (e *env) client() (*api.Client, error) {
 
 // explain adds what to do next to an error of the daemon.
 func explain(err error) error {
-	var p *api.Problem
-	switch {
-	case errors.As(err, &p) && p.Hint != "":
-		return withHint(err, "%s", p.Hint)
-	case hintOf(err) != "":
-		return err
-	case errors.Is(err, api.ErrUnreachable):
+	if hintOf(err) == "" && errors.Is(err, api.ErrUnreachable) {
 		return withHint(err, "start it with: sluice serve; or name its socket: --api unix:PATH (by default ./sluice-data/sluice.sock, then /run/sluice/sluice.sock)")
 	}
 	return err

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,10 +12,23 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sluice": func() { os.Exit(Main()) }})
+	testscript.Main(leakCheck{m}, map[string]func(){"sluice": func() { os.Exit(Main()) }})
+}
+
+// leakCheck runs the tests and fails where they leave goroutines behind.
+type leakCheck struct{ m *testing.M }
+
+func (l leakCheck) Run() int {
+	code := l.m.Run()
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return max(code, 1)
+	}
+	return code
 }
 
 // TestCommands runs the scripts of testdata with the real main in a child
@@ -21,6 +36,7 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE PROGRAM ARGS...   runs a program and wants this exit code
 //	until PROGRAM ARGS...        runs it again and again until it exits with 0
+//	lines N PROGRAM ARGS...      interrupts it after N lines, then it must exit with 0
 func TestCommands(t *testing.T) {
 	keys, err := filepath.Abs("testdata/keys")
 	if err != nil {
@@ -36,6 +52,7 @@ func TestCommands(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits,
 			"until": until,
+			"lines": lines,
 		},
 		RequireExplicitExec: true,
 	})
@@ -59,6 +76,31 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+func lines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: lines N PROGRAM ARGS...")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	cmd := exec.Command(args[1], args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	scan := bufio.NewScanner(out)
+	for range n {
+		if !scan.Scan() {
+			break
+		}
+		fmt.Fprintln(ts.Stdout(), scan.Text())
+	}
+	ts.Check(cmd.Process.Signal(os.Interrupt))
+	for scan.Scan() {
+		fmt.Fprintln(ts.Stdout(), scan.Text())
+	}
+	ts.Check(cmd.Wait())
 }
 
 // until gives up after a time that no step of the scripts comes near.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,6 +61,9 @@ func policyShow(e *env) *urfave.Command {
 			}
 			return e.clientAction(func(client *api.Client) error {
 				p, err := client.Policy(c.Context, args[0])
+				if errors.Is(err, pipeline.ErrNotFound) {
+					return withHint(err, "see: sluice policy list")
+				}
 				if err != nil {
 					return err
 				}

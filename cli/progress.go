@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/schollz/progressbar/v3"
 
 	"sluice/pipeline"
@@ -27,18 +29,20 @@ func (m *meter) show(p pipeline.Progress) {
 	if m.bar == nil || m.stage != p.Stage {
 		m.end()
 		m.stage = p.Stage
-		total := p.Total
-		if total <= 0 {
-			total = -1
-		}
-		m.bar = progressbar.NewOptions64(total,
+		options := []progressbar.Option{
 			progressbar.OptionSetWriter(m.e.stderr),
 			progressbar.OptionSetDescription(p.Stage),
 			progressbar.OptionSetWidth(40),
-			progressbar.OptionThrottle(100e6),
+			progressbar.OptionThrottle(100 * time.Millisecond),
 			progressbar.OptionClearOnFinish(),
 			progressbar.OptionSetPredictTime(true),
-		)
+		}
+		total := p.Total
+		if total <= 0 { // not known: a count instead of a bar
+			total = -1
+			options = append(options, progressbar.OptionShowCount())
+		}
+		m.bar = progressbar.NewOptions64(total, options...)
 	}
 	done := p.Done
 	if p.Total > 0 {

@@ -38,7 +38,7 @@ func signzoneCommand(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "salt", Usage: "NSEC3 salt in `HEX`, - for none (RFC 9276: none)"},
 			&urfave.StringFlag{Name: "inception", Usage: "signatures are valid from this `TIME` on", DefaultText: "one day ago"},
 			&urfave.StringFlag{Name: "expiration", Usage: "signatures are valid until this `TIME`", DefaultText: "in four weeks"},
-			&urfave.StringFlag{Name: "serial-policy", Value: string(pipeline.SerialKeep), Usage: "`POLICY`: keep, counter (plus 1), unix-time or date-counter"},
+			&urfave.StringFlag{Name: "serial-policy", Value: string(pipeline.SerialKeep), Usage: "`POLICY`: keep or keep-strict (the file's), counter (plus 1), unix-time or date-counter"},
 			&urfave.BoolFlag{Name: "zonemd", Usage: "add a ZONEMD record (RFC 8976)"},
 			&urfave.StringFlag{Name: "dnskey-ttl", Value: "1h", Usage: "TTL of the DNSKEY RRset as a `DURATION`"},
 			&urfave.IntFlag{Name: "workers", Usage: "sign with `N` goroutines", DefaultText: "one a core"},
@@ -79,9 +79,9 @@ func newSignJob(c *urfave.Context, args []string, now time.Time) (*signJob, erro
 		return nil, &usageError{msg: "-o is missing: where the signed zone goes", hint: "-o - is standard output"}
 	}
 	switch j.serial {
-	case pipeline.SerialKeep, pipeline.SerialCounter, pipeline.SerialUnixTime, pipeline.SerialDateCounter:
+	case pipeline.SerialKeep, pipeline.SerialKeepStrict, pipeline.SerialCounter, pipeline.SerialUnixTime, pipeline.SerialDateCounter:
 	default:
-		return nil, usagef("--serial-policy %q: want keep, counter, unix-time or date-counter", j.serial)
+		return nil, usagef("--serial-policy %q: want keep, keep-strict, counter, unix-time or date-counter", j.serial)
 	}
 	j.params = pipeline.Default().SignParams(apex, 0, now)
 	j.params.Jitter, j.params.CDSDigest = 0, nil
@@ -181,7 +181,7 @@ func (e *env) signzone(ctx context.Context, j *signJob) error {
 	}
 	out := newRuns(spill)
 	defer out.close() //nolint:errcheck // temporary files
-	m.show(pipeline.Progress{Stage: "sign"})
+	j.params.Progress = func(n uint64) { m.show(pipeline.Progress{Stage: "sign", Done: int64(n)}) }
 	res, err := signer.Sign(ctx, signer.Input{
 		Contents: &tee{Iterator: in.Items, to: out}, ContentState: in.ContentState, Spill: spill,
 	}, j.keys, j.params, out)
@@ -206,7 +206,7 @@ func (e *env) signzone(ctx context.Context, j *signJob) error {
 // pickSerial sets the serial of the signed zone.
 func (j *signJob) pickSerial(source zone.Serial) error {
 	j.params.Serial = source
-	if j.serial == pipeline.SerialKeep {
+	if j.serial == pipeline.SerialKeep || j.serial == pipeline.SerialKeepStrict {
 		return nil
 	}
 	var err error

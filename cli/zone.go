@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -40,7 +41,13 @@ func (e *env) zoneAction(fn func(c *urfave.Context, client *api.Client, args []s
 		if _, err := parseZone(args[0]); err != nil {
 			return err
 		}
-		return e.clientAction(func(client *api.Client) error { return fn(c, client, args) })
+		return e.clientAction(func(client *api.Client) error {
+			err := fn(c, client, args)
+			if hintOf(err) == "" && errors.Is(err, pipeline.ErrNotFound) {
+				err = withHint(err, "see: sluice zone list, sluice zone history %s, sluice policy list", args[0])
+			}
+			return err
+		})
 	}
 }
 

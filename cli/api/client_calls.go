@@ -87,7 +87,7 @@ func (c *Client) Tail(ctx context.Context, name, from string, fn func(Event) err
 	var kind string
 	for {
 		line, err := r.ReadString('\n')
-		if err != nil {
+		if err != nil || ctx.Err() != nil {
 			return c.unreachable(ctx, err)
 		}
 		field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")

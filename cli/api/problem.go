@@ -9,14 +9,13 @@ import (
 	"sluice/pipeline"
 )
 
-// Problem is an error as the API sends it (RFC 9457, with the member hint).
+// Problem is an error as the API sends it (RFC 9457).
 // It is an error, and errors.Is finds the pipeline's error that it stands for.
 type Problem struct {
 	Type   string `json:"type"`   // always "about:blank": the status says it all
 	Title  string `json:"title"`  // the status in words
 	Status int    `json:"status"` // the HTTP status
 	Detail string `json:"detail"` // what is wrong
-	Hint   string `json:"hint,omitempty"`
 }
 
 // Error is the problem's detail.
