@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -137,6 +138,14 @@ func (e *env) verifyData(ctx context.Context, path string, m *meter) (report jou
 		return report, err
 	}
 	defer func() { err = errors.Join(err, dir.close()) }()
+	// With the lock held, what stands there was left by a run that was killed.
+	stale, err := filepath.Glob(filepath.Join(path, ".verify-*"))
+	for i := 0; i < len(stale) && err == nil; i++ {
+		err = os.RemoveAll(stale[i])
+	}
+	if err != nil {
+		return report, err
+	}
 	copied, err := os.MkdirTemp(path, ".verify-*")
 	if err != nil {
 		return report, err
