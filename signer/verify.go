@@ -146,6 +146,7 @@ type verifier struct {
 	lastKey  []byte
 	keys     verifyKeys
 	unsigned bool // no DNSKEY: nothing can be verified
+	partial  bool // not the whole zone is read: no digests
 	zonemd   *zonemdCheck
 	denial   denialCheck
 }

@@ -98,7 +98,7 @@ func (p *checkPool) check(v *verifier, set, sigs *groupItem) {
 
 // hash feeds an item for the digests.
 func (p *checkPool) hash(g *group, it *groupItem, content bool) {
-	if !content && p.aside.v.opts.SignedSum == nil {
+	if p.aside.v.partial || !content && p.aside.v.opts.SignedSum == nil {
 		return
 	}
 	b := p.now
