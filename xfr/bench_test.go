@@ -32,6 +32,8 @@ func tldItems(names int) []item {
 	}
 	soa := append(append(wire("ns1", "nic", "tld"), wire("host", "tld")...), make([]byte, 20)...)
 	items := []item{{zone.AppendKey(nil, zone.KindMade, apex, zone.TypeSOA), zone.AppendValue(nil, apex, 3600, soa)}}
+	nsec3 := append([]byte{1, 1, 0, 0, 0, 20}, make([]byte, 29)...)
+	copy(nsec3[26:], "\x00\x07\x22\x01\x80\x08\x00\x02\x90") // NS SOA MX TXT ... in its bitmap
 	var chain []item
 	for i := range names {
 		owner := zone.Name(wire(fmt.Sprintf("name-%07d", i), "tld"))
@@ -54,7 +56,7 @@ func tldItems(names int) []item {
 		}
 		h := zone.Name(wire(string(hash), "tld"))
 		chain = append(chain,
-			item{zone.AppendKey(nil, zone.KindChain, h, zone.TypeNSEC3), zone.AppendValue(nil, h, 300, make([]byte, 35))},
+			item{zone.AppendKey(nil, zone.KindChain, h, zone.TypeNSEC3), zone.AppendValue(nil, h, 300, nsec3)},
 			item{zone.AppendKey(nil, zone.KindChainSigs, h, zone.TypeNSEC3), zone.AppendValue(nil, h, 300, sig(zone.TypeNSEC3))})
 	}
 	return append(items, chain...)

@@ -216,6 +216,9 @@ func (t *inbound) newSOA(rr *Record) error {
 	if !t.step.Before(t.last) {
 		return fmt.Errorf("%w: %d to %d (%w)", errNotANewer, t.step, t.last, ErrBrokenIXFR)
 	}
+	if t.serial.Before(t.last) {
+		return fmt.Errorf("%w: %d is beyond %d (%w)", errSteps, t.last, t.serial, ErrBrokenIXFR)
+	}
 	t.state = inAdd
 	return t.sink.Add(rr)
 }
