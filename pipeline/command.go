@@ -106,8 +106,12 @@ func (c GenerateKeys) Identity() string { return identity("generate", c) }
 // Identity implements Command.
 func (c ActivateKeys) Identity() string { return identity("activate", c) }
 
-// Identity implements Command.
-func (c Load) Identity() string { return identity("load", c) }
+// Identity implements Command. Who asked for a load makes no difference to
+// it: a request that comes meanwhile does not throw the result away.
+func (c Load) Identity() string {
+	c.Asked = 0
+	return identity("load", c)
+}
 
 // Identity implements Command.
 func (c Sign) Identity() string { return identity("sign", c) }

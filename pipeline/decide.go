@@ -165,7 +165,7 @@ func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
 	}
 	f := last.Facts
 	failed := s.SignFailure != nil && s.SignFailure.Seq > last.Seq
-	if f.Loaded != c.Loaded || f.Params != c.Params || failed ||
+	if !sameInput(s) || f.Params != c.Params || failed ||
 		!slices.Equal(f.Keys, c.Keys) || !slices.Equal(f.Signers, c.Signers) {
 		return c
 	}
@@ -176,6 +176,17 @@ func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
 	}
 	c.Refresh = last.Seq
 	return c
+}
+
+// sameInput reports whether the newest signed instance was made of contents
+// like the newest loaded ones, serial included.
+func sameInput(s State) bool {
+	if s.Signed.Facts.Loaded == s.Loaded.Seq {
+		return true
+	}
+	p := s.Published
+	return p != nil && p.Signed.Seq == s.Signed.Seq && p.Loaded.Facts.Serial == s.Loaded.Facts.Serial &&
+		p.Loaded.Facts.ContentDigest == s.Loaded.Facts.ContentDigest
 }
 
 // reusable is the signed instance to build on: the one that is served, so

@@ -236,6 +236,10 @@ func TestEngine_BadInputKeepsTheLastGoodZoneServed(t *testing.T) {
 	if r.served() != before {
 		t.Error("what is served changed")
 	}
+	st = r.reload(smallZone)
+	if st.LastError != "" || st.State != "published" || r.served() != before {
+		t.Errorf("the good file again: state %q, error %q, same zone served: %v", st.State, st.LastError, r.served() == before)
+	}
 	st = r.reload(strings.Replace(smallZone, " 7 ", " 8 ", 1))
 	if st.LastError != "" || st.State != "published" {
 		t.Errorf("after the correction: state %q, error %q", st.State, st.LastError)

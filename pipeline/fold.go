@@ -110,29 +110,29 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 }
 
 // takeInstance makes a folded event of the whole instance visible, and
-// returns the runner of the zone that it concerns.
+// returns the runner of the zone that it concerns. A runner's lock is never
+// taken with mu held: it is the other way round everywhere.
 func (e *Engine) takeInstance(rec journal.Record, reg Registry, added *State) *runner {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	defer e.moveLocked()
 	e.registry, e.folded = reg, rec.Seq
-	if added != nil {
-		return e.adopt(*added)
+	var r *runner
+	removed, ok := rec.Event.Facts.(*event.ZoneRemoved)
+	switch {
+	case added != nil:
+		r = e.adopt(*added)
+	case ok:
+		r = e.runners[removed.ID]
+		if e.names[removed.Name] == removed.ID {
+			delete(e.names, removed.Name)
+		}
 	}
-	f, ok := rec.Event.Facts.(*event.ZoneRemoved)
-	if !ok {
-		return nil
+	e.moveLocked()
+	e.mu.Unlock()
+	if r != nil && ok {
+		s := r.snapshot()
+		s.Removed = rec.Seq
+		r.fold(s)
 	}
-	r := e.runners[f.ID]
-	if r == nil {
-		return nil
-	}
-	s := r.snapshot()
-	if e.names[s.Name] == f.ID {
-		delete(e.names, s.Name)
-	}
-	s.Removed = rec.Seq
-	r.fold(s)
 	return r
 }
 

@@ -142,9 +142,11 @@ func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, fact
 	if err != nil {
 		return err
 	}
-	if changes == 0 {
+	if changes == 0 && s.LoadFailure == nil {
 		return errUnchanged
 	}
+	// Where a failure stands there, the good input is told though it is the
+	// same as before: it ends the failure.
 	return nil
 }
 

@@ -24,15 +24,15 @@ type runner struct {
 	requests uint64          // guarded by mu; requests so far
 	lanes    [lanes]laneWork // guarded by mu
 	progress Progress        // guarded by mu
-	failure  error           // guarded by mu; last failure in this process
 	changed  chan struct{}   // guarded by mu; closed and replaced at every change
 	disarm   func()          // guarded by mu; frees the timer
 }
 
 // laneWork is what this process does in one lane.
 type laneWork struct {
-	busy  bool
-	tries int
+	busy    bool
+	tries   int
+	failure error // of the last command; nil once one succeeds
 	LaneState
 }
 
@@ -66,6 +66,7 @@ func (r *runner) askReload() {
 	r.mu.Lock()
 	r.requests++
 	r.reload = r.requests
+	r.lanes[ContentLane].LaneState = LaneState{} // who asks does not wait for a back-off
 	r.notify()
 	r.mu.Unlock()
 	r.step()
@@ -75,7 +76,7 @@ func (r *runner) askReload() {
 func (r *runner) decide() Decision {
 	p, err := r.e.boundPolicy(r.state)
 	if err != nil {
-		r.failure = err
+		r.lanes[SigningLane].failure = err
 		return Decision{}
 	}
 	m := Moment{Now: r.e.clock.Now(), Reload: r.reload}
@@ -138,15 +139,12 @@ func (r *runner) run(ctx context.Context, c Command) {
 	r.progress = Progress{}
 	switch {
 	case err == nil:
-		lane.tries, lane.LaneState = 0, LaneState{}
-		if c.Lane() == SigningLane || r.failure != nil {
-			r.failure = nil
-		}
+		lane.tries, lane.failure, lane.LaneState = 0, nil, LaneState{}
 	case ctx.Err() == nil:
 		lane.tries++
 		lane.FailedFor = c.Identity()
 		lane.RetryAt = r.e.clock.Now().Add(backoff(lane.tries))
-		r.failure = err
+		lane.failure = err
 		r.e.log.WarnContext(ctx, "command failed", "zone", r.state.Name, "command", fmt.Sprintf("%T", c), "error", err)
 	}
 	if l, ok := c.(Load); ok && l.Asked == r.reload {

@@ -97,9 +97,11 @@ func (r *runner) describe(st *ZoneStatus) {
 			Hint:     "what was published stays served; see: sluice zone history " + s.Name,
 		})
 	}
-	if st.LastError == "" && r.failure != nil {
-		st.LastError = r.failure.Error()
-		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: st.LastError})
+	for _, lane := range r.lanes {
+		if st.LastError == "" && lane.failure != nil {
+			st.LastError = lane.failure.Error()
+			st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: st.LastError})
+		}
 	}
 	if err := r.e.Trouble(); err != nil {
 		st.Notices = append(st.Notices, Notice{

@@ -66,7 +66,7 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 		err = s.setStates(e, states)
 	}
 	if err != nil {
-		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, err)
+		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, noSpace(err))
 	}
 	if s.cfg.Stream != "" {
 		position.Stream = s.cfg.Stream

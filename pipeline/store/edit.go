@@ -216,7 +216,7 @@ func (t *laneTables) close() error {
 func (e *tableEdit) create() (*sstable.Writer, string, error) {
 	e.files++
 	path := e.s.cfg.FS.PathJoin(e.s.scratch(), strconv.Itoa(e.files)+".sst")
-	f, err := e.s.cfg.FS.Create(path, vfs.WriteCategoryUnspecified)
+	f, err := e.s.cfg.FS.Create(path, loadCategory)
 	if err != nil {
 		return nil, "", fmt.Errorf("create table: %w", err)
 	}

@@ -27,6 +27,9 @@ var (
 	// it builds on an instance that the store does not hold. The event can
 	// only be skipped.
 	ErrBroken = errors.New("instance cannot be built")
+	// ErrNoSpace: the disk is full. Where Apply returns it, nothing has
+	// changed, and it may be tried again.
+	ErrNoSpace = errors.New("no space left on the disk of the projection")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store closed")
 )
@@ -48,6 +51,11 @@ type Config struct {
 	TableSize uint64
 	// Logger hears of faults of Pebble; nil is silence.
 	Logger *slog.Logger
+	// Fault hears, from any goroutine, of what no call may tell: ErrNoSpace
+	// when Pebble begins to wait for room on the disk, nil when it goes on, and
+	// ErrDamaged where it reads a damaged file. It must not call the store. nil
+	// is nobody.
+	Fault func(error)
 	// FS is where the directory lies; nil is the operating system's.
 	FS vfs.FS
 }
@@ -59,6 +67,7 @@ type Store struct {
 	cfg    Config
 	dir    string
 	writer sstable.WriterOptions
+	room   *waiter
 
 	apply sync.Mutex              // held while an event is applied
 	many  uint64                  // manyChanges, fewer in tests
@@ -74,17 +83,20 @@ type Store struct {
 // directory should be removed and the store built anew.
 func Open(dir string, cfg Config) (*Store, error) {
 	cfg = withDefaults(cfg)
+	room := &waiter{fault: cfg.Fault}
+	cfg.FS = patientFS{cfg.FS, room}
 	opts := options(cfg)
 	defer opts.Cache.Unref()
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", dir, damaged(err))
 	}
-	s := &Store{db: db, cfg: cfg, dir: dir, many: manyChanges}
+	s := &Store{db: db, cfg: cfg, dir: dir, room: room, many: manyChanges}
 	s.writer = opts.MakeWriterOptions(0, db.TableFormat())
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %q: %w", dir, err), db.Close())
 	}
+	room.arm(true)
 	return s, nil
 }
 
@@ -103,6 +115,9 @@ func withDefaults(cfg Config) Config {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Fault == nil {
+		cfg.Fault = func(error) {}
 	}
 	if cfg.FS == nil {
 		cfg.FS = vfs.Default
@@ -127,6 +142,7 @@ func options(cfg Config) *pebble.Options {
 	opts.EventListener = &pebble.EventListener{
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			cfg.Logger.Error("store damaged", "file", i.Path, "error", i.Details)
+			cfg.Fault(fmt.Errorf("%w: %s: %w", ErrDamaged, i.Path, i.Details))
 		},
 		BackgroundError: func(err error) { cfg.Logger.Error("store fault", "error", err) },
 	}
@@ -176,9 +192,18 @@ func (s *Store) Position() journal.Position {
 	return s.position
 }
 
+// Stalled reports whether Pebble waits for room on the disk. Then Apply may
+// block, reads do not, and Close cannot flush.
+func (s *Store) Stalled() bool { return s.room.stalled() }
+
 // Close ends the store; everything applied is on disk when it returns. Views
-// must be closed before.
+// must be closed before. On a full disk it leaves out the flush: what was
+// applied stands in the log. While Pebble waits for room, Close changes nothing
+// and returns ErrNoSpace; the next opening finds a prefix of the events.
 func (s *Store) Close() error {
+	if s.Stalled() {
+		return ErrNoSpace
+	}
 	s.apply.Lock()
 	defer s.apply.Unlock()
 	s.mu.Lock()
@@ -187,8 +212,18 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	err := s.db.Flush()
+	var err error
+	if s.canFlush() {
+		err = s.db.Flush()
+	}
+	s.room.arm(false)
 	return errors.Join(err, s.db.Close())
+}
+
+// canFlush reports whether the memtables have room on the disk.
+func (s *Store) canFlush() bool {
+	usage, err := s.cfg.FS.GetDiskUsage(s.dir)
+	return err != nil || usage.AvailBytes > uint64(s.db.Metrics().MemTable.Size)+s.cfg.Memtable
 }
 
 // snapshot takes a consistent picture, to be closed.
@@ -214,7 +249,8 @@ func (s *Store) get(r pebble.Reader, key []byte) ([]byte, error) {
 	return append(make([]byte, 0, len(v)), v...), nil
 }
 
-// damaged adds ErrDamaged to errors that a rebuild mends.
+// damaged adds ErrDamaged to errors that a rebuild mends, and ErrNoSpace to
+// those of a full disk.
 func damaged(err error) error {
 	if err == nil || errors.Is(err, ErrDamaged) {
 		return err
@@ -222,7 +258,7 @@ func damaged(err error) error {
 	if pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return err
+	return noSpace(err)
 }
 
 // Metrics is what a store tells about itself.
