@@ -152,6 +152,10 @@ func (p *packSink) Put(key, value []byte) error {
 		b = &zone.ChunkBuilder{}
 		p.builders[key[0]] = b
 	}
+	if zone.Kind(key[0]) == zone.KindDigest {
+		_, err := b.Add(key, value)
+		return err
+	}
 	p.pack(p.part, b, key, value)
 	return nil
 }
