@@ -240,12 +240,12 @@ func (t *inbound) message() ([]byte, error) {
 	if t.from == t.to {
 		t.from, t.to = 0, 0
 	}
-	deadline := time.Now().Add(t.limits.Idle)
-	if t.end.Before(deadline) {
-		deadline = t.end
-	}
-	if err := t.conn.SetReadDeadline(deadline); err != nil {
-		return nil, err
+	if !t.buffered() {
+		deadline := time.Now().Add(t.limits.Idle)
+		if t.end.Before(deadline) {
+			deadline = t.end
+		}
+		_ = t.conn.SetReadDeadline(deadline) // where this fails, reading does and tells
 	}
 	if err := t.fill(2); err != nil {
 		return nil, err
@@ -260,6 +260,12 @@ func (t *inbound) message() ([]byte, error) {
 	msg := t.buf[t.from+2 : t.from+2+n]
 	t.from += 2 + n
 	return msg, nil
+}
+
+// buffered reports whether a whole message has been read already.
+func (t *inbound) buffered() bool {
+	have := t.buf[t.from:t.to]
+	return len(have) >= 2 && len(have)-2 >= int(binary.BigEndian.Uint16(have))
 }
 
 // fill reads until n bytes stand in the buffer.

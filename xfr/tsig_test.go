@@ -229,3 +229,14 @@ func TestTSIG_LongSignaturesStayWithinADatagram(t *testing.T) {
 		}
 	}
 }
+
+// hmacSHA256 is the MAC of a message with a secret in base64.
+func hmacSHA256(secret string, msg []byte) ([]byte, error) {
+	key, err := base64.StdEncoding.DecodeString(secret)
+	if err != nil {
+		return nil, err
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write(msg)
+	return mac.Sum(nil), nil
+}
