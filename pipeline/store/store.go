@@ -227,13 +227,29 @@ func (s *Store) canFlush() bool {
 }
 
 // snapshot takes a consistent picture, to be closed.
-func (s *Store) snapshot() (*pebble.Snapshot, error) {
+func (s *Store) snapshot() (*snapshot, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
-	return s.db.NewSnapshot(), nil
+	return &snapshot{s.db.NewSnapshot(), s}, nil
+}
+
+// snapshot is a consistent picture of the store.
+type snapshot struct {
+	*pebble.Snapshot
+	s *Store
+}
+
+// Close frees it. That may begin a compaction, which waits while Pebble waits
+// for room on the disk; who has read must not.
+func (p *snapshot) Close() error {
+	if p.s.Stalled() {
+		go p.Snapshot.Close() //nolint:errcheck // it never fails
+		return nil
+	}
+	return p.Snapshot.Close()
 }
 
 // get reads one value; nil where there is none. The slice is a copy.

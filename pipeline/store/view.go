@@ -18,7 +18,7 @@ import (
 // what it reads on disk.
 type View struct {
 	s      *Store
-	snap   *pebble.Snapshot
+	snap   *snapshot
 	z      uint32
 	head   head
 	meta   InstanceMeta
