@@ -133,6 +133,9 @@ func (u *update) sorter() *zone.Sorter {
 func (u *update) sign(ctx context.Context, sink Sink) (*Result, error) {
 	r := u.run
 	r.sink = sink
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if err := u.compareApex(); err != nil {
 		return nil, err
 	}
