@@ -100,8 +100,7 @@ func (e *Engine) doActivate(ctx context.Context, s State, c ActivateKeys) ([]eve
 func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(Progress)) ([]event.Facts, error) {
 	report(Progress{Stage: "verify"})
 	f := s.Signed.Facts
-	content := [32]byte(f.ContentDigest)
-	rep, err := e.verifyInstance(ctx, s, c.Signed, signer.VerifyOptions{Sample: true, ContentSum: &content})
+	rep, err := e.gate(ctx, s, c.Signed)
 	if err != nil {
 		return nil, fmt.Errorf("verify s%d: %w", c.Signed, err)
 	}

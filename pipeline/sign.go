@@ -47,17 +47,12 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	if err != nil {
 		return nil, err
 	}
-	in, done, err := e.signInput(s, c)
-	if err != nil {
-		return nil, err
-	}
-	defer done() //nolint:errcheck // read only
 	params := p.SignParams(apex, serial, now)
 	params.Workers = e.cfg.Workers
 	total := int64(s.Loaded.Facts.RRsets)
 	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
 	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
-	res, err := signer.Sign(ctx, in, keys, params, out)
+	res, err := e.makeSigned(ctx, s, c, keys, params, out)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +75,24 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 		facts.Previous = s.Published.Signed.Facts.Serial
 	}
 	return facts, nil
+}
+
+// makeSigned signs what changed where little did, else the whole zone.
+func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, keys []signer.Key, params signer.Params, out *chunkSink) (*signer.Result, error) {
+	if fewChanges, err := e.updatable(s, c); err != nil {
+		return nil, err
+	} else if fewChanges {
+		res, err := e.update(ctx, s, c, keys, params, out)
+		if !errors.Is(err, signer.ErrFull) {
+			return res, err
+		}
+	}
+	in, done, err := e.signInput(s, c)
+	if err != nil {
+		return nil, err
+	}
+	defer done() //nolint:errcheck // read only
+	return signer.Sign(ctx, in, keys, params, out)
 }
 
 // nextSerial picks the serial of the next signed instance: never back, not

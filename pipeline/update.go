@@ -1,0 +1,159 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/pipeline/store"
+	"sluice/signer"
+)
+
+// updateShare is the share of the RRsets up to which a change is signed by
+// itself: above 1 in 8, one pass over the zone costs less.
+const updateShare = 8
+
+// errMany ends the counting of changes.
+var errMany = errors.New("many changes")
+
+// updatable reports whether little enough has changed since the published
+// instance to be signed by itself: same keys, same parameters, nothing due.
+func (e *Engine) updatable(s State, c Sign) (bool, error) {
+	if c.Base == 0 || c.Refresh != 0 || s.Published == nil {
+		return false, nil
+	}
+	f := s.Published.Signed.Facts
+	if f.Params != c.Params || !slices.Equal(f.Keys, c.Keys) || !slices.Equal(f.Signers, c.Signers) {
+		return false, nil
+	}
+	most := max(s.Loaded.Facts.RRsets/updateShare, 16)
+	n := uint64(0)
+	known, err := e.store.Changes(s.Zone, s.Published.Loaded.Seq, c.Loaded, func(_, _, _ []byte) error {
+		if n++; n > most {
+			return errMany
+		}
+		return nil
+	})
+	if errors.Is(err, errMany) {
+		return false, nil
+	}
+	return known, err
+}
+
+// update signs what changed on top of the published instance.
+func (e *Engine) update(ctx context.Context, s State, c Sign, keys []signer.Key, params signer.Params, out signer.Sink) (*signer.Result, error) {
+	now, err := openAccess(e.store.Loaded(s.Zone, c.Loaded))
+	if err != nil {
+		return nil, err
+	}
+	defer now.close() //nolint:errcheck // read only
+	old, err := openAccess(e.store.Signed(s.Zone, c.Base))
+	if err != nil {
+		return nil, err
+	}
+	defer old.close() //nolint:errcheck // read only
+	in := signer.UpdateInput{
+		Contents: now.access, Previous: old.access, Spill: e.spill,
+		Changes: func(fn func(key, before, after []byte) error) error {
+			_, err := e.store.Changes(s.Zone, s.Published.Loaded.Seq, c.Loaded, fn)
+			return err
+		},
+	}
+	if in.ContentState, err = now.view.SetHash(); err != nil {
+		return nil, err
+	}
+	if in.SignedState, err = old.view.SetHash(); err != nil {
+		return nil, err
+	}
+	res, err := signer.Update(ctx, in, keys, params, out)
+	if err != nil {
+		return nil, err
+	}
+	f := s.Published.Signed.Facts
+	res.Records = f.Records + res.Delta.RecordsAdded - res.Delta.RecordsRemoved
+	res.Signatures = f.Signatures + res.Delta.SignaturesAdded - res.Delta.SignaturesRemoved
+	res.Reused = res.Signatures - res.Made
+	if base := time.Unix(f.Earliest, 0).UTC(); res.Earliest.IsZero() || base.Before(res.Earliest) {
+		res.Earliest = base
+	}
+	return res, nil
+}
+
+// accessed is a view opened for random access.
+type accessed struct {
+	view   *store.View
+	access *store.Access
+}
+
+func openAccess(v *store.View, err error) (*accessed, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &accessed{view: v, access: v.Access()}, nil
+}
+
+func (a *accessed) close() error { return errors.Join(a.access.Close(), a.view.Close()) }
+
+// gate runs the egress checks over a signed instance: over what changed where
+// it was made on top of the published one, which passed them before, else
+// over all of it.
+func (e *Engine) gate(ctx context.Context, s State, signed uint64) (*signer.Report, error) {
+	content := [32]byte(s.Signed.Facts.ContentDigest)
+	opts := signer.VerifyOptions{Sample: true, ContentSum: &content}
+	if p := s.Published; p != nil && s.Signed.Facts.Base == p.Signed.Seq {
+		sum := [32]byte(s.Signed.Facts.SignedDigest)
+		changed := opts
+		changed.SignedSum = &sum
+		rep, err := e.checkChanges(ctx, s, signed, changed)
+		if !errors.Is(err, signer.ErrFull) {
+			return rep, err
+		}
+	}
+	return e.verifyInstance(ctx, s, signed, opts)
+}
+
+func (e *Engine) checkChanges(ctx context.Context, s State, signed uint64, opts signer.VerifyOptions) (*signer.Report, error) {
+	apex, err := apexOf(s)
+	if err != nil {
+		return nil, err
+	}
+	old, err := openAccess(e.store.Signed(s.Zone, s.Published.Signed.Seq))
+	if err != nil {
+		return nil, err
+	}
+	defer old.close() //nolint:errcheck // read only
+	now, err := openAccess(e.store.Signed(s.Zone, signed))
+	if err != nil {
+		return nil, err
+	}
+	defer now.close() //nolint:errcheck // read only
+	in := signer.CheckInput{Previous: old.access, Signed: now.access}
+	if in.ContentState, err = old.view.ContentState(); err != nil {
+		return nil, err
+	}
+	if in.SignedState, err = old.view.SetHash(); err != nil {
+		return nil, err
+	}
+	in.Changes = func(fn func(key, before, after []byte) error) error {
+		return e.changes(s.Zone, s.Published, now.view.Meta(), fn)
+	}
+	opts.Apex, opts.At, opts.Spill = apex, e.clock.Now(), e.spill
+	return signer.CheckChanges(ctx, in, opts)
+}
+
+// changes tells what differs between the published instance and a newer one:
+// contents first, then what the signer made.
+func (e *Engine) changes(id event.ZoneID, from *Published, to store.InstanceMeta, fn func(key, before, after []byte) error) error {
+	for _, pair := range [][2]uint64{{from.Loaded.Seq, to.Loaded}, {from.Signed.Seq, to.Seq}} {
+		known, err := e.store.Changes(id, pair[0], pair[1], fn)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return signer.ErrFull
+		}
+	}
+	return nil
+}
