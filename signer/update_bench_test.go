@@ -41,7 +41,7 @@ type benchUpdate struct {
 	signedBy *zone.SetHash
 }
 
-func newBenchUpdate(b *testing.B, n int, denial Denial) *benchUpdate {
+func newBenchUpdate(b *testing.B, n int, denial Denial, constant bool) *benchUpdate {
 	b.Helper()
 	u := &benchUpdate{signed: memZone{}}
 	u.items, u.state = delegations(b, n)
@@ -52,14 +52,18 @@ func newBenchUpdate(b *testing.B, n int, denial Denial) *benchUpdate {
 	}
 	keys := testKeys(b, algP256)
 	for i := range keys {
-		keys[i].Signer = constantKey{keys[i].Signer}
+		if constant {
+			keys[i].Signer = constantKey{keys[i].Signer}
+		}
 	}
 	in := Input{Contents: zone.Slice(u.items...), ContentState: u.state, Spill: memSpill{}}
 	r, err := newRun(in, keys, p)
 	if err != nil {
 		b.Fatal(err)
 	}
-	r.always, r.every = 0, 1<<40
+	if r.every = 1 << 40; constant {
+		r.always = 0
+	}
 	res, err := r.sign(b.Context(), in, u.signed)
 	if err != nil {
 		b.Fatal(err)
@@ -147,11 +151,90 @@ func BenchmarkUpdate(b *testing.B) {
 						name += "-constant-key"
 					}
 					b.Run(name, func(b *testing.B) {
-						once.Do(func() { u = newBenchUpdate(b, 100_000, denial) })
+						once.Do(func() { u = newBenchUpdate(b, 100_000, denial, true) })
 						benchmarkUpdate(b, u, denial, k, drop, constant)
 					})
 				}
 			}
 		}
 	}
+}
+
+// BenchmarkCheckChanges checks what updates of a zone with 100,000 delegations
+// made.
+func BenchmarkCheckChanges(b *testing.B) {
+	for _, denial := range []Denial{NSEC, NSEC3OptOut} {
+		var once sync.Once
+		var u *benchUpdate
+		for _, k := range []int{1, 100, 10_000} {
+			b.Run(fmt.Sprintf("%s/%d", denial, k), func(b *testing.B) {
+				once.Do(func() { u = newBenchUpdate(b, 100_000, denial, false) })
+				benchmarkCheck(b, u, denial, k)
+			})
+		}
+	}
+}
+
+func benchmarkCheck(b *testing.B, u *benchUpdate, denial Denial, k int) {
+	contents, changes := u.change(k, true)
+	p := testParams("tld.", denial)
+	p.VerifyAll, p.Serial = false, 7
+	put := memZone{}
+	in := UpdateInput{
+		Contents: contents, Previous: u.previous, Changes: changes,
+		ContentState: u.state, SignedState: u.signedBy, Spill: memSpill{},
+	}
+	diff := &diffSink{memZone: put}
+	res, err := Update(b.Context(), in, testKeys(b, algP256), p, diff)
+	if err != nil {
+		b.Fatal(err)
+	}
+	signed := apply(u.signed, u.signed)
+	for _, key := range diff.gone {
+		delete(signed, key)
+	}
+	for key, value := range put {
+		signed[key] = value
+	}
+	now := &benchAccess{*newMemAccess(signed)}
+	now.kinds[zone.KindContents] = contents.kinds[zone.KindContents]
+	check := CheckInput{
+		Previous: u.previous, Signed: now, SignedState: u.signedBy,
+		Changes: func(fn func(key, before, after []byte) error) error {
+			if err := changes(fn); err != nil {
+				return err
+			}
+			for _, key := range append(put.keys(), diff.gone...) {
+				if zone.Kind(key[0]) == zone.KindDigest {
+					continue
+				}
+				if err := fn([]byte(key), u.signed[key], put[key]); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	o := VerifyOptions{Apex: p.Apex, At: testTime(), Sample: true, Spill: memSpill{}, SignedSum: &res.SignedSum}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for b.Loop() {
+		r, err := CheckChanges(b.Context(), check, o)
+		if err != nil || !r.OK() {
+			b.Fatal(err, r.Err())
+		}
+	}
+}
+
+// diffSink keeps what a diff deletes beside what it puts.
+type diffSink struct {
+	memZone
+	gone []string
+}
+
+func (s *diffSink) Put(key, value []byte) error {
+	if len(value) == 0 {
+		s.gone = append(s.gone, string(key))
+	}
+	return s.memZone.Put(key, value)
 }

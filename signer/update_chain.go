@@ -30,7 +30,8 @@ var (
 // hashOfKey is the hash in the owner key of an NSEC3 record.
 func hashOfKey(apexKey, ownerKey []byte) (hash [20]byte, err error) {
 	prefix := apexKey[:len(apexKey)-1]
-	if len(ownerKey) != len(prefix)+nsec3Hashed+2 || !bytes.HasPrefix(ownerKey, prefix) {
+	if len(ownerKey) != len(prefix)+nsec3Hashed+2 || !bytes.HasPrefix(ownerKey, prefix) ||
+		!bytes.HasSuffix(ownerKey, []byte{0, 0}) {
 		return hash, errNotHash
 	}
 	if n, err := nsec3Encoding().Decode(hash[:], ownerKey[len(prefix):len(prefix)+nsec3Hashed]); err != nil || n != len(hash) {
