@@ -159,9 +159,9 @@ func TestNotify_FloodCostsFewLines(t *testing.T) {
 }
 
 func TestNotify_AskedAgainUntilAnswered(t *testing.T) {
-	var ids []uint16
+	asked := make(chan uint16, 10)
 	ep := packetServer(t, func(m *dns.Msg) []*dns.Msg {
-		if ids = append(ids, m.Id); len(ids) < 3 {
+		if asked <- m.Id; len(asked) < 3 {
 			return nil
 		}
 		return []*dns.Msg{new(dns.Msg).SetReply(m)}
@@ -169,6 +169,10 @@ func TestNotify_AskedAgainUntilAnswered(t *testing.T) {
 	c := NewClient(ClientConfig{Tries: []time.Duration{10 * time.Millisecond, 20 * time.Millisecond}})
 	if err := c.Notify(t.Context(), ep, exampleName, nil); err != nil {
 		t.Fatal(err)
+	}
+	var ids []uint16
+	for range len(asked) {
+		ids = append(ids, <-asked)
 	}
 	if len(ids) != 3 || len(slices.Compact(ids)) == 1 {
 		t.Errorf("IDs %v", ids)
