@@ -1,19 +1,39 @@
-// Package xfr speaks the transfer protocol as a server: SOA, AXFR (RFC 5936)
-// and IXFR (RFC 1995) over UDP and TCP, with TSIG (RFC 8945), extended errors
-// (RFC 8914) and access lists. It knows zones as read views only.
+// Package xfr speaks the transfer protocol on both sides: SOA, AXFR
+// (RFC 5936), IXFR (RFC 1995) and NOTIFY (RFC 1996) over UDP, TCP and TLS
+// (RFC 9103), with TSIG (RFC 8945), extended errors (RFC 8914) and access
+// lists. It knows zones as read views and as streams of records only, and
+// never holds one.
 //
-// Where the standards leave a choice:
+// Where the standards leave a choice, the Server does this:
 //
 //   - SOA queries are answered to anyone, transfers only to those whom the
 //     zone's view allows.
 //   - AXFR over UDP is not implemented and says so. IXFR over UDP sends the
 //     diffs if they fit into one datagram, else the SOA alone.
+//   - Steps of an IXFR are made one by their net difference (RFC 1995, 6), 32
+//     at a time. What would be larger than the zone is answered with the zone.
 //   - A message of a stream ends near 16 KiB, the reach of compression
 //     pointers: with 48 KiB messages a signed top-level domain took 14 % more
 //     bytes and no less time. Names are compressed against names of the same
 //     case only, so case arrives as it was loaded.
 //   - Requests on a TCP connection are answered one after another.
+//   - Transfers over TLS are not padded.
 //
 // A transfer that goes wrong after its first message closes the connection:
 // half a zone is never ended by an SOA.
+//
+// The Client does this:
+//
+//   - A transfer has a connection of its own. What arrives is checked record
+//     by record and handed on at once; it counts when Transfer has returned
+//     without an error.
+//   - Names in RDATA are decompressed for the types that RFC 3597, 4 names,
+//     and must not be compressed in others. Case is kept.
+//   - An IXFR's steps must join from the serial held to the new one, and each
+//     must go forward. What does not is ErrBrokenIXFR, never a guess; a
+//     refused IXFR is asked for as AXFR.
+//   - Over UDP what does not answer the question is passed over, and with
+//     TSIG so is a refusal without a signature, as anybody may have sent it.
+//   - An endpoint over TLS is spoken to over TLS alone, for SOA and NOTIFY
+//     too.
 package xfr

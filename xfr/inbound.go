@@ -35,7 +35,7 @@ var (
 	errManyRRs    = errors.New("more records than allowed")
 	errLate       = errors.New("the transfer takes longer than allowed")
 	errIdle       = errors.New("no whole message within the time allowed")
-	errNotANewer  = errors.New("a step's new serial is not newer than its old one")
+	errNotNewer  = errors.New("a step's new serial is not newer than its old one")
 	errSteps      = errors.New("steps do not join")
 	errWrongStart = errors.New("the first step does not begin with the serial held")
 	errLoneSOA    = errors.New("a newer SOA alone")
@@ -214,7 +214,7 @@ func (t *inbound) oldSOA(rr *Record) error {
 func (t *inbound) newSOA(rr *Record) error {
 	t.last = soaSerial(rr.RData)
 	if !t.step.Before(t.last) {
-		return fmt.Errorf("%w: %d to %d (%w)", errNotANewer, t.step, t.last, ErrBrokenIXFR)
+		return fmt.Errorf("%w: %d to %d (%w)", errNotNewer, t.step, t.last, ErrBrokenIXFR)
 	}
 	if t.serial.Before(t.last) {
 		return fmt.Errorf("%w: %d is beyond %d (%w)", errSteps, t.last, t.serial, ErrBrokenIXFR)

@@ -52,11 +52,14 @@ func (s *Server) way(ctx context.Context, x *exchange, view View) ([]Diff, bool)
 	for _, d := range diffs {
 		sum += d.Bytes()
 	}
+	if x.conn == nil && sum > maxMessage {
+		return nil, false // one datagram is not worth reading much for
+	}
 	net := condense(diffs, view.Apex())
 	if limit <= 0 || sum <= limit {
 		return net, true
 	}
-	if len(diffs) == 1 || sum/sumOverNet > limit {
+	if x.conn == nil || len(diffs) == 1 || sum/sumOverNet > limit {
 		return nil, false
 	}
 	_, err := measure(net, limit)
