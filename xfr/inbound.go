@@ -35,7 +35,7 @@ var (
 	errManyRRs    = errors.New("more records than allowed")
 	errLate       = errors.New("the transfer takes longer than allowed")
 	errIdle       = errors.New("no whole message within the time allowed")
-	errNotNewer  = errors.New("a step's new serial is not newer than its old one")
+	errNotNewer   = errors.New("a step's new serial is not newer than its old one")
 	errSteps      = errors.New("steps do not join")
 	errWrongStart = errors.New("the first step does not begin with the serial held")
 	errLoneSOA    = errors.New("a newer SOA alone")
