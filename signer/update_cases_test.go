@@ -186,6 +186,39 @@ func TestUpdate_DueIsMadeAnew(t *testing.T) {
 	}
 }
 
+// What the keys do may change where the DNSKEY RRset does not: CDS at once,
+// signatures as Due says.
+func TestUpdate_KeysMayChangeTheirPart(t *testing.T) {
+	keys := append(testKeys(t, algEd25519), testKey(t, algEd25519, 256, "zsk 2"))
+	keys[2].SignsZone = false
+	later := slices.Clone(keys)
+	later[0].CDS, later[1].SignsZone, later[2].SignsZone = false, false, true
+	contents := parse(t, "example.", sampleZone)
+	for _, d := range []Denial{NSEC, NSEC3, NSEC3OptOut} {
+		p := testParams("example.", d)
+		previous, _ := mustSign(t, contents, keys, p)
+		p.Serial++
+		want, _ := mustResign(t, contents, previous, later, p)
+		in := updateInput(t, contents, previous)
+		in.Due = dueIn(previous, p.Expiration.Add(time.Second))
+		got := apply(contents, previous)
+		if _, err := Update(t.Context(), in, later, p, &orderSink{t, map[byte]string{}, got}); err != nil {
+			t.Fatal(err)
+		}
+		if !equalZones(got, want) {
+			t.Errorf("%s: differs from signing on the previous instance:\n%s", d, strings.Join(got.lines(t), "\n"))
+		}
+		// Without Due what did not change stays, and verifies.
+		half, _ := mustUpdate(t, contents, previous, later, p)
+		if r := mustVerify(t, half, p, nil); !r.OK() {
+			t.Errorf("%s: %v", d, r.Err())
+		}
+		if r := mustCheck(t, previous, half, checkOptions(p)); !r.OK() {
+			t.Errorf("%s: %v", d, r.Err())
+		}
+	}
+}
+
 func TestUpdate_ErrFull(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(sampleZone), "\n")
 	contents := parse(t, "example.", strings.Join(lines, "\n")+"\n")

@@ -14,7 +14,7 @@ import (
 // drawChange draws lines on top of others: some go, some come, some change
 // their TTL or case.
 func drawChange(t *rapid.T, lines []string, step int) []string {
-	changed := lines[:2:2]
+	changed := slices.Clone(lines[:2])
 	for i, l := range lines[2:] {
 		switch rapid.IntRange(0, 7).Draw(t, fmt.Sprint("fate", step, i)) {
 		case 0, 1:
@@ -22,9 +22,20 @@ func drawChange(t *rapid.T, lines []string, step int) []string {
 			changed = append(changed, strings.Replace(l, " 60 ", " 61 ", 1))
 		case 3:
 			changed = append(changed, strings.ToUpper(l[:1])+l[1:])
+		case 4:
+			ns, _, _ := strings.Cut(l, "\n") // a delegation without its DS
+			changed = append(changed, ns)
 		default:
 			changed = append(changed, l)
 		}
+	}
+	switch rapid.IntRange(0, 5).Draw(t, fmt.Sprint("apex", step)) {
+	case 0:
+		changed = append(changed, "example. 60 IN DNAME target.test.")
+	case 1:
+		changed = append(changed, fmt.Sprintf("Example. 60 IN MX %d mail.example.", step))
+	case 2:
+		changed[0] = fmt.Sprintf("example. 3600 IN SOA ns.example. root%d.example. %d 3600 300 3600000 1800", step, step+1)
 	}
 	for i := range rapid.IntRange(0, 5).Draw(t, fmt.Sprint("more", step)) {
 		changed = append(changed, drawRecord(t, 50*step+i))
