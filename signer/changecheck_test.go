@@ -91,7 +91,7 @@ func TestCheckChanges_FindsWhatVerifyFinds(t *testing.T) {
 			return
 		}
 		o := checkOptions(p)
-		o.ContentSum = ref(contents.contentState(t).Sum())
+		o.ContentSum = new(contents.contentState(t).Sum())
 		r, err := CheckChanges(t.Context(), checkInput(t, previous, bad), o)
 		if err == nil && r.OK() {
 			rt.Fatalf("item %q: unseen: %v\n%s\nbefore:\n%s", key, full.Err(),
@@ -116,8 +116,6 @@ func damage(rt *rapid.T, bad, previous memZone, key string) {
 		delete(bad, key)
 	}
 }
-
-func ref[T any](v T) *T { return &v }
 
 // A run that overlooks something leaves faults that the check finds.
 func TestCheckChanges_FindsWhatWasOverlooked(t *testing.T) {

@@ -365,11 +365,10 @@ func (u *update) due(key []byte) error {
 	case err == nil && kind == zone.KindSigs:
 		return u.note(ownerKey, t, markDue)
 	case err == nil && kind == zone.KindChainSigs:
-		hash, err := hashOfKey(u.run.apexKey, ownerKey)
-		if err != nil || u.hashes == nil {
-			return nil // not a record of this chain
+		if hash, err := hashOfKey(u.run.apexKey, ownerKey); err == nil && u.hashes != nil {
+			return u.hashes.Add(hash[:], []byte{eventDue})
 		}
-		return u.hashes.Add(hash[:], []byte{eventDue})
+		return nil // not a record of this chain
 	case err == nil:
 		return fmt.Errorf("read what is due: kind %#x", byte(kind))
 	}

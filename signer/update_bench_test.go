@@ -2,6 +2,7 @@ package signer
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 
@@ -193,9 +194,7 @@ func benchmarkCheck(b *testing.B, u *benchUpdate, denial Denial, k int) {
 	for _, key := range diff.gone {
 		delete(signed, key)
 	}
-	for key, value := range put {
-		signed[key] = value
-	}
+	maps.Copy(signed, put)
 	now := &benchAccess{*newMemAccess(signed)}
 	now.kinds[zone.KindContents] = contents.kinds[zone.KindContents]
 	check := CheckInput{

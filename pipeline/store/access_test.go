@@ -138,7 +138,11 @@ func TestAccess_CarriesUpdates(t *testing.T) {
 				model: newModel("example.", 1), t: t, p: newSeeded(seed), s: openTest(t, vfs.NewMem(), Config{}),
 				keys: benchKeys(t), contents: sink{}, signed: sink{},
 			}
-			t.Cleanup(func() { u.s.Close() }) // after the views
+			t.Cleanup(func() { // after the views
+				if err := u.s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
 			u.model.apply(t, u.s, u.events[0])
 			now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 			u.params = signer.Params{
