@@ -2,6 +2,7 @@ package xfr
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -133,7 +134,7 @@ func BenchmarkAXFR(b *testing.B) {
 			n, err = conn.Read(buf)
 			bytes += int64(n)
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			b.Fatal(err)
 		}
 		if err := conn.Close(); err != nil {

@@ -302,28 +302,28 @@ func (n *netIterator) Close() error {
 // errOverLimit: the net difference is larger than what is measured against.
 var errOverLimit = errors.New("over the limit")
 
-// measure is the rough size of diffs in wire form; errOverLimit as soon as it
-// is above limit.
-func measure(diffs []Diff, limit int64) (int64, error) {
+// measure returns errOverLimit where the rough size of diffs in wire form is
+// above limit.
+func measure(diffs []Diff, limit int64) error {
 	size := int64(0)
 	for _, d := range diffs {
 		for _, open := range []func() (zone.Iterator, error){d.Removed, d.Added} {
 			it, err := open()
 			if err != nil {
-				return 0, err
+				return err
 			}
 			for size <= limit && it.Next() {
 				size += itemBytes(it.Value())
 			}
 			if err := errors.Join(it.Err(), it.Close()); err != nil {
-				return 0, err
+				return err
 			}
 			if size > limit {
-				return size, errOverLimit
+				return errOverLimit
 			}
 		}
 	}
-	return size, nil
+	return nil
 }
 
 // itemBytes is the rough size of an item: a record takes a pointer to its

@@ -257,7 +257,6 @@ func soaSerial(rdata []byte) zone.Serial {
 
 // scanned is what the sections behind the answers hold.
 type scanned struct {
-	authorityAt   int // where the answers end
 	tsig          *tsigRecord
 	tsigAt        int
 	extendedRcode int

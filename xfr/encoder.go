@@ -52,7 +52,6 @@ type encoder struct {
 
 	buf   []byte // finished messages, then the open one
 	start int    // where the open message's header stands in buf
-	soft  int    // a message at least this long is finished
 	hard  int    // the open message never gets longer
 	flags uint16
 	extra *extra // what the additional section of the first message says

@@ -72,8 +72,10 @@ func take(stream []byte, name zone.Name, have *zone.Serial, sink TransferSink, l
 	if have != nil {
 		q.qtype, q.have = typeIXFR, have
 	}
-	t := &inbound{q: q, sink: sink, limits: limits.withDefaults(), conn: &memConn{in: bytes.NewReader(stream)},
-		end: time.Now().Add(time.Hour)}
+	t := &inbound{
+		q: q, sink: sink, limits: limits.withDefaults(), conn: &memConn{in: bytes.NewReader(stream)},
+		end: time.Now().Add(time.Hour),
+	}
 	t.dec.apex = name.Fold()
 	err := t.run()
 	return t.result, err

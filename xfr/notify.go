@@ -11,7 +11,7 @@ import (
 	"sluice/signer/zone"
 )
 
-// ErrNotAllowed: the peer may not do what it asks for.
+// ErrNotAllowed says that a peer may not do what it asks for.
 var ErrNotAllowed = errors.New("not allowed")
 
 // notifyQuestion is what both sides of a NOTIFY speak about (RFC 1996, 3.7).

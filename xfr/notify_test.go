@@ -272,7 +272,9 @@ func TestClient_AgainstMiekgDNS(t *testing.T) {
 	go func() { done <- srv.ActivateAndServe() }()
 	t.Cleanup(func() {
 		_ = srv.Shutdown() // the test is over
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 	for _, text := range []string{l.Addr().String(), l.Addr().String() + "^transfer.key"} {
 		sink := new(memSink)

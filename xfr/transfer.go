@@ -62,7 +62,7 @@ func (s *Server) way(ctx context.Context, x *exchange, view View) ([]Diff, bool)
 	if x.conn == nil || len(diffs) == 1 || sum/sumOverNet > limit {
 		return nil, false
 	}
-	_, err := measure(net, limit)
+	err := measure(net, limit)
 	if err != nil && !errors.Is(err, errOverLimit) {
 		s.fault(ctx, x, err)
 	}
@@ -248,8 +248,10 @@ type pipe struct {
 }
 
 func startPipe(conn net.Conn, second []byte, step time.Duration, limit time.Time) *pipe {
-	p := &pipe{conn: conn, step: step, limit: limit,
-		full: make(chan []byte, 1), empty: make(chan []byte, 2), stopped: make(chan struct{})}
+	p := &pipe{
+		conn: conn, step: step, limit: limit,
+		full: make(chan []byte, 1), empty: make(chan []byte, 2), stopped: make(chan struct{}),
+	}
 	p.empty <- second
 	go p.send()
 	return p

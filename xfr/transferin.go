@@ -63,8 +63,8 @@ type TransferResult struct {
 	Took     time.Duration
 }
 
-// ErrBrokenIXFR: an incremental answer does not lead from the serial held to
-// the new one. The zone is to be transferred whole.
+// ErrBrokenIXFR says that an incremental answer does not lead from the serial
+// held to the new one. The zone is to be transferred whole.
 var ErrBrokenIXFR = errors.New("IXFR does not apply")
 
 // Transfer fetches a zone: by IXFR from the serial have on, which the server

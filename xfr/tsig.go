@@ -123,7 +123,7 @@ func verifyTSIG(msg []byte, req *request, keys Keys, weak bool, now time.Time) (
 	binary.BigEndian.PutUint16(head[10:], binary.BigEndian.Uint16(msg[10:])-1)
 	mac.Write(head[:])
 	mac.Write(msg[headerLen:req.tsigAt])
-	mac.Write(tsigVariables(nil, t))
+	mac.Write(tsigVariables(t))
 	want := mac.Sum(nil)
 	if !hmac.Equal(want[:len(t.mac)], t.mac) {
 		s.code = dns.RcodeBadSig
@@ -139,9 +139,9 @@ func verifyTSIG(msg []byte, req *request, keys Keys, weak bool, now time.Time) (
 	return s, true
 }
 
-// tsigVariables appends what a MAC covers beside the message (RFC 8945, 4.3.3).
-func tsigVariables(dst []byte, t *tsigRecord) []byte {
-	dst = append(dst, t.key...)
+// tsigVariables is what a MAC covers beside the message (RFC 8945, 4.3.3).
+func tsigVariables(t *tsigRecord) []byte {
+	dst := []byte(t.key)
 	dst = append(dst, 0, classANY, 0, 0, 0, 0)
 	dst = append(dst, t.algorithm...)
 	dst = appendTimers(dst, t)
@@ -174,8 +174,10 @@ func (s *tsigSigner) size() int {
 // and all variables, each later one the MAC before it and the timers.
 func (s *tsigSigner) appendTo(buf []byte, start int, now time.Time) []byte {
 	msg := buf[start:]
-	t := tsigRecord{key: s.key, algorithm: s.algorithm, time: uint64(now.Unix()), fudge: tsigFudge,
-		id: binary.BigEndian.Uint16(msg), code: s.code}
+	t := tsigRecord{
+		key: s.key, algorithm: s.algorithm, time: uint64(now.Unix()), fudge: tsigFudge,
+		id: binary.BigEndian.Uint16(msg), code: s.code,
+	}
 	if s.code != 0 {
 		t.time = s.clientTime
 	}
@@ -190,7 +192,7 @@ func (s *tsigSigner) appendTo(buf []byte, start int, now time.Time) []byte {
 		if s.begun {
 			s.mac.Write(appendTimers(nil, &t))
 		} else {
-			s.mac.Write(tsigVariables(nil, &t))
+			s.mac.Write(tsigVariables(&t))
 		}
 		s.last = s.mac.Sum(nil)
 		s.begun, t.mac = true, s.last

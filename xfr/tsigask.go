@@ -65,10 +65,12 @@ func (c *Client) key(ep Endpoint) (*tsigKey, error) {
 // verifies the answer.
 func (k *tsigKey) sign(msg []byte, now time.Time) ([]byte, *tsigVerifier) {
 	mac := hmac.New(k.newHash, k.secret)
-	t := tsigRecord{key: k.name, algorithm: k.algorithm, time: uint64(now.Unix()), fudge: tsigFudge,
-		id: binary.BigEndian.Uint16(msg)}
+	t := tsigRecord{
+		key: k.name, algorithm: k.algorithm, time: uint64(now.Unix()), fudge: tsigFudge,
+		id: binary.BigEndian.Uint16(msg),
+	}
 	mac.Write(msg)
-	mac.Write(tsigVariables(nil, &t))
+	mac.Write(tsigVariables(&t))
 	t.mac = mac.Sum(nil)
 	v := &tsigVerifier{key: k, mac: mac}
 	v.after(t.mac)
@@ -129,7 +131,7 @@ func (v *tsigVerifier) verify(msg []byte, t *tsigRecord, at int, now time.Time) 
 	if v.begun {
 		v.mac.Write(appendTimers(nil, t))
 	} else {
-		v.mac.Write(tsigVariables(nil, t))
+		v.mac.Write(tsigVariables(t))
 	}
 	want := v.mac.Sum(nil)
 	switch {
