@@ -275,15 +275,22 @@ func TestRefusals_AreLoggedOnceASecond(t *testing.T) {
 
 func FuzzMessage(f *testing.F) {
 	view := exampleView(f, 5)
-	view.diffs = []Diff{exampleDiff(f, 3, 5)}
+	view.diffs = []Diff{exampleDiff(f, 3, 4), exampleDiff(f, 4, 5)}
 	keys := memKeys{"\x01k\x00": {"hmac-sha256", []byte("secret")}}
-	server := testServer(f, Config{Source: memSource{"\x07example\x00": view}, Keys: keys})
+	server := testServer(f, Config{Source: memSource{"\x07example\x00": view}, Keys: keys, AllowsNotify: allowExample("")})
+	told := new(dns.Msg).SetNotify("example.")
+	hint, err := dns.NewRR(soaLine("7"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	told.Answer = []dns.RR{hint}
 	for _, m := range []*dns.Msg{
 		new(dns.Msg).SetQuestion("example.", dns.TypeSOA),
 		new(dns.Msg).SetAxfr("example."),
 		new(dns.Msg).SetIxfr("example.", 3, "ns1.example.", "host.example."),
 		new(dns.Msg).SetIxfr("example.", 2, "ns1.example.", "host.example."),
 		new(dns.Msg).SetNotify("example."),
+		told,
 		new(dns.Msg).SetEdns0(1232, true).SetQuestion("example.", dns.TypeSOA),
 		new(dns.Msg).SetAxfr("example.").SetTsig("k.", dns.HmacSHA256, 300, 1),
 	} {

@@ -240,3 +240,41 @@ func hmacSHA256(secret string, msg []byte) ([]byte, error) {
 	mac.Write(msg)
 	return mac.Sum(nil), nil
 }
+
+// FuzzReply reads answers to a signed question: only the one that was signed
+// is taken, the case of the key's name aside.
+func FuzzReply(f *testing.F) {
+	now := time.Unix(1_800_000_000, 0)
+	key := &tsigKey{name: "\x08transfer\x03key\x00", algorithm: "\x0bhmac-sha256\x00", newHash: sha256.New, secret: testSecret}
+	q := &query{name: exampleName, qtype: zone.TypeSOA, edns: true}
+	asked, _ := q.pack(77, key, now)
+	mac := hex.EncodeToString(asked[len(asked)-6-sha256.Size : len(asked)-6])
+	m := new(dns.Msg)
+	if err := m.Unpack(asked); err != nil {
+		f.Fatal(err)
+	}
+	if m.IsTsig().MAC != mac {
+		f.Fatalf("MAC %s, want %s", m.IsTsig().MAC, mac)
+	}
+	r := soaReply(f, m, "5").SetTsig("transfer.key.", dns.HmacSHA256, 300, now.Unix())
+	right, _, err := dns.TsigGenerate(r, testSecret64, mac, false)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(right)
+	f.Add(asked)
+	f.Add(right[:len(right)-20])
+	f.Add(bytes.ToUpper(right))
+	refused, err := new(dns.Msg).SetRcode(m, dns.RcodeRefused).Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(refused)
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		_, v := q.pack(77, key, now)
+		_, err := q.check(msg, 77, v, true, now)
+		if taken := err == nil && v.finished() == nil; taken != bytes.EqualFold(msg, right) && (taken || bytes.Equal(msg, right)) {
+			t.Errorf("% x: %v", msg, err)
+		}
+	})
+}
