@@ -136,7 +136,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.journal.Close()) }()
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore,
-		StoreDir: filepath.Join(s.data.projections(), "zones"), SpillDir: s.data.spill(),
+		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(),
 		Policies: s.policies(ctx), PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 	}); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/journal"
@@ -26,6 +27,9 @@ type Config struct {
 	// StoreDir holds the projection; it may be deleted at any time while no
 	// engine runs.
 	StoreDir string
+	// JournalDir, where not empty, is a folder on the journal's disk: new
+	// contents are refused while that is nearly full.
+	JournalDir string
 	// SpillDir takes temporary files; it is emptied at the start.
 	SpillDir string
 	// Policies by name; "default" is added where it is missing.
@@ -47,16 +51,17 @@ type Engine struct {
 	clock    Clock
 	log      *slog.Logger
 	cfg      Config
-	spill    spillDir
+	spill    roomySpill
 
 	stuck chan struct{} // asks tend to reopen the journal
+	short chan struct{} // asks tend to look for room
 	heavy chan struct{} // bounds loads, signings and verifications at a time
 	work  sync.WaitGroup
 
 	mu       sync.RWMutex
 	ctx      context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
 	cancel   context.CancelCauseFunc  // guarded by mu; ends Run
-	trouble  error                    // guarded by mu; what keeps all zones from working
+	troubles [troubleKinds]error      // guarded by mu; what keeps all zones from working
 	ready    bool                     // guarded by mu; the fold has caught up
 	registry Registry                 // guarded by mu
 	folded   uint64                   // guarded by mu; last folded sequence
@@ -71,9 +76,9 @@ type Engine struct {
 // not belong to the journal, and reads the zones' states.
 func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
-		journal: cfg.Journal, keystore: cfg.Keystore, clock: cfg.Clock, log: cfg.Logger, cfg: cfg,
-		spill:    spillDir(cfg.SpillDir),
+		keystore: cfg.Keystore, clock: cfg.Clock, log: cfg.Logger, cfg: cfg,
 		stuck:    make(chan struct{}, 1),
+		short:    make(chan struct{}, 1),
 		heavy:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		moved:    make(chan struct{}),
 		runners:  map[event.ZoneID]*runner{},
@@ -81,6 +86,8 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		policies: map[string]Policy{},
 		parsed:   map[event.Hash]Policy{},
 	}
+	e.journal = roomyJournal{cfg.Journal, e.room}
+	e.spill = roomySpill{spillDir(cfg.SpillDir), e.room}
 	for name, p := range cfg.Policies {
 		e.policies[name] = p
 	}
@@ -106,8 +113,15 @@ func (e *Engine) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var opened atomic.Bool // damage found before is an error of the opening
+	defer opened.Store(true)
+	fault := func(err error) {
+		if opened.Load() {
+			e.storeFault(err)
+		}
+	}
 	open := func() (err error) {
-		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Stream: identity, Logger: e.log})
+		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Stream: identity, Logger: e.log, Fault: fault})
 		return err
 	}
 	if err = e.marked(); err == nil {
@@ -166,10 +180,17 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.ctx, e.cancel = ctx, cancel
 	first := e.folded + 1
 	e.mu.Unlock()
+	if err := e.Trouble(); errors.Is(err, store.ErrDamaged) {
+		cancel(gaveUp(err))
+	}
 	e.work.Go(func() { e.tend(ctx) })
-	err := e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
-		return e.note(e.fold(ctx, rec))
-	})
+	done := make(chan error, 1)
+	go func() {
+		done <- e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
+			return e.foldOrWait(ctx, rec)
+		})
+	}()
+	err := e.leftover(ctx, done)
 	e.mu.Lock()
 	e.ready = false
 	e.mu.Unlock()

@@ -55,7 +55,7 @@ func (e *Engine) JournalStatus(ctx context.Context) (JournalStatus, error) {
 
 // VerifyJournal reads the whole journal and checks it.
 func (e *Engine) VerifyJournal(ctx context.Context, progress func(Progress)) (journal.VerifyReport, error) {
-	return journal.Verify(ctx, e.journal, journal.VerifyOptions{
+	return journal.Verify(ctx, e.cfg.Journal, journal.VerifyOptions{
 		Chunks: true,
 		Progress: func(done, total uint64) {
 			if progress != nil {

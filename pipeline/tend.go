@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"sluice/journal"
@@ -27,20 +28,27 @@ const (
 	// and how often that is looked for.
 	sweepGrace = time.Hour
 	// longestMend is the longest wait between two attempts to reopen.
-	longestMend = time.Minute
+	longestMend = 10 * time.Second
 )
 
 // tend keeps the journal in order until ctx ends: it reopens a store that
-// stopped answering, and sweeps chunks that nothing refers to.
+// stopped answering, looks for room where there was none, and sweeps chunks
+// that nothing refers to.
 func (e *Engine) tend(ctx context.Context) {
 	sweep := time.NewTicker(sweepGrace)
 	defer sweep.Stop()
+	relieve := time.NewTicker(relieveEvery)
+	defer relieve.Stop()
 	for {
 		select {
 		case <-e.stuck:
 			e.mend(ctx)
+		case <-e.short:
+			e.shortage(ctx)
+		case <-relieve.C:
+			e.relieve(ctx)
 		case <-sweep.C:
-			e.sweep(ctx)
+			e.sweep(ctx, sweepGrace)
 		case <-ctx.Done():
 			return
 		}
@@ -51,22 +59,30 @@ func (e *Engine) tend(ctx context.Context) {
 // mends it. It returns the error.
 func (e *Engine) note(err error) error {
 	switch {
-	case errors.Is(err, journal.ErrStorage), errors.Is(err, journal.ErrNoSpace):
-		e.setTrouble(err)
-		select {
-		case e.stuck <- struct{}{}:
-		default:
-		}
+	case errors.Is(err, journal.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
+		poke(e.short)
+	case errors.Is(err, journal.ErrStorage):
+		e.setTrouble(journalTrouble, err)
+		poke(e.stuck)
 	case errors.Is(err, store.ErrDamaged):
-		e.setTrouble(err)
+		e.setTrouble(storeTrouble, err)
 		e.giveUp(err)
 	}
 	return err
 }
 
-// mend reopens the journal's store until it answers.
+// poke fills a channel that asks for something once.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// mend reopens the journal's store until it answers. What failed meanwhile
+// failed for that.
 func (e *Engine) mend(ctx context.Context) {
-	j, ok := e.journal.(reopener)
+	j, ok := e.cfg.Journal.(reopener)
 	if !ok {
 		return
 	}
@@ -78,7 +94,12 @@ func (e *Engine) mend(ctx context.Context) {
 		}
 		if err == nil {
 			e.log.WarnContext(ctx, "journal store reopened")
-			e.setTrouble(nil)
+			select {
+			case <-e.stuck:
+			default:
+			}
+			e.setTrouble(journalTrouble, nil)
+			e.retry()
 			return
 		}
 		if ctx.Err() != nil {
@@ -96,34 +117,21 @@ func (e *Engine) mend(ctx context.Context) {
 	}
 }
 
-// sweep removes orphan chunks. The server stamps chunks with the machine's
+// sweep removes orphan chunks that are older than grace. A command that is
+// about to name some of them is told, and sends them again. The server stamps chunks with the machine's
 // time, so that is what they are judged by, also in a rehearsal.
-func (e *Engine) sweep(ctx context.Context) {
-	j, ok := e.journal.(sweeper)
+func (e *Engine) sweep(ctx context.Context, grace time.Duration) {
+	j, ok := e.cfg.Journal.(sweeper)
 	if !ok {
 		return
 	}
-	done, err := j.SweepOrphans(ctx, sweepGrace, machineTime().UTC())
+	done, err := j.SweepOrphans(ctx, grace, machineTime().UTC())
 	switch {
 	case err != nil && ctx.Err() == nil:
 		e.log.WarnContext(ctx, "sweep failed", "error", e.note(err))
 	case done.Chunks > 0:
 		e.log.InfoContext(ctx, "unused chunks swept", "chunks", done.Chunks, "bytes", done.Bytes)
 	}
-}
-
-// setTrouble notes what keeps all zones from working; nil clears it.
-func (e *Engine) setTrouble(err error) {
-	e.mu.Lock()
-	e.trouble = err
-	e.mu.Unlock()
-}
-
-// Trouble is what keeps all zones from working, or nil.
-func (e *Engine) Trouble() error {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.trouble
 }
 
 // damagedMark, in the projection's folder, says that it must be built anew.
@@ -139,9 +147,14 @@ func (e *Engine) giveUp(cause error) {
 	e.mu.RLock()
 	cancel := e.cancel
 	e.mu.RUnlock()
-	if cancel != nil {
-		cancel(fmt.Errorf("%w; start again: the projection is then rebuilt from the journal", cause))
+	if cancel != nil { // else Run has not begun; it finds the trouble
+		cancel(gaveUp(cause))
 	}
+}
+
+// gaveUp is the error that Run ends with.
+func gaveUp(cause error) error {
+	return fmt.Errorf("%w; start again: the projection is then rebuilt from the journal", cause)
 }
 
 // marked reports why the projection was given up, if it was.

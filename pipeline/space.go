@@ -1,0 +1,274 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/pipeline/store"
+	"sluice/signer/zone"
+)
+
+// errLowDisk reports that a disk has little room left. It is a kind of
+// journal.ErrNoSpace.
+var errLowDisk = fmt.Errorf("%w: the disk is nearly full", journal.ErrNoSpace)
+
+const (
+	// reserve is how much of a disk new contents leave free, on a small disk
+	// an eighth of it: facts can then still be stored, the projection can
+	// follow, and no store finds the disk full in the middle of a write.
+	reserve = 64 << 20
+	// relieveEvery is how often it is looked whether there is room again.
+	relieveEvery = time.Second
+	// promptTries is how many failures in a row are tried again as soon as
+	// there is room.
+	promptTries = 3
+)
+
+// room reports errLowDisk where one of the disks has little room left.
+func (e *Engine) room() error {
+	for _, dir := range []string{e.cfg.JournalDir, e.cfg.StoreDir} {
+		if dir == "" {
+			continue
+		}
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			return fmt.Errorf("look for room on the disk of %s: %w", dir, err)
+		}
+		size := uint64(st.Bsize) //nolint:gosec // a block has a positive size
+		free, keep := st.Bavail*size, min(uint64(reserve), st.Blocks*size/8)
+		if free < keep {
+			return fmt.Errorf("%w: %.1f MiB are free where %s lies, %.1f MiB are kept back",
+				errLowDisk, mib(free), dir, mib(keep))
+		}
+	}
+	return nil
+}
+
+func mib(n uint64) float64 { return float64(n) / (1 << 20) }
+
+// full reports the stream of the journal that has reached its limit, or nil.
+func full(st journal.Status) error {
+	const chunk = 1 << 20 // a message of the longest kind
+	for _, s := range []struct {
+		name string
+		journal.StreamStatus
+	}{{"EVENTS", st.Events}, {"BULK", st.Bulk}} {
+		if s.MaxBytes > 0 && s.Bytes+chunk > uint64(s.MaxBytes) {
+			return fmt.Errorf("%w: %s holds %.1f MiB of at most %.1f MiB",
+				journal.ErrNoSpace, s.name, mib(s.Bytes), mib(uint64(s.MaxBytes)))
+		}
+	}
+	return nil
+}
+
+// troubleKind tells apart what may keep all zones from working.
+type troubleKind int
+
+const (
+	journalTrouble troubleKind = iota // the journal's store does not answer
+	limitTrouble                      // a stream has reached its limit
+	diskTrouble                       // a disk is nearly full
+	storeTrouble                      // the projection waits for room, or is damaged
+	foldTrouble                       // an event could not be folded yet
+	troubleKinds
+)
+
+// setTrouble notes what keeps all zones from working; nil clears it.
+func (e *Engine) setTrouble(k troubleKind, err error) {
+	e.mu.Lock()
+	e.troubles[k] = err
+	e.mu.Unlock()
+}
+
+// Trouble is what keeps all zones from working, or nil.
+func (e *Engine) Trouble() error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, err := range e.troubles {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shortage looks what a refusal for want of room came from, and makes room
+// where it can: what failed commands left in BULK is swept.
+func (e *Engine) shortage(ctx context.Context) {
+	if err := e.room(); err != nil {
+		e.setTrouble(diskTrouble, err)
+		e.sweep(ctx, 0)
+		return
+	}
+	st, err := e.journal.Status(ctx)
+	if err == nil && full(st) != nil {
+		e.setTrouble(limitTrouble, full(st))
+		e.sweep(ctx, 0)
+		return
+	}
+	e.mend(ctx)
+}
+
+// relieve clears what has gone by itself, and lets the zones go on.
+func (e *Engine) relieve(ctx context.Context) {
+	e.mu.RLock()
+	was := e.troubles
+	e.mu.RUnlock()
+	gone := false
+	if was[diskTrouble] != nil {
+		err := e.room()
+		e.setTrouble(diskTrouble, err)
+		gone = err == nil
+	}
+	if was[limitTrouble] != nil {
+		if st, err := e.journal.Status(ctx); err == nil {
+			err = full(st)
+			e.setTrouble(limitTrouble, err)
+			gone = gone || err == nil
+		}
+	}
+	if gone && e.Trouble() == nil {
+		e.log.InfoContext(ctx, "there is room again")
+		e.retry()
+	}
+}
+
+// retry lets every zone try again at once what failed. What has failed often
+// waits for its back-off all the same: it may be what takes up the room.
+func (e *Engine) retry() {
+	e.mu.RLock()
+	all := make([]*runner, 0, len(e.runners))
+	for _, r := range e.runners {
+		all = append(all, r)
+	}
+	e.mu.RUnlock()
+	for _, r := range all {
+		r.mu.Lock()
+		for i := range r.lanes {
+			if r.lanes[i].tries <= promptTries {
+				r.lanes[i].LaneState = LaneState{}
+			}
+		}
+		r.mu.Unlock()
+		r.step()
+	}
+}
+
+// foldOrWait folds one event. Where the journal does not answer or the disk
+// is full it tries again until ctx ends: what is published stays served.
+func (e *Engine) foldOrWait(ctx context.Context, rec journal.Record) error {
+	for wait := relieveEvery; ; wait = min(2*wait, longestMend) {
+		err := e.note(e.fold(ctx, rec))
+		if !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, journal.ErrStorage) || ctx.Err() != nil {
+			if wait > relieveEvery {
+				e.setTrouble(foldTrouble, nil)
+			}
+			return err
+		}
+		e.setTrouble(foldTrouble, err)
+		e.log.ErrorContext(ctx, "event cannot be folded yet", "seq", rec.Seq, "error", err, "again_in", wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}
+
+// storeFault takes what the projection tells by itself. It may run with the
+// projection's locks held.
+func (e *Engine) storeFault(err error) {
+	e.setTrouble(storeTrouble, err)
+	switch {
+	case errors.Is(err, store.ErrDamaged):
+		go e.giveUp(err)
+	case err != nil:
+		e.log.Error("projection waits for room", "error", err)
+	default:
+		e.log.Info("projection goes on")
+	}
+}
+
+// leftover is what a follower of the journal returned, or that it is stuck
+// in a projection that waits for room on the disk while ctx has ended.
+func (e *Engine) leftover(ctx context.Context, done <-chan error) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			if ctx.Err() != nil && e.store.Stalled() {
+				return store.ErrNoSpace
+			}
+		}
+	}
+}
+
+// roomySpill is a place for temporary files that leaves room on the disk.
+type roomySpill struct {
+	spillDir
+	room func() error
+}
+
+// Create implements zone.Spill.
+func (d roomySpill) Create() (zone.SpillFile, error) {
+	f, err := d.spillDir.Create()
+	if err != nil {
+		return nil, err
+	}
+	return &roomyFile{SpillFile: f, room: d.room}, nil
+}
+
+// roomyFile is a temporary file that leaves room on the disk.
+type roomyFile struct {
+	zone.SpillFile
+	room    func() error
+	written int // since room was last looked for
+}
+
+// Write implements io.Writer.
+func (f *roomyFile) Write(b []byte) (int, error) {
+	if f.written += len(b); f.written >= 1<<20 {
+		f.written = 0
+		if err := f.room(); err != nil {
+			return 0, err
+		}
+	}
+	return f.SpillFile.Write(b)
+}
+
+// roomyJournal is the journal, but takes chunks only while there is room on
+// the disk. Events are small, and always taken.
+type roomyJournal struct {
+	journal.Journal
+	room func() error
+}
+
+// NewChunks implements journal.Journal.
+func (j roomyJournal) NewChunks(id event.ZoneID, command string) journal.ChunkWriter {
+	return roomyChunks{j.Journal.NewChunks(id, command), j.room}
+}
+
+// roomyChunks sends chunks while there is room on the disk.
+type roomyChunks struct {
+	journal.ChunkWriter
+	room func() error
+}
+
+// Put implements journal.ChunkWriter.
+func (w roomyChunks) Put(ctx context.Context, c journal.RawChunk) error {
+	if err := w.room(); err != nil {
+		return err
+	}
+	return w.ChunkWriter.Put(ctx, c)
+}
