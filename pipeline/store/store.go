@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -89,7 +90,7 @@ func Open(dir string, cfg Config) (*Store, error) {
 	defer opts.Cache.Unref()
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open store %q: %w", dir, damaged(err))
+		return nil, fmt.Errorf("open store %q: %w", dir, unopenable(err))
 	}
 	s := &Store{db: db, cfg: cfg, dir: dir, room: room, many: manyChanges}
 	s.writer = opts.MakeWriterOptions(0, db.TableFormat())
@@ -275,6 +276,18 @@ func damaged(err error) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return noSpace(err)
+}
+
+// unopenable says why a store does not open: what the operating system does
+// not refuse is damage.
+func unopenable(err error) error {
+	if _, refused := errors.AsType[syscall.Errno](err); refused && !errors.Is(err, fs.ErrNotExist) {
+		return damaged(err)
+	}
+	if errors.Is(err, ErrDamaged) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
 // Metrics is what a store tells about itself.
