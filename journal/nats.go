@@ -114,6 +114,11 @@ func (j *NATS) init(ctx context.Context) error {
 
 // start begins a session: server, connection, streams.
 func (j *NATS) start(ctx context.Context, m marker) error {
+	for _, cfg := range j.streams() {
+		if err := j.repairSettings(cfg, m); err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+	}
 	s, err := connectEmbedded(ctx, j.cfg.Dir, j.log)
 	if err != nil {
 		return err
@@ -130,12 +135,15 @@ func (j *NATS) start(ctx context.Context, m marker) error {
 }
 
 func (j *NATS) prepare(ctx context.Context, s *session, m marker) error {
-	for _, cfg := range []jetstream.StreamConfig{j.eventsConfig(), j.bulkConfig()} {
+	for _, cfg := range j.streams() {
 		if err := ensureStream(ctx, s.js, cfg, m); err != nil {
 			return fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
 	}
 	if !m.Complete {
+		if err := j.syncStreams(); err != nil {
+			return err
+		}
 		m.Complete = true
 		if err := writeMarker(j.cfg.Dir, m); err != nil {
 			return err
@@ -196,8 +204,8 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		return err
 	}
 	have := st.CachedInfo().Config
-	if have.Metadata[identityKey] != m.Identity {
-		return fmt.Errorf("it belongs to journal %q, the marker says %q", have.Metadata[identityKey], m.Identity)
+	if owner := have.Metadata[identityKey]; owner != m.Identity {
+		return foreignStream(owner, m)
 	}
 	if have.Discard != want.Discard || have.DenyDelete != want.DenyDelete || have.DenyPurge != want.DenyPurge ||
 		have.PersistMode != want.PersistMode || have.Retention != want.Retention || have.Storage != want.Storage {

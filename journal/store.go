@@ -26,8 +26,8 @@ type marker struct {
 	Format   int    `json:"format"`
 	Mode     string `json:"mode"`
 	Identity string `json:"identity"` // of the EVENTS stream
-	// Complete is set once both streams exist: from then on a missing stream
-	// is a loss and never made anew.
+	// Complete is set once both streams are on disk: from then on a missing
+	// stream is a loss and never made anew.
 	Complete bool `json:"complete"`
 }
 
@@ -102,22 +102,31 @@ func writeMarker(dir string, m marker) error {
 	if err != nil {
 		return fmt.Errorf("write journal marker: %w", err)
 	}
-	path := filepath.Join(dir, markerFile)
-	if err := writeSynced(path+".new", append(data, '\n')); err != nil {
-		return fmt.Errorf("write journal marker: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("write journal marker: %w", err)
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("write journal marker: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	if err := replaceFile(filepath.Join(dir, markerFile), append(data, '\n')); err != nil {
 		return fmt.Errorf("write journal marker: %w", err)
 	}
 	return nil
+}
+
+// replaceFile writes a file whole or not at all; it is on disk when it
+// returns.
+func replaceFile(path string, data []byte) error {
+	if err := writeSynced(path+".new", data); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(path))
+}
+
+// syncPath brings a file or a directory to the disk.
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func writeSynced(path string, data []byte) error {
