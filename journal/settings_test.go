@@ -1,8 +1,11 @@
 package journal_test
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -121,6 +124,79 @@ func TestOpen_FinishesAFirstStartThatWasKilled(t *testing.T) {
 		damage(t, filepath.Join(dir, stream))
 		keepsWhatIsAppended(t, dir, journal.Head{}, 0)
 	})
+}
+
+// TestKill_AFirstStartIsFinishedByTheNext kills a process as soon as it has
+// made one of the files of a new store.
+func TestKill_AFirstStartIsFinishedByTheNext(t *testing.T) {
+	streams := filepath.Join("jetstream", "$G", "streams")
+	for _, file := range []string{
+		"sluice-journal.json",
+		filepath.Join(streams, "EVENTS"), filepath.Join(streams, "EVENTS", "meta.inf"),
+		filepath.Join(streams, "EVENTS", "meta.sum.tmp"), filepath.Join(streams, "EVENTS", "meta.sum"),
+		filepath.Join(streams, "BULK"), filepath.Join(streams, "BULK", "meta.inf"),
+		filepath.Join(streams, "BULK", "meta.sum.tmp"), filepath.Join(streams, "BULK", "meta.sum"),
+		filepath.Join(streams, "EVENTS", "msgs", "1.blk"),
+	} {
+		t.Run(filepath.ToSlash(file), func(t *testing.T) {
+			dir := t.TempDir()
+			acked := killWhenMade(t, dir, filepath.Join(dir, file))
+			j := openDir(t, journal.Config{Dir: dir})
+			head, err := j.Head(t.Context(), zone)
+			if err != nil || head.N < acked {
+				t.Errorf("%d events acknowledged, %d stored, %v", acked, head.N, err)
+			}
+			if err := j.Close(); err != nil {
+				t.Fatal(err)
+			}
+			keepsWhatIsAppended(t, dir, head, 0)
+		})
+	}
+}
+
+// killWhenMade runs this test binary as the process to kill once it has made
+// a file or events, and returns how many events it reported as stored.
+func killWhenMade(t *testing.T, dir, file string) (acked uint64) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKillHelper$")
+	cmd.Env = append(os.Environ(), killDir+"="+dir, killSize+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stored := make(chan uint64)
+	go func() {
+		defer close(stored)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			var n uint64
+			if _, err := fmt.Sscanf(s.Text(), "stored %d", &n); err == nil {
+				stored <- n
+			}
+		}
+	}()
+	for made := false; !made; {
+		select {
+		case n, running := <-stored: // the file came and went unseen
+			acked, made = n, true
+			if !running {
+				t.Error("the process ended by itself")
+			}
+		default:
+			_, err := os.Lstat(file)
+			made = err == nil
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	for n := range stored {
+		acked = n
+	}
+	_ = cmd.Wait() // it was killed
+	return acked
 }
 
 func TestOpen_RestoresTheSettingsOfAStreamThatHoldsMessages(t *testing.T) {
