@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,10 +22,12 @@ func moment(round int, span time.Duration) time.Duration {
 	return time.Duration(h.Sum64() % uint64(span))
 }
 
-// published is a version that was seen being served.
+// published is a version that was seen being served, and the events that were
+// shown then.
 type published struct {
 	serial uint32
 	axfr   []byte
+	events string // one a line, oldest first
 }
 
 func TestKill_NothingPublishedIsLost(t *testing.T) {
@@ -64,14 +67,21 @@ func TestKill_NothingPublishedIsLost(t *testing.T) {
 			t.Fatalf("round %d: the daemon ended by itself:\n%s", round, d.tail())
 		}
 		if now, err := serialAt(d.addr, zone); err == nil && now != seen.serial {
-			seen = published{now, nil}
+			seen = published{serial: now}
 			if raw := axfrBytes(t, d.addr, zone); serialIs(d.addr, zone, now) {
 				seen.axfr = raw
 			}
 		}
+		if r := d.cli(t, "zone", "history", zone, "--json"); r.code == 0 {
+			seen.events = r.stdout
+		}
 		d.kill()
 		d.start(t)
 		checkSurvived(t, round, d, zone, seen)
+		if round%5 == 0 {
+			d.must(t, "zone", "replay", zone, "--verify")
+			d.must(t, "journal", "verify")
+		}
 		if t.Failed() {
 			return
 		}
@@ -93,6 +103,9 @@ func checkSurvived(t *testing.T, round int, d *daemon, zone string, seen publish
 	serial := d.awaitServed(t, zone)
 	if int32(serial-seen.serial) < 0 && seen.serial != 0 {
 		t.Errorf("round %d: serial %d after serial %d was served", round, serial, seen.serial)
+	}
+	if events := d.must(t, "zone", "history", zone, "--json"); !strings.HasPrefix(events, seen.events) {
+		t.Errorf("round %d: events were lost or changed:\n%s\nbefore the kill:\n%s", round, events, seen.events)
 	}
 	if serial == seen.serial && seen.axfr != nil {
 		raw := axfrBytes(t, d.addr, zone)
