@@ -164,11 +164,11 @@ type signSummary struct {
 func (e *env) signzone(ctx context.Context, j *signJob) error {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(toolMemory))
 	began := time.Now()
-	dir := "."
-	if j.output != "-" {
-		dir = filepath.Dir(j.output)
+	target, err := findOutput(j.output)
+	if err != nil {
+		return err
 	}
-	spill := spillDir(dir)
+	spill := spillDir(target.folder())
 	m := e.newMeter()
 	defer m.end()
 	in, err := loadFile(ctx, j.file, j.params.Apex, spill, false, m)

@@ -1,10 +1,7 @@
 package cli
 
 import (
-	"bufio"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -53,50 +50,6 @@ func zoneDump(e *env) *urfave.Command {
 	}
 }
 
-func outputFlag() urfave.Flag {
-	return &urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, - is standard output"}
-}
-
-// writeTo gives fn a file to write, which is there in full or not at all, or
-// standard output where path is empty or "-".
-func (e *env) writeTo(path string, fn func(io.Writer) error) error {
-	if path == "" || path == "-" {
-		w := bufio.NewWriterSize(e.stdout, 64<<10)
-		if err := fn(w); err != nil {
-			_ = w.Flush() // what there is; the error says that it is not all
-			return err
-		}
-		return w.Flush()
-	}
-	return replaceFile(path, fn)
-}
-
-// replaceFile writes a file beside path and puts it in its place once it is
-// complete and on disk.
-func replaceFile(path string, fn func(io.Writer) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // gone already once it was renamed
-	mode := os.FileMode(0o644)
-	if old, serr := os.Stat(path); serr == nil {
-		mode = old.Mode().Perm()
-	}
-	if err = tmp.Chmod(mode); err == nil {
-		if err = fn(tmp); err == nil {
-			err = tmp.Sync()
-		}
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
-}
-
 func zoneDiff(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name: "diff", Usage: "the records removed and added between two versions", ArgsUsage: "ZONE FROM TO",
@@ -139,5 +92,5 @@ func versionWord(text string) (string, error) {
 	if err != nil || strings.TrimLeft(text, "0123456789") == "" && len(text) != len("20060102150405") {
 		return "", usagef("version %q: want a serial, an instance such as l12 or s14, or a time", text)
 	}
-	return t.Format(time.RFC3339), nil
+	return t.Format(time.RFC3339Nano), nil
 }
