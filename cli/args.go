@@ -10,8 +10,9 @@ import (
 
 // orderFlags puts a command line into the order that the parser wants: global
 // flags, command, its flags, "--", arguments. Flags may stand anywhere in
-// args; after "--" everything is an argument. An unknown flag, or one without
-// its value, is a usageError.
+// args; after "--" everything is an argument. --help becomes the command help,
+// --version the command version. An unknown flag, or one without its value, is
+// a usageError.
 func orderFlags(app *urfave.App, args []string) ([]string, error) {
 	var o ordering
 	o.globals = app.Flags
@@ -23,8 +24,8 @@ func orderFlags(app *urfave.App, args []string) ([]string, error) {
 			o.words = append(o.words, args...)
 			break
 		}
-		if len(arg) < 2 || arg[0] != '-' {
-			o.word(arg)
+		if len(arg) < 2 || arg[0] != '-' || arg[1] >= '0' && arg[1] <= '9' {
+			o.word(arg) // "-" is a stream, "-2h" a time
 			continue
 		}
 		used, err := o.flag(arg, args)
@@ -45,6 +46,8 @@ type ordering struct {
 	path   []string // words that name the command
 	words  []string // arguments
 	before []string // global flags with their values
+	help   bool     // --help is among the flags
+	about  bool     // --version is
 	flags  []string // other flags with their values
 }
 
@@ -65,8 +68,12 @@ func (o *ordering) word(arg string) {
 // flag takes a flag and reports how many of the following words are its value.
 func (o *ordering) flag(arg string, rest []string) (used int, err error) {
 	name, _, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-	if name == "help" || name == "h" {
-		o.flags = append(o.flags, "--help")
+	switch {
+	case name == "help" || name == "h":
+		o.help = true
+		return 0, nil
+	case name == "version" && o.command == nil:
+		o.about = true
 		return 0, nil
 	}
 	to := &o.flags
@@ -113,6 +120,13 @@ func findFlag(flags []urfave.Flag, name string) urfave.Flag {
 
 // result is the command line in order.
 func (o *ordering) result() []string {
+	switch {
+	case len(o.words) > 0 && len(o.commands) > 0: // no command, whatever the flags
+	case o.help:
+		return append(append(o.before, "help"), o.path...)
+	case o.about:
+		return append(o.before, "version")
+	}
 	out := append(o.before, o.path...)
 	out = append(out, o.flags...)
 	if len(o.words) > 0 {

@@ -36,7 +36,13 @@ func TestOrderFlags_AnyOrder(t *testing.T) {
 		{"argument that looks like a command", "verify zone add", "verify -- zone add"},
 		{"all behind -- are arguments", "verify -- --force -o", "verify -- --force -o"},
 		{"a lone dash is an argument", "verify - -o -", "verify -o - -- -"},
-		{"help anywhere", "zone add x -h", "zone add --help -- x"},
+		{"help anywhere", "zone add x -h --json --force", "--json help zone add"},
+		{"help of everything", "--help", "help"},
+		{"help of a group", "-h zone", "help zone"},
+		{"help of an unknown command", "zone ad --help", "zone -- ad"},
+		{"version of the program", "--json --version", "--json version"},
+		{"version in front of a command", "--version zone list", "version"},
+		{"a time before now", "zone add x -2h -o -1h", "zone add -o -1h -- x -2h"},
 		{"unknown command stays", "zone ad x", "zone -- ad x"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -56,6 +62,7 @@ func TestOrderFlags_Mistakes(t *testing.T) {
 		{"unknown flag", "verify --nothing", "unknown flag --nothing"},
 		{"flag of another command", "zone list --force", "unknown flag --force"},
 		{"flag before its command", "--force verify", "unknown flag --force"},
+		{"version of a command", "zone list --version", "unknown flag --version"},
 		{"value missing", "verify x -o", "flag -o needs a value"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

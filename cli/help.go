@@ -24,7 +24,9 @@ commands:
 {{end}}
 global flags:
 {{range .VisibleFlags}}   {{.}}
-{{end}}
+{{end}}   --help, -h{{"\t"}}explain a command, as sluice help does
+   --version{{"\t"}}print the version, as sluice version does
+
 Flags may stand before or after arguments. More: {{.Name}} help COMMAND, {{.Name}} help TOPIC
 `
 
