@@ -29,6 +29,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.ZoneStatus{},
 		servingInfo{},
 		zoneStart{},
+		zoneOutcome{},
 		api.Event{},
 		pipeline.ReplayStep{},
 		pipeline.DiffLine{},

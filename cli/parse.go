@@ -63,6 +63,16 @@ func parseZone(text string) (zone.Name, error) {
 	return n, nil
 }
 
+// fullName is the name of a zone as the daemon writes it: in lower case, with
+// the final dot.
+func fullName(text string) (string, error) {
+	n, err := parseZone(text)
+	if err != nil {
+		return "", err
+	}
+	return n.Fold().String(), nil
+}
+
 // absoluteSource makes a file path absolute, since the daemon may run in
 // another folder; an address (IP[:PORT][^TSIGKEY]) stays as it is.
 func absoluteSource(source string) (string, error) {

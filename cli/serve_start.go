@@ -123,11 +123,11 @@ func (s *serving) startZone(ctx context.Context, z pipeline.NewZone) error {
 		return err
 	}
 	if status.LastError != "" {
-		start.LoadErrors, err = lastLoadErrors(func(fn func(line []byte) error) error {
+		start.LoadErrors, err = loadErrors(status.LastError, func(fn func(line []byte) error) error {
 			return s.engine.History(ctx, z.Name, lastLoadFailure(), func(l pipeline.HistoryLine) error { return fn(l.Event) })
 		})
 		if err != nil {
-			return err
+			s.log.WarnContext(ctx, "list of errors not read", "zone", status.Name, "error", err)
 		}
 	}
 	if s.e.json {
@@ -153,9 +153,11 @@ func (s *serving) printZone(z zoneStart) error {
 		if err := e.printf("\nzone %s: %s\n", z.Name, e.paint(red, z.LastError)); err != nil {
 			return err
 		}
-		for _, text := range z.LoadErrors {
-			if err := e.printf("  %s\n", text); err != nil {
-				return err
+		if len(z.LoadErrors) > 1 {
+			for _, text := range z.LoadErrors {
+				if err := e.printf("  %s\n", text); err != nil {
+					return err
+				}
 			}
 		}
 		if err := e.printf("  correct it, then: sluice zone reload %s\n", z.Name); err != nil {

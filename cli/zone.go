@@ -151,20 +151,28 @@ func (e *env) awaitZone(c *urfave.Context, client *api.Client, name string) erro
 	if err != nil {
 		return err
 	}
-	if err := e.printStatus(status, false); err != nil || status.LastError == "" {
-		return err
+	out := zoneOutcome{ZoneStatus: status}
+	var listErr error
+	if status.LastError != "" {
+		out.LoadErrors, listErr = loadErrors(status.LastError, func(fn func(line []byte) error) error {
+			return client.History(c.Context, name, lastLoadFailure(), func(ev api.Event) error { return fn(ev.Event) })
+		})
 	}
 	if e.json {
-		return errSilent
+		err = e.printJSON(out)
+	} else {
+		err = e.printStatus(status, false)
 	}
-	texts, err := lastLoadErrors(func(fn func(line []byte) error) error {
-		return client.History(c.Context, name, lastLoadFailure(), func(ev api.Event) error { return fn(ev.Event) })
-	})
-	if err != nil {
+	if err != nil || status.LastError == "" {
 		return err
 	}
-	for _, text := range texts {
-		e.note("  %s", text)
+	if !e.json && len(out.LoadErrors) > 1 {
+		for _, text := range out.LoadErrors {
+			e.note("  %s", text)
+		}
+	}
+	if listErr != nil { // the failure itself is told already
+		e.note("the list of errors cannot be read: %v", listErr)
 	}
 	return errSilent
 }
@@ -178,10 +186,14 @@ func zoneRemove(e *env) *urfave.Command {
 			if err := client.RemoveZone(c.Context, args[0], c.Bool("force")); err != nil {
 				return err
 			}
-			if e.json {
-				return e.printJSON(map[string]any{"zone": args[0], "removed": true})
+			name, err := fullName(args[0])
+			if err != nil {
+				return err
 			}
-			return e.printf("zone %s removed; its history and keys stay\n", args[0])
+			if e.json {
+				return e.printJSON(map[string]any{"zone": name, "removed": true})
+			}
+			return e.printf("zone %s removed; its history and keys stay\n", name)
 		}),
 	}
 }
@@ -270,8 +282,12 @@ func zoneReload(e *env) *urfave.Command {
 			if !c.Bool("no-wait") {
 				return e.awaitZone(c, client, args[0])
 			}
+			name, err := fullName(args[0])
+			if err != nil {
+				return err
+			}
 			if e.json {
-				return e.printJSON(map[string]any{"zone": args[0], "asked": true})
+				return e.printJSON(map[string]any{"zone": name, "asked": true})
 			}
 			return e.printf("asked for; see: sluice zone status %s\n", args[0])
 		}),

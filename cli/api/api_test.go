@@ -407,3 +407,10 @@ func TestNewClient_WantsASocket(t *testing.T) {
 		}
 	}
 }
+
+func TestReply_RawLinesStayAsTheyAre(t *testing.T) {
+	raw, err := marshal(Event{Event: json.RawMessage(`{"text":"<a> & b"}`)})
+	if err != nil || !strings.Contains(string(raw), `"event":{"text":"<a> & b"}`) {
+		t.Errorf("%s, %v", raw, err)
+	}
+}

@@ -66,7 +66,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	var payload io.Reader
 	if body != nil {
-		raw, err := json.Marshal(body)
+		raw, err := marshal(body)
 		if err != nil {
 			return nil, err
 		}

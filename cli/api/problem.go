@@ -81,5 +81,7 @@ func newProblem(status int, detail string) *Problem {
 func (p *Problem) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the status is sent; a peer that left cannot be told
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(p) // the status is sent; a peer that left cannot be told
 }

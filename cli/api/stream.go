@@ -55,7 +55,7 @@ func streamFrames(w http.ResponseWriter, live bool, run func(*frames) error) err
 
 // item sends one object.
 func (f *frames) item(v any) error {
-	raw, err := json.Marshal(v)
+	raw, err := marshal(v)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (e *events) begin() error {
 
 // send sends one event; name is empty for ordinary ones.
 func (e *events) send(id uint64, name string, v any) error {
-	raw, err := json.Marshal(v) // never holds a line break
+	raw, err := marshal(v) // never holds a line break
 	if err != nil {
 		return err
 	}
