@@ -167,7 +167,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &usage), errors.Is(err, api.ErrRequest):
+	case errors.As(err, &usage), errors.Is(err, api.ErrRequest), errors.Is(err, pipeline.ErrInvalid):
 		return 2
 	case errors.Is(err, pipeline.ErrNotFound):
 		return 3

@@ -72,7 +72,7 @@ func (d *dataDir) takeLock(create bool) error {
 	path := filepath.Join(d.path, "lock")
 	f, err := os.OpenFile(path, flags, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is no data directory: %w", d.path, err)
+		return fmt.Errorf("no data directory %s: %w: %w", d.path, pipeline.ErrNotFound, err)
 	}
 	if err != nil {
 		return err

@@ -94,7 +94,7 @@ func TestOpenDataDir_ToolsMakeNothing(t *testing.T) {
 		t.Errorf("the directory was made: %v", err)
 	}
 	empty := t.TempDir()
-	if _, err := openDataDir(empty, "", false); err == nil || !strings.Contains(err.Error(), "no data directory") {
+	if _, err := openDataDir(empty, "", false); !errors.Is(err, pipeline.ErrNotFound) || !strings.Contains(err.Error(), "no data directory") {
 		t.Errorf("empty folder: %v", err)
 	}
 }

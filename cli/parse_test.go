@@ -114,7 +114,7 @@ func TestExitCode_Table(t *testing.T) {
 	}{
 		{nil, 0},
 		{errSilent, 1},
-		{pipeline.ErrInvalid, 1},
+		{pipeline.ErrInvalid, 2},
 		{usagef("x"), 2},
 		{withHint(usagef("x"), "y"), 2},
 		{pipeline.ErrNotFound, 3},

@@ -82,6 +82,9 @@ func (e *Engine) open(ctx context.Context, t target) (*version, error) {
 	if err = s.fold(ctx, func(journal.Record) error { return nil }); err == nil {
 		v, err = openVersion(s.store, t)
 	}
+	if errors.Is(err, store.ErrNoInstance) {
+		err = fmt.Errorf("no instance of sequence %d: %w", t.seq, ErrNotFound)
+	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
