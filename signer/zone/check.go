@@ -35,13 +35,19 @@ var (
 	errSingleton  = errors.New("more than one record of this type at one name")
 	errDNAMECut   = errors.New("DNAME and NS at one name below the apex (RFC 6672, 2.3)")
 	errDSNoNS     = errors.New("DS records without NS records at their name")
+	errWildcardNS = errors.New("NS records at a wildcard (RFC 4592, 4.2): BIND refuses the zone")
+	errRRsetWire  = errors.New("the RRset does not fit into a DNS message of 65535 bytes")
+	errRRsetMany  = fmt.Errorf("RRsets have more than %d records, which BIND refuses unless its max-records-per-type is raised", manyRecords)
 )
+
+// manyRecords is the longest RRset that BIND takes by default.
+const manyRecords = 100
 
 // Checker checks a stream of KindContents items for what concerns whole
 // RRsets and the zone: one SOA and NS at the apex, owners in the zone, CNAME
 // alone at its name and single, DNAME single and not at a zone cut, no DS at
-// the apex, no types that cannot stand in a zone. It keeps nothing but the
-// present owner.
+// the apex, no NS at a wildcard, no types that cannot stand in a zone, no
+// RRset too long for a message. It keeps nothing but the present owner.
 type Checker struct {
 	apex    []byte // owner key
 	report  func(Problem)
@@ -79,6 +85,25 @@ func (c *Checker) Item(key, value []byte) {
 		c.problem(t, errNotData)
 	}
 	c.shape(t, Value(value), len(owner) == len(c.apex))
+	c.size(t, Value(value))
+}
+
+// size checks that the RRset fits into an answer, its owner compressed, and
+// counts its records.
+func (c *Checker) size(t Type, v Value) {
+	body := len(v.body())
+	if body <= manyRecords*2 {
+		return
+	}
+	n := v.Count()
+	// A record of the value has the length of its RDATA before it; on the wire
+	// it has a pointer to the owner and the fixed fields, that length among
+	// them.
+	if messageHeader+len(c.name())+questionFields+body+n*recordFields > maxMessage {
+		c.problem(t, errRRsetWire)
+	} else if n > manyRecords {
+		c.report(Problem{Owner: c.name(), Type: t, Err: errRRsetMany, Notice: true})
+	}
 }
 
 // shape checks which types stand together at a name. Types come in ascending
@@ -100,6 +125,9 @@ func (c *Checker) shape(t Type, v Value, atApex bool) {
 	case TypeNS:
 		s.ns = true
 		c.ns = c.ns || atApex
+		if isWildcardKey(c.owner) {
+			c.problem(t, errWildcardNS)
+		}
 	case TypeSOA:
 		c.soa = c.soa || atApex
 		if !atApex {
@@ -121,6 +149,12 @@ func (c *Checker) shape(t Type, v Value, atApex bool) {
 		}
 	default:
 	}
+}
+
+// isWildcardKey reports whether the first label of an owner key's name is "*".
+func isWildcardKey(owner []byte) bool {
+	n := len(owner) - 3
+	return n >= 0 && owner[n] == '*' && owner[n+1] == 0 && (n == 0 || owner[n-1] == 0)
 }
 
 func (c *Checker) single(t Type, v Value) {

@@ -35,6 +35,13 @@ func TestChecker_NamesWhatIsWrong(t *testing.T) {
 		{"DNAME", [][]string{{soa}, {ns}, {"example. 60 IN DNAME x."}, {"d.example. 60 IN NS x."}, {"d.example. 60 IN DNAME x."}}, []string{
 			"d.example. DNAME: DNAME and NS at one name below the apex (RFC 6672, 2.3)",
 		}},
+		{"NS at wildcards", [][]string{{soa}, {ns}, {"*.example. 60 IN NS x."}, {"a*.example. 60 IN NS x."}, {"*.*.a.example. 60 IN NS x."}, {"x.*.example. 60 IN NS x."}}, []string{
+			"*.example. NS: " + errWildcardNS.Error(), "*.*.a.example. NS: " + errWildcardNS.Error(),
+		}},
+		{"100 records", [][]string{{soa}, {ns}, addresses(100)}, nil},
+		{"101 records", [][]string{{soa}, {ns}, addresses(101)}, []string{"notice h.example. A: " + errRRsetMany.Error()}},
+		{"an RRset that just fits", [][]string{{soa}, {ns}, addresses(4094)}, []string{"notice h.example. A: " + errRRsetMany.Error()}},
+		{"an RRset that does not fit", [][]string{{soa}, {ns}, addresses(4095)}, []string{"h.example. A: " + errRRsetWire.Error()}},
 	} {
 		var got []string
 		c := NewChecker("\x07example\x00", func(p Problem) {
@@ -58,6 +65,19 @@ func TestChecker_NamesWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// addresses is an RRset of n A records. Each takes 16 bytes of an answer whose
+// owner is compressed; header and question take 12 + 15.
+func addresses(n int) []string {
+	var lines []string
+	for i := range n {
+		lines = append(lines, fmt.Sprintf("h.example. 60 IN A 10.0.%d.%d", i>>8, i&0xff))
+	}
+	return lines
+}
+
+// svcALPN is alpn=h2 as an SvcParam.
+const svcALPN = "\x00\x01\x00\x03\x02h2"
 
 func TestCheckRData_RefusesWhatItsTypeForbids(t *testing.T) {
 	for _, tc := range []struct {
@@ -88,6 +108,25 @@ func TestCheckRData_RefusesWhatItsTypeForbids(t *testing.T) {
 		{TypeNSEC, "\x00\x00\x00", false},
 		{TypeDNSKEY, "\x01", false},
 		{Type(dns.TypeAPL), "", true},
+		{Type(dns.TypeHTTPS), "\x00\x00\x01a\x00", true},
+		{Type(dns.TypeHTTPS), "\x00\x00\x01a\x00\x00\x03\x00\x02\x00\x50", false},
+		{Type(dns.TypeHTTPS), "\x00\x01\x00", true},
+		{Type(dns.TypeHTTPS), "\x00\x01", false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00" + svcALPN, true},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x01\x00\x00", false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x01\x00\x01\x00", false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x02\x00\x00", false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00" + svcALPN + "\x00\x02\x00\x00", true},
+		{Type(dns.TypeSVCB), "\x00\x01\x00" + svcALPN + svcALPN, false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x02\x00\x01" + svcALPN, true},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x02\x00\x03" + svcALPN, false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x04\x00\x01\x00\x03" + svcALPN, false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x04\x00\x01\x00\x03" + svcALPN + "\x00\x03\x00\x02\x00\x50", true},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x04\x00\x03\x00\x01" + svcALPN + "\x00\x03\x00\x02\x00\x50", false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x00" + svcALPN, false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x02\x00\x00" + svcALPN, false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x00\x00\x04\x00\x01\x00\x01" + svcALPN, false},
+		{Type(dns.TypeSVCB), "\x00\x01\x00\x00\x01\x00\x04\x02h2", false},
 		{Type(65280), "anything", true},
 		{Type(65280), strings.Repeat("x", 65536), false},
 	} {

@@ -175,7 +175,10 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 // readAll reads the zone file and what it includes. Errors in the files are
 // collected; the error returned is one of the surroundings.
 func (r *reader) readAll() error {
-	if err := r.readFile(r.opts.File, 0); err != nil {
+	err := r.readFile(r.opts.File, r.opts.Origin, 0)
+	if unread, ok := errors.AsType[openError](err); ok {
+		r.errs.add(FileError{File: r.opts.File, Err: unread.error})
+	} else if err != nil {
 		return err
 	}
 	if r.errs.list.Total == 0 {

@@ -89,6 +89,9 @@ func TestLoad_Forms(t *testing.T) {
 		{"known type in unknown form", "a A \\# 4 c0000201\nb TYPE1 192.0.2.1\nc NS \\# 3 016100\n", []string{
 			"10 a.example. 300 A c0000201", "10 b.example. 300 A c0000201", "10 c.example. 300 NS 016100",
 		}},
+		{"identifiers with and without leading zeros", "a NID 10 14:4FFF:0:ee64\nb NID 10 0014:4fff:0000:ee64\nc L64 1 0:0:0:1\n", []string{
+			"10 a.example. 300 NID 000a00144fff0000ee64", "10 b.example. 300 NID 000a00144fff0000ee64", "10 c.example. 300 L64 00010000000000000001",
+		}},
 		{"byte order mark", "\xef\xbb\xbf" + head + "a A 192.0.2.1\n", []string{"10 a.example. 300 A c0000201"}},
 		{"no line end at the end", "a A 192.0.2.1", []string{"10 a.example. 300 A c0000201"}},
 		{"$ORIGIN", "$ORIGIN x.example.\na A 192.0.2.1\n$ORIGIN y\na A 192.0.2.1\n", []string{
@@ -189,6 +192,16 @@ func TestLoad_BadInputIsNamed(t *testing.T) {
 		{"unknown directive", head + "$FOO\n", "zone:4: $FOO: unknown directive: $FOO"},
 		{"wrong length of unknown", head + "a TYPE65280 \\# 2 01\n", "zone:4: TYPE65280: the length after \\# is not that of the data: 2 and 1: a TYPE65280 \\# 2 01"},
 		{"bad RDATA of a known type", head + "a NS \\# 2 0161\n", "zone:4: NS: RDATA is not valid for its type: a NS \\# 2 0161"},
+		{"RDATA longer than its length can say", head + "a TYPE65280 \\# 65536 01\n", "zone:4: TYPE65280: RDATA longer than 65535 bytes: a TYPE65280 \\# 65536 01"},
+		{"NS at a wildcard", head + "a NS a\n*.a NS a\n", "zone:5: *.a.example. NS: NS records at a wildcard (RFC 4592, 4.2): BIND refuses the zone"},
+		{"no fields at all", head + "a RP\n", "zone:4: RP: RDATA is not valid for its type: a RP"},
+		{"mandatory key missing", head + "a HTTPS 1 . mandatory=alpn port=1\n", "zone:4: HTTPS: a key that mandatory lists is missing (RFC 9460, 8): alpn: a HTTPS 1 . mandatory=alpn port=1"},
+		{"three groups", head + "a NID 1 1:2:3\n", `zone:4: NID: want four groups of one to four hexadecimal digits (RFC 6742), not "1:2:3": a NID 1 1:2:3`},
+		{"five groups", head + "a NID 1 1:2:3:4:5\n", `zone:4: NID: want four groups of one to four hexadecimal digits (RFC 6742), not "1:2:3:4:5": a NID 1 1:2:3:4:5`},
+		{"group of five digits", head + "a L64 1 1:2:3:00004\n", `zone:4: L64: want four groups of one to four hexadecimal digits (RFC 6742), not "1:2:3:00004": a L64 1 1:2:3:00004`},
+		{"empty group", head + "a L64 1 1::3:4\n", `zone:4: L64: want four groups of one to four hexadecimal digits (RFC 6742), not "1::3:4": a L64 1 1::3:4`},
+		{"group cut short", head + "a L64 1 1:2:3:\n", `zone:4: L64: want four groups of one to four hexadecimal digits (RFC 6742), not "1:2:3:": a L64 1 1:2:3:`},
+		{"missing file", head + "\n$INCLUDE sub/hosts\n", "zone:5: $INCLUDE: open sub/hosts: file does not exist: $INCLUDE sub/hosts"},
 		{"$GENERATE too many", head + "$GENERATE 0-2000000 a$ A 192.0.2.1\n", fmt.Sprintf("zone:4: $GENERATE: %v: $GENERATE 0-2000000 a$ A 192.0.2.1", errGenerateRange)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -201,5 +214,60 @@ func TestLoad_BadInputIsNamed(t *testing.T) {
 				t.Errorf("%d errors\n got %s\nwant %s", le.Total, got, tc.want)
 			}
 		})
+	}
+}
+
+// RFC 9460, 2.4.3: "Zone-file implementations SHOULD enforce self-consistency."
+func TestRFC9460_2_4_3_ServiceAgreesWithItself(t *testing.T) {
+	for text, want := range map[string]error{
+		"1 . alpn=h2 no-default-alpn":            nil,
+		"1 . mandatory=port,alpn alpn=h2 port=1": nil,
+		"0 a.example.":                           nil,
+		"0 a.example. alpn=h2":                   errServiceAlias,
+		"1 . mandatory=alpn":                     errServiceMissing,
+		"1 . mandatory=port,key7 alpn=h2 port=1": errServiceMandatory,
+		"1 . mandatory=key800 port=1":            errServiceMissing,
+		"1 . mandatory=alpn,alpn alpn=h2":        errServiceMandatory,
+		"1 . mandatory=mandatory alpn=h2":        errServiceMandatory,
+		"1 . no-default-alpn":                    errServiceDefault,
+		"1 . no-default-alpn port=1":             errServiceDefault,
+		`1 . alpn=""`:                            errServiceALPN,
+	} {
+		for _, typ := range []string{"SVCB", "HTTPS"} {
+			if _, _, err := loadText(t, head+"a "+typ+" "+text+"\n", nil); !errors.Is(err, want) {
+				t.Errorf("%s %s: got %v, want %v", typ, text, err, want)
+			}
+		}
+	}
+}
+
+func TestLoad_RecordsMustFitIntoAMessage(t *testing.T) {
+	// Header 12, question 9 + 4, owner 11, fixed fields 10.
+	const longest = 0xffff - 12 - 13 - 11 - 10
+	for n, want := range map[int]error{longest: nil, longest + 1: errRecordLong, 0xffff: errRecordLong, 0x10000: errRDataLong} {
+		text := fmt.Sprintf("%sa TYPE65280 \\# %d %s\n", head, n, strings.Repeat("00", n))
+		_, got, err := loadText(t, text, nil)
+		if !errors.Is(err, want) || err == nil && len(got) != 3 {
+			t.Errorf("RDATA of %d bytes: %v", n, err)
+		}
+		c, err := NewReceiver(t.Context(), LoadOptions{File: "peer", Origin: mustName(t, "example."), Spill: &memSpill{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		add := func(owner string, typ Type, rdata string) {
+			if err := c.Add([]byte(mustName(t, owner)), typ, 60, []byte(rdata)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add("example.", TypeSOA, "\x00\x00"+strings.Repeat("\x00", 20))
+		add("example.", TypeNS, "\x00")
+		add("a.example.", Type(65280), strings.Repeat("\x00", n))
+		l, err := c.Finish()
+		if !errors.Is(err, want) {
+			t.Errorf("received RDATA of %d bytes: %v", n, err)
+		}
+		if err == nil {
+			l.Close()
+		}
 	}
 }

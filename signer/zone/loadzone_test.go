@@ -246,14 +246,15 @@ func TestLoad_Include(t *testing.T) {
 		want error
 		at   string
 	}{
-		"missing":         {fstest.MapFS{"zone": file(head + "$INCLUDE nope\n")}, "zone", fs.ErrNotExist, "nope"},
+		"missing":         {fstest.MapFS{"zone": file(head + "$INCLUDE nope\n")}, "zone", fs.ErrNotExist, "zone"},
 		"zone is missing": {fstest.MapFS{}, "zone", fs.ErrNotExist, "zone"},
 		"absolute":        {fstest.MapFS{"zone": file(head + "$INCLUDE /etc/passwd\n")}, "zone", errIncludeEscape, "zone"},
 		"above":           {good, "outer/zone", errIncludeEscape, "outer/zone"},
 		"cycle":           {fstest.MapFS{"zone": file(head + "$INCLUDE a\n"), "a": file("$INCLUDE b\n"), "b": file("$INCLUDE a\n")}, "zone", errIncludeCycle, "b"},
 		"error inside":    {fstest.MapFS{"zone": file(head + "$INCLUDE a\n"), "a": file("\nx A y\n")}, "zone", errBadAddress, "a"},
 		"no owner":        {fstest.MapFS{"zone": file(head + "$INCLUDE a\n"), "a": file(" A 192.0.2.1\n")}, "zone", errNoOwner, "a"},
-		"folder":          {fstest.MapFS{"zone": file(head + "$INCLUDE a\n"), "a/b": file("")}, "zone", errIsFolder, "a"},
+		"missing inside":  {fstest.MapFS{"zone": file(head + "$INCLUDE a\n"), "a": file("$INCLUDE nope\n")}, "zone", fs.ErrNotExist, "a"},
+		"folder":          {fstest.MapFS{"zone": file(head + "$INCLUDE a\n"), "a/b": file("")}, "zone", errIsFolder, "zone"},
 	} {
 		_, _, err := loadFS(t, tc.fsys, func(o *LoadOptions) { o.File = tc.file })
 		var le *LoadError

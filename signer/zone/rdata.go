@@ -19,6 +19,7 @@ var (
 	errBadBase64  = errors.New("bad base64 data")
 	errLongText   = errors.New("string longer than 255 bytes")
 	errBadTime    = errors.New("bad time")
+	errBadGroups  = errors.New("want four groups of one to four hexadecimal digits (RFC 6742), not")
 	errBadTypes   = errors.New("bad type in the bitmap")
 	errQuoted     = errors.New("quoted string where none is allowed")
 )
@@ -217,6 +218,34 @@ func (p *rdataParser) ipv6() {
 	p.dst = append(p.dst, b[:]...)
 }
 
+// groups is a 64-bit locator or identifier: four groups of hexadecimal digits,
+// zeros in front of a group left out or not (RFC 6742, 2.1.2).
+func (p *rdataParser) groups() {
+	text, ok := p.next()
+	if !ok {
+		return
+	}
+	groups, digits := 0, 0
+	var group uint16
+	for i := 0; i <= len(text); i++ {
+		if i < len(text) && digits < 4 && hexValue(text[i]) >= 0 {
+			group = group<<4 | uint16(hexValue(text[i]))
+			digits++
+			continue
+		}
+		if digits == 0 || groups == 4 || (i < len(text) && text[i] != ':') {
+			break
+		}
+		p.dst = binary.BigEndian.AppendUint16(p.dst, group)
+		groups++
+		group, digits = 0, 0
+		if i == len(text) && groups == 4 {
+			return
+		}
+	}
+	p.fail(errBadGroups, text)
+}
+
 // hex is hexadecimal data up to the end of the record, at least one byte.
 func (p *rdataParser) hex() {
 	start, high := len(p.dst), -1
@@ -336,12 +365,23 @@ func (r *reader) parseRData(dst []byte, t Type, tokens []token, origin Name) ([]
 	}
 	p := rdataParser{dst: dst, rest: tokens, origin: origin}
 	if !p.common(t) && !p.dnssec(t) {
-		return r.lib.parse(dst, t, tokens, origin)
+		return r.parseByLibrary(dst, t, tokens, origin)
 	}
 	if p.err == nil && len(p.rest) > 0 {
 		p.err = errManyTokens
 	}
 	return p.dst, p.err
+}
+
+// parseByLibrary has miekg/dns read the RDATA, and checks what comes out of
+// it: the library reads a record whose fields are missing as an empty one.
+func (r *reader) parseByLibrary(dst []byte, t Type, tokens []token, origin Name) ([]byte, error) {
+	start := len(dst)
+	dst, err := r.lib.parse(dst, t, tokens, origin)
+	if err == nil {
+		err = CheckRData(t, dst[start:])
+	}
+	return dst, err
 }
 
 // common parses the types that most zones are made of.
@@ -383,6 +423,9 @@ func (p *rdataParser) common(t Type) bool {
 		p.u8()
 		p.u8()
 		p.hex()
+	case dns.TypeNID, dns.TypeL64:
+		p.u16()
+		p.groups()
 	default:
 		return false
 	}

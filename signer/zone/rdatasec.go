@@ -137,7 +137,10 @@ var (
 func parseUnknown(dst []byte, t Type, tokens []token) ([]byte, error) {
 	p := rdataParser{dst: dst, rest: tokens}
 	start := len(dst)
-	want := p.number(0xffff)
+	want := p.number(1<<63 - 1)
+	if want > 0xffff {
+		return p.dst, errRDataLong
+	}
 	if len(p.rest) > 0 {
 		p.hex()
 	}
@@ -174,6 +177,11 @@ func CheckRData(t Type, rdata []byte) error {
 		return checkLength(rdata, 16)
 	case TypeDS, TypeCDS:
 		return checkDigest(rdata)
+	case Type(dns.TypeSVCB), Type(dns.TypeHTTPS):
+		if err := checkByLibrary(t, rdata); err != nil {
+			return err
+		}
+		return checkService(rdata)
 	default:
 	}
 	if l, ok := nameLayout(t); ok && t != Type(dns.TypeNXT) {

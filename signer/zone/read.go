@@ -88,16 +88,12 @@ type fileState struct {
 }
 
 // readFile reads one file and collects what is wrong in it. It returns an
-// error only when reading must end altogether.
-func (r *reader) readFile(name string, depth int) error {
-	return r.readFileAt(name, r.opts.Origin, depth)
-}
-
-func (r *reader) readFileAt(name string, origin Name, depth int) error {
+// openError where the file cannot be read at all, and any other error only
+// when reading must end altogether.
+func (r *reader) readFile(name string, origin Name, depth int) error {
 	f, err := r.opts.FS.Open(name)
 	if err != nil {
-		r.errs.add(FileError{File: name, Err: err})
-		return nil
+		return openError{err}
 	}
 	defer f.Close() //nolint:errcheck // opened for reading
 	info, err := f.Stat()
@@ -105,8 +101,7 @@ func (r *reader) readFileAt(name string, origin Name, depth int) error {
 		err = &fs.PathError{Op: "read", Path: name, Err: errIsFolder}
 	}
 	if err != nil {
-		r.errs.add(FileError{File: name, Err: err})
-		return nil
+		return openError{err}
 	}
 	if depth == 0 {
 		r.fileTotal = info.Size()
@@ -155,6 +150,10 @@ func (r *reader) readRecords(s *fileState, depth int) error {
 	}
 }
 
+// openError says that a file cannot be read; it is noted where the file is
+// named.
+type openError struct{ error }
+
 // fatalError ends the whole load: the spill fails, say.
 type fatalError struct{ error }
 
@@ -200,6 +199,7 @@ var (
 	errTwoSOA     = errors.New("a second SOA record")
 	errSOABelow   = errors.New("SOA record below the apex")
 	errRDataLong  = errors.New("RDATA longer than 65535 bytes")
+	errRecordLong = errors.New("no server can transfer a record this long: it does not fit into a DNS message")
 	errApexDS     = errors.New("DS record at the apex: it belongs to the parent zone")
 	errNotData    = errors.New("this type cannot stand in a zone")
 	errTTLTooHigh = errors.New("TTL is above the limit")
@@ -245,6 +245,9 @@ func (r *reader) record(s *fileState, tokens []token, noOwner bool, line int) er
 // put hands a record to the sorter, or counts and drops it when it is the
 // signer's own.
 func (r *reader) put(s *fileState, t Type, ttl uint32, rdata []byte, line int) error {
+	if over := transferLength(r.opts.Origin, s.owner, rdata) - maxMessage; over > 0 {
+		return recordError{fmt.Errorf("%s: %w (RDATA of %d bytes, %d too many)", t, errRecordLong, len(rdata), over)}
+	}
 	atApex := len(s.key) == len(r.apexKey)
 	if atApex || t == TypeSOA {
 		if err := r.atApex(atApex, t, rdata); err != nil {
@@ -276,6 +279,21 @@ func (r *reader) put(s *fileState, t Type, ttl uint32, rdata []byte, line int) e
 		return fatalError{fmt.Errorf("sort zone: %w", err)}
 	}
 	return nil
+}
+
+const (
+	// maxMessage is the longest DNS message (RFC 1035, 4.2.2).
+	maxMessage = 0xffff
+	// messageHeader, questionFields and recordFields are the lengths of a
+	// message's header, and of a question and a record without name and RDATA
+	// (RFC 1035, 4.1).
+	messageHeader, questionFields, recordFields = 12, 4, 10
+)
+
+// transferLength is the length of the message that carries a record alone in
+// a transfer of the zone apex, without TSIG.
+func transferLength(apex Name, owner, rdata []byte) int {
+	return messageHeader + len(apex) + questionFields + len(owner) + recordFields + len(rdata)
 }
 
 // ownKind is where one of the signer's own records belongs.
@@ -449,7 +467,11 @@ func (r *reader) include(s *fileState, args []token, depth int) error {
 		}
 		origin = Name(wire)
 	}
-	if err := r.readFileAt(full, origin, depth+1); err != nil {
+	err := r.readFile(full, origin, depth+1)
+	if unread, ok := errors.AsType[openError](err); ok {
+		return wrap(unread.error)
+	}
+	if err != nil {
 		return fatalError{err}
 	}
 	return nil
