@@ -8,6 +8,6 @@
 //
 // Limits: an RRset's value is at most MaxValue bytes, so that it fits into a
 // chunk of at most MaxChunk; a record in a zone file is at most 1 MiB of
-// text; one $GENERATE makes at most 1,048,576 records; $INCLUDE goes 20 files
+// text without comments; one $GENERATE makes at most 1,048,576 records; $INCLUDE goes 20 files
 // deep. What goes beyond them is an error that names the place.
 package zone

@@ -7,7 +7,8 @@ import (
 	"io"
 )
 
-// maxRecordText is the longest record in a zone file, in bytes of text.
+// maxRecordText is the longest record in a zone file, in bytes of text
+// without comments.
 const maxRecordText = 1 << 20
 
 // maxLexBuffer is what is read of a file at a time; a longer record makes
@@ -86,7 +87,11 @@ type lexer struct {
 	indented bool // it begins with white space: the owner is that of the record before
 	first    int  // line it begins on
 	raw      []byte
+	comments []region // texts of comments in it
 }
+
+// region is a part of the present record.
+type region struct{ from, to int }
 
 // newLexer reads src, which is about size bytes long.
 func newLexer(src io.Reader, size int64, onRead func(n int) error) *lexer {
@@ -107,7 +112,7 @@ func (l *lexer) next() error {
 		}
 		l.raw = l.buf[l.at : l.at+n]
 		l.at += n
-		if err == nil && n > maxRecordText {
+		if err == nil && n-commentLength(l.comments) > maxRecordText {
 			err = recordError{errTooLong}
 		}
 		if err != nil || len(l.tokens) > 0 {
@@ -125,8 +130,38 @@ var errMore = errors.New("more")
 // recordError is an error that ends with its record.
 type recordError struct{ error }
 
+// commentLength is how long comments are together.
+func commentLength(comments []region) int {
+	n := 0
+	for _, c := range comments {
+		n += c.to - c.from
+	}
+	return n
+}
+
+// dropComments takes the comments out of a record that goes on behind the
+// buffer, so that they take up no memory. Their semicolons and line ends
+// stay; what is read next goes on with a comment that has not ended.
+func (l *lexer) dropComments() {
+	b := l.buf[l.at:l.end]
+	to := 0
+	for i, c := range l.comments {
+		from := 0
+		if i > 0 {
+			from = l.comments[i-1].to
+		}
+		to += copy(b[to:], b[from:c.from])
+	}
+	if n := len(l.comments); n > 0 {
+		to += copy(b[to:], b[l.comments[n-1].to:])
+		l.end = l.at + to
+	}
+	l.comments = l.comments[:0]
+}
+
 // more reads on behind what the buffer holds.
 func (l *lexer) more() error {
+	l.dropComments()
 	if l.end-l.at > maxRecordText {
 		return errTooLong
 	}
@@ -159,7 +194,7 @@ const byteOrderMark = "\xef\xbb\xbf"
 // scan cuts the record at the start of b into tokens and reports how long it
 // is, its line end included. It returns errMore when b may be only a part.
 func (l *lexer) scan(b []byte) (int, error) {
-	l.tokens = l.tokens[:0]
+	l.tokens, l.comments = l.tokens[:0], l.comments[:0]
 	l.first = l.line
 	l.indented = len(b) > 0 && byteClass[b[0]] == blank && b[0] != '\r'
 	lines, depth := 0, 0
@@ -183,11 +218,9 @@ func (l *lexer) scan(b []byte) (int, error) {
 		case comment:
 			n := bytes.IndexByte(b[i:], '\n')
 			if n < 0 {
-				if !l.eof {
-					return 0, errMore
-				}
 				n = len(b) - i
 			}
+			l.comments = append(l.comments, region{i + 1, i + n})
 			i += n
 		case quote:
 			n, err := quoted(b[i+1:])

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -50,6 +51,24 @@ func TestLoad_LongRecordEndsTheFile(t *testing.T) {
 	long := head + "a TXT (" + strings.Repeat(strings.Repeat("y", 200)+"\n", 300) + ")\n"
 	if _, _, err := loadText(t, long, nil); err != nil {
 		t.Errorf("a long record is refused: %v", err)
+	}
+	comments := map[string]string{
+		"after a record":       "a A 192.0.2.1 ;" + strings.Repeat("\"(x\\ ", maxRecordText),
+		"in parentheses":       "a A ( ;" + strings.Repeat("x", 3*maxRecordText) + "\n192.0.2.1 )",
+		"many of one record":   "a A (" + strings.Repeat(";"+strings.Repeat("x", 1000)+"\n", 3000) + "192.0.2.1 )",
+		"on a line of its own": ";" + strings.Repeat("x", 3*maxRecordText) + "\na A 192.0.2.1",
+	}
+	for name, text := range comments {
+		_, _, err := loadText(t, head+text+"\nb A 192.0.2.x", nil)
+		var le *LoadError
+		if !errors.As(err, &le) || le.Total != 1 || le.Errors[0].Line != 4+strings.Count(text, "\n")+1 {
+			t.Errorf("comment %s: the error behind it is %v", name, err)
+		}
+		l, got, err := loadText(t, head+text+"\nb A 192.0.2.2", nil)
+		want := []string{"10 a.example. 300 A c0000201", "10 b.example. 300 A c0000202"}
+		if err != nil || l.Records != 4 || !slices.Equal(got[2:], want) {
+			t.Errorf("comment %s: %v %v", name, got, err)
+		}
 	}
 	tooLong := head + "a TXT (" + strings.Repeat(strings.Repeat("y", 255)+"\n", 256) + ")\n"
 	if _, _, err := loadText(t, tooLong, nil); !errors.Is(err, errRDataLong) {
