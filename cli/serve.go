@@ -139,6 +139,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(),
 		Policies: s.policies(ctx), PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
+		DSAtParent: newParentAsker("/etc/resolv.conf").seen,
 	}); err != nil {
 		return err
 	}

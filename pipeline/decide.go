@@ -30,6 +30,7 @@ type LaneState struct {
 type Decision struct {
 	Commands []Command
 	WakeAt   time.Time // zero: not before something happens
+	WakeFor  string    // what is to be done then, a sentence
 }
 
 // Decide says what a zone needs. It is pure.
@@ -55,15 +56,15 @@ func Decide(s State, p Policy, m Moment) Decision {
 func (d *Decision) add(m Moment, c Command) {
 	lane := m.Lanes[c.Lane()]
 	if lane.FailedFor == c.Identity() && m.Now.Before(lane.RetryAt) {
-		d.wake(lane.RetryAt)
+		d.wake(lane.RetryAt, "what failed is tried again")
 		return
 	}
 	d.Commands = append(d.Commands, c)
 }
 
-func (d *Decision) wake(at time.Time) {
+func (d *Decision) wake(at time.Time, reason string) {
 	if d.WakeAt.IsZero() || at.Before(d.WakeAt) {
-		d.WakeAt = at
+		d.WakeAt, d.WakeFor = at, reason
 	}
 }
 
@@ -95,6 +96,13 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 func decideKeys(s State, p Policy) Command {
 	missing := missingRoles(s.Keys, p.UseCSK())
 	if len(missing) > 0 {
+		// What completes keys that are there has their algorithm: each
+		// algorithm must sign everything (RFC 4035, 2.2).
+		for _, k := range s.Keys.Keys {
+			if k.State != keymgr.Removed {
+				return GenerateKeys{Roles: missing, Algorithm: k.Algorithm, Bits: p.Bits()}
+			}
+		}
 		return GenerateKeys{Roles: missing, Algorithm: p.Algorithm(), Bits: p.Bits()}
 	}
 	if len(s.Keys.Signing()) > 0 {
@@ -171,7 +179,7 @@ func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
 	}
 	due := time.Unix(f.Earliest, 0).Add(-p.RemainTime())
 	if now.Before(due) {
-		d.wake(due)
+		d.wake(due, "signatures are made again")
 		return nil
 	}
 	c.Refresh = last.Seq

@@ -78,7 +78,7 @@ func TestDecide(t *testing.T) {
 		{"a new zone loads and makes keys at once", boundState(), Moment{}, []Command{load, generate}},
 		{
 			"an imported KSK is completed by a ZSK", boundState(func(s *State) {
-				s.Keys.Keys = []keymgr.Key{{Key: event.Key{ID: "k", Role: "ksk"}, State: keymgr.Generated}}
+				s.Keys.Keys = []keymgr.Key{{Key: event.Key{ID: "k", Role: "ksk", Algorithm: 13}, State: keymgr.Generated}}
 			}), Moment{},
 			[]Command{load, GenerateKeys{Roles: []keymgr.Role{keymgr.ZSK}, Algorithm: p.Algorithm(), Bits: p.Bits()}},
 		},
@@ -173,5 +173,6 @@ func TestIdentity_FollowsFromInputsAlone(t *testing.T) {
 // recordOf is a record as the journal delivers it.
 func recordOf(t *testing.T, seq uint64, ev event.Event) journal.Record {
 	t.Helper()
+	ev.N = 1
 	return journal.Record{Seq: seq, Event: ev}
 }

@@ -56,6 +56,9 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if n.IsWildcard() {
+		return nil, fmt.Errorf("%w: %s: a wildcard cannot be a zone", ErrInvalid, z.Name)
+	}
 	if z.Policy == "" {
 		z.Policy = "default"
 	}
@@ -76,8 +79,15 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 		Name: n.Fold().String(), ID: event.ZoneID(hex.EncodeToString(id[:])),
 		Source: z.Source, Policy: z.Policy, SerialFloor: z.SerialFloor,
 	}
-	facts.Import, err = e.importFiles(ctx, n, z.Import)
-	return facts, err
+	if facts.Import, err = e.importFiles(ctx, n, z.Import); err != nil {
+		return nil, err
+	}
+	before, err := e.former(ctx, facts.Name)
+	if err != nil {
+		return nil, err
+	}
+	before.resume(facts)
+	return facts, nil
 }
 
 // appendInstance appends one event of the whole instance, and waits until it
@@ -106,13 +116,23 @@ func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts ev
 	}
 }
 
-// RemoveZone stops serving a zone; its history and keys stay.
+// RemoveZone stops serving a zone; its history and keys stay. Without force
+// it is ErrState while a DS is seen at the parent.
 func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string, force bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
 	}
 	s := r.snapshot()
+	if !force && e.cfg.DSAtParent != nil {
+		seen, err := e.cfg.DSAtParent(ctx, s.Name)
+		switch {
+		case err != nil:
+			e.log.WarnContext(ctx, "parent not asked for a DS", "zone", s.Name, "error", err)
+		case seen:
+			return fmt.Errorf("zone %s has a DS at its parent: %w; have it removed there and wait for its TTL, or use --force", s.Name, ErrState)
+		}
+	}
 	return e.appendInstance(ctx, actor, &event.ZoneRemoved{Name: s.Name, ID: s.Zone, Force: force}, func() error {
 		if e.names[s.Name] != s.Zone {
 			return fmt.Errorf("zone %s: %w", name, ErrNotFound)

@@ -38,6 +38,9 @@ type Config struct {
 	PolicyDir string
 	Clock     Clock
 	Logger    *slog.Logger
+	// DSAtParent reports whether a resolver finds a DS for the zone; nil where
+	// nobody can be asked.
+	DSAtParent func(ctx context.Context, zone string) (bool, error)
 	// Workers is the number of signing goroutines of one run; 0: one a core.
 	Workers int
 }

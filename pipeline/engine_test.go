@@ -292,7 +292,7 @@ func (r *rig) liveHash() [32]byte {
 
 func TestEngine_RemovedZoneIsServedNoMore(t *testing.T) {
 	r := newRig(t, journaltest.New(), nil)
-	r.add(smallZone)
+	before := r.add(smallZone)
 	if err := r.e.RemoveZone(t.Context(), testActor, "EXAMPLE.com.", false); err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,13 @@ func TestEngine_RemovedZoneIsServedNoMore(t *testing.T) {
 	if err := r.e.History(t.Context(), "example.com", HistoryQuery{}, func(HistoryLine) error { lines++; return nil }); err != nil || lines < 8 {
 		t.Errorf("history of a removed zone: %d lines, %v", lines, err)
 	}
-	if st := r.add(smallZone); st.State != "published" {
-		t.Errorf("added again: %q", st.State)
+	again := r.add(smallZone)
+	if again.State != "published" || again.Published.Serial <= before.Published.Serial {
+		t.Errorf("added again: %q, serial %d after %d", again.State, again.Published.Serial, before.Published.Serial)
+	}
+	for i, k := range again.Keys {
+		if k.ID != before.Keys[i].ID {
+			t.Errorf("added again with key %s, before %s: a DS may still name that", k.ID, before.Keys[i].ID)
+		}
 	}
 }

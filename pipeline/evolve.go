@@ -18,8 +18,14 @@ func NewState(added Registered) State {
 // Evolve folds one of the zone's own events into its state. broken says, for
 // an event whose chunks could not be had, why. It is pure.
 func Evolve(s State, rec journal.Record, broken string) State {
+	before := s.Head
 	s.Head = rec.Head()
 	if s.Halted != nil {
+		return s
+	}
+	if rec.Event.N != before.N+1 || rec.Event.Prev != before.Hash {
+		s.Halted = &Halt{Seq: rec.Seq, Reason: fmt.Sprintf(
+			"the journal is damaged: event %d of the zone does not follow event %d", rec.Event.N, before.N)}
 		return s
 	}
 	if rec.Event.Facts == nil {

@@ -5,9 +5,6 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"sluice/journal/event"
@@ -124,20 +121,6 @@ func (e *Engine) signerKeys(ctx context.Context, ks keymgr.KeySet) ([]signer.Key
 	return keymgr.SignerKeys(ks, func(k keymgr.Key) (crypto.Signer, error) {
 		return e.keystore.Signer(ctx, k.Reference)
 	})
-}
-
-// openSource finds the folder that a zone file may include from, and its name
-// in it.
-func openSource(source string) (fs.FS, string, func() error, error) {
-	dir, name := filepath.Split(source)
-	if dir == "" {
-		dir = "."
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, "", nil, err
-	}
-	return root.FS(), name, root.Close, nil
 }
 
 // apexOf is the zone's name in wire form.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"sluice/journal"
 	"sluice/journal/event"
@@ -78,6 +79,10 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	e.mu.RLock()
 	reg := e.registry
 	e.mu.RUnlock()
+	if reg.Broken == "" && (rec.Event.N != reg.Head.N+1 || rec.Event.Prev != reg.Head.Hash) {
+		reg.Broken = fmt.Sprintf("the journal is damaged: event %d of the instance does not follow event %d", rec.Event.N, reg.Head.N)
+		e.log.ErrorContext(ctx, reg.Broken, "seq", rec.Seq)
+	}
 	reg.Head = rec.Head()
 	var added *State
 	switch f := rec.Event.Facts.(type) {
@@ -87,6 +92,9 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		reg.Zones++
 	case *event.ZoneRemoved:
 		reg.Zones--
+		if !slices.Contains(reg.Former, f.Name) {
+			reg.Former = append(slices.Clone(reg.Former), f.Name)
+		}
 	}
 	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)

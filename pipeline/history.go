@@ -41,13 +41,13 @@ func (e *Engine) historyID(ctx context.Context, name string) (event.ZoneID, erro
 // History calls fn for a zone's events, newest last. Those of the whole
 // instance that concern the zone are among them.
 func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn func(HistoryLine) error) error {
-	id, err := e.historyID(ctx, name)
+	ids, err := e.lives(ctx, name)
 	if err != nil {
 		return err
 	}
 	var own []HistoryLine
 	err = e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
-		if concerns(rec, id) && q.matches(rec) {
+		if concerns(rec, ids) && q.matches(rec) {
 			own = append(own, e.line(rec))
 		}
 		return nil
@@ -56,7 +56,7 @@ func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn fu
 		return err
 	}
 	if q.Limit > 0 {
-		return e.historyTail(ctx, id, q, own, fn)
+		return e.historyTail(ctx, ids, q, own, fn)
 	}
 	emit := func(upTo uint64) error {
 		for len(own) > 0 && own[0].Seq < upTo {
@@ -67,35 +67,57 @@ func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn fu
 		}
 		return nil
 	}
-	err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
-		if !q.matches(rec) {
-			return nil
-		}
-		if err := emit(rec.Seq); err != nil {
+	for _, id := range ids {
+		err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
+			if !q.matches(rec) {
+				return nil
+			}
+			if err := emit(rec.Seq); err != nil {
+				return err
+			}
+			return fn(e.line(rec))
+		})
+		if err != nil {
 			return err
 		}
-		return fn(e.line(rec))
-	})
-	if err != nil {
-		return err
 	}
 	return emit(^uint64(0))
 }
 
-// historyTail emits the newest q.Limit lines.
-func (e *Engine) historyTail(ctx context.Context, id event.ZoneID, q HistoryQuery, own []HistoryLine, fn func(HistoryLine) error) error {
-	last := own
-	err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
-		if q.matches(rec) {
-			last = append(last, e.line(rec))
-		}
-		if len(last) > 4*q.Limit+64 {
-			last = newest(last, q.Limit)
-		}
-		return nil
-	})
+// lives lists the zones that had a name, oldest first; the last one lives
+// unless it was removed. Their events do not overlap.
+func (e *Engine) lives(ctx context.Context, name string) ([]event.ZoneID, error) {
+	id, err := e.historyID(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	n, err := zone.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	before, err := e.former(ctx, n.Fold().String())
+	if err != nil || before == nil {
+		return []event.ZoneID{id}, err
+	}
+	return before.ids, nil
+}
+
+// historyTail emits the newest q.Limit lines.
+func (e *Engine) historyTail(ctx context.Context, ids []event.ZoneID, q HistoryQuery, own []HistoryLine, fn func(HistoryLine) error) error {
+	last := own
+	for _, id := range ids {
+		err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
+			if q.matches(rec) {
+				last = append(last, e.line(rec))
+			}
+			if len(last) > 4*q.Limit+64 {
+				last = newest(last, q.Limit)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	for _, l := range newest(last, q.Limit) {
 		if err := fn(l); err != nil {
@@ -118,12 +140,12 @@ func (q HistoryQuery) matches(rec journal.Record) bool {
 }
 
 // concerns reports whether an event of the whole instance is about a zone.
-func concerns(rec journal.Record, id event.ZoneID) bool {
+func concerns(rec journal.Record, ids []event.ZoneID) bool {
 	switch f := rec.Event.Facts.(type) {
 	case *event.ZoneAdded:
-		return f.ID == id
+		return slices.Contains(ids, f.ID)
 	case *event.ZoneRemoved:
-		return f.ID == id
+		return slices.Contains(ids, f.ID)
 	}
 	return false
 }
@@ -146,7 +168,7 @@ func (e *Engine) Tail(ctx context.Context, name string, from uint64, fn func(His
 		from = last + 1
 	}
 	return e.journal.Follow(ctx, "", from, nil, func(rec journal.Record) error {
-		if id != "" && rec.Event.Zone != id && !concerns(rec, id) {
+		if id != "" && rec.Event.Zone != id && !concerns(rec, []event.ZoneID{id}) {
 			return nil
 		}
 		return fn(e.line(rec))

@@ -73,13 +73,13 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 	if err != nil {
 		return nil, err
 	}
-	fsys, name, closeSource, err := openSource(c.Source)
+	files, err := OpenZoneFile(c.Source)
 	if err != nil {
 		return nil, fmt.Errorf("open source: %w", err)
 	}
-	defer closeSource() //nolint:errcheck // opened for reading
+	defer files.Close() //nolint:errcheck // opened for reading
 	in, err := zone.Load(ctx, zone.LoadOptions{
-		FS: fsys, File: name, Origin: apex, Spill: e.spill,
+		FS: files, File: files.Name, Origin: apex, Spill: e.spill,
 		MaxTTL: p.MaxTTL(), ClampTTL: p.ClampTTL(),
 		Progress: func(read, total int64) { report(Progress{Stage: "load", Done: read, Total: total}) },
 	})

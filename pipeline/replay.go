@@ -101,8 +101,10 @@ func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progr
 	if progress == nil {
 		progress = func(Progress) {}
 	}
+	met, arrived := 0, to == ""
 	err = s.fold(ctx, func(rec journal.Record) error {
 		if goal.before(rec) {
+			arrived = true
 			return errEnough
 		}
 		progress(Progress{Zone: name, Stage: "replay", Done: int64(rec.Seq)})
@@ -111,6 +113,7 @@ func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progr
 			return err
 		}
 		if ok {
+			met++
 			if err := fn(step); err != nil {
 				return err
 			}
@@ -119,10 +122,14 @@ func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progr
 			}
 		}
 		if goal.reached(rec) {
+			arrived = true
 			return errEnough
 		}
 		return nil
 	})
+	if err == nil && (met == 0 || !arrived && goal.at.IsZero()) {
+		return fmt.Errorf("zone %s: no instance at %q: %w", name, to, ErrNotFound)
+	}
 	if err != nil || !verify || to != "" {
 		return err
 	}

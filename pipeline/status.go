@@ -60,6 +60,9 @@ func (r *runner) status() ZoneStatus {
 	if s.Loaded != nil {
 		st.LoadedSerial = &s.Loaded.Facts.Serial
 		st.Loaded = loadedSummary(*s.Loaded)
+		for _, text := range s.Loaded.Facts.Notices {
+			st.Notices = append(st.Notices, Notice{Severity: "info", Text: text})
+		}
 	}
 	if s.Signed != nil {
 		st.Signed = signedSummary(*s.Signed)
@@ -94,7 +97,7 @@ func (r *runner) describe(st *ZoneStatus) {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "alarm",
 			Text:     fmt.Sprintf("%s of l%d failed at %s: %s", f.Stage, f.Loaded, f.Time.Format(time.RFC3339), f.Reason),
-			Hint:     "what was published stays served; see: sluice zone history " + s.Name,
+			Hint:     served(s) + "see: sluice zone history " + s.Name,
 		})
 	}
 	for _, lane := range r.lanes {
@@ -110,18 +113,22 @@ func (r *runner) describe(st *ZoneStatus) {
 	}
 	if s.Halted != nil {
 		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm", Text: s.Halted.Reason, Hint: "run the newer program that wrote the journal",
+			Severity: "alarm", Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",
 		})
 	}
 	st.WaitsFor, st.Since = waits(s, st.State, r.lanes)
 	if !d.WakeAt.IsZero() {
 		at := d.WakeAt
-		st.NextAt = &at
-		st.Next = "signatures are made again"
-		if st.LastError != "" {
-			st.Next = "what failed is tried again"
-		}
+		st.NextAt, st.Next = &at, d.WakeFor
 	}
+}
+
+// served says what stays served, if anything.
+func served(s State) string {
+	if s.Published == nil {
+		return "nothing is served yet; "
+	}
+	return "what was published stays served; "
 }
 
 // stateWord sums a zone up.
@@ -135,7 +142,11 @@ func stateWord(s State, p Progress, busy bool) string {
 		return "signing"
 	case busy && p.Stage == "verify":
 		return "verifying"
-	case s.Published != nil && (s.LoadFailure != nil || s.SignFailure != nil):
+	case busy:
+		return "working"
+	case s.Published != nil && s.SignFailure != nil:
+		return "published, signing failed"
+	case s.Published != nil && s.LoadFailure != nil:
 		return "published, input failed"
 	case s.LoadFailure != nil || s.SignFailure != nil:
 		return "failed"
@@ -149,7 +160,7 @@ func stateWord(s State, p Progress, busy bool) string {
 func waits(s State, word string, l [lanes]laneWork) (text string, since *time.Time) {
 	switch {
 	case l[ContentLane].busy || l[SigningLane].busy:
-		return "the work in progress: " + word, nil
+		return "its own work: it is " + word, nil
 	case s.SignFailure != nil:
 		return "its signing to succeed", &s.SignFailure.Time
 	case s.LoadFailure != nil:
@@ -241,6 +252,11 @@ func (e *Engine) Health(context.Context) error {
 	}
 	if err := e.Trouble(); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.registry.Broken != "" {
+		return fmt.Errorf("%w: %s; see: sluice journal verify", ErrState, e.registry.Broken)
 	}
 	return nil
 }

@@ -1,0 +1,75 @@
+package pipeline
+
+import (
+	"context"
+	"slices"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer/zone"
+)
+
+// life is what the journal holds of a name's earlier zones.
+type life struct {
+	ids    []event.ZoneID
+	serial *zone.Serial // highest that was published (RFC 1982)
+	keys   keymgr.KeySet
+}
+
+// former reads the earlier zones of a name that was removed before; nil for a
+// name that never was.
+func (e *Engine) former(ctx context.Context, name string) (*life, error) {
+	e.mu.RLock()
+	was := slices.Contains(e.registry.Former, name)
+	e.mu.RUnlock()
+	if !was {
+		return nil, nil
+	}
+	l := &life{}
+	err := e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
+		if f, ok := rec.Event.Facts.(*event.ZoneAdded); ok && f.Name == name {
+			l.ids = append(l.ids, f.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range l.ids {
+		l.keys = keymgr.KeySet{}
+		err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
+			l.keys = keymgr.Evolve(l.keys, rec.Event)
+			if f, ok := rec.Event.Facts.(*event.InstancePublished); ok {
+				n := zone.Serial(f.Serial)
+				if l.serial == nil || l.serial.Before(n) {
+					l.serial = &n
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// resume lets a zone that is added again go on where its name was left: its
+// serials stand above those that secondaries hold, and with no other keys
+// given it keeps those that a DS at the parent may still name.
+func (l *life) resume(z *event.ZoneAdded) {
+	if l == nil {
+		return
+	}
+	if l.serial != nil && (z.SerialFloor == nil || zone.Serial(*z.SerialFloor).Before(*l.serial)) {
+		floor := uint32(*l.serial)
+		z.SerialFloor = &floor
+	}
+	if len(z.Import) > 0 {
+		return
+	}
+	for _, k := range l.keys.Signing() {
+		z.Import = append(z.Import, k.Key)
+	}
+}

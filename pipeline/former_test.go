@@ -1,0 +1,93 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"sluice/journal/event"
+	"sluice/journal/journaltest"
+)
+
+func TestRemoveZone_RefusedWhileADSIsSeen(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.add(smallZone)
+	seen := true
+	r.e.cfg.DSAtParent = func(context.Context, string) (bool, error) { return seen, nil }
+	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", false); !errors.Is(err, ErrState) {
+		t.Errorf("removal with a DS at the parent: %v", err)
+	}
+	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", true); err != nil {
+		t.Errorf("forced removal: %v", err)
+	}
+}
+
+func TestOpenZoneFile(t *testing.T) {
+	dir := t.TempDir()
+	real := filepath.Join(dir, "real", "zone")
+	if err := os.MkdirAll(filepath.Join(dir, "real", "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(real, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(real, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "real", "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	z, err := OpenZoneFile(filepath.Join(dir, "link"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	f, err := z.Open(z.Name)
+	if err != nil {
+		t.Fatalf("a link to a zone file: %v", err)
+	}
+	defer f.Close()
+	for _, name := range []string{"pipe", "folder"} {
+		if _, err := z.Open(name); !errors.Is(err, errNotRegular) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := z.Open("../link"); err == nil {
+		t.Error("a way out of the folder is open")
+	}
+}
+
+func TestReplay_NoSuchInstanceIsNotFound(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.add(smallZone)
+	for _, to := range []string{"9999", "seq:1", "@1"} {
+		err := r.e.Replay(t.Context(), "example.com", to, false, nil, func(ReplayStep) error { return nil })
+		if !errors.Is(err, ErrNotFound) {
+			t.Errorf("--to %s: %v", to, err)
+		}
+	}
+}
+
+func TestEvolve_AMissingEventHaltsTheZone(t *testing.T) {
+	s := boundState(withKeys("active"), withLoaded(5))
+	rec := recordOf(t, 9, event.Event{Facts: &event.BulkSwept{}})
+	rec.Event.N = 3
+	if got := Evolve(s, rec, ""); got.Halted == nil || !strings.Contains(got.Halted.Reason, "does not follow") {
+		t.Errorf("halted %+v", got.Halted)
+	}
+}
+
+func TestDecide_CompletesKeysInTheirAlgorithm(t *testing.T) {
+	s := boundState(withKeys("generated"))
+	s.Keys.Keys = s.Keys.Keys[1:]
+	s.Keys.Keys[0].Algorithm = 15
+	for _, c := range Decide(s, Default(), Moment{Now: noon}).Commands {
+		if g, ok := c.(GenerateKeys); ok && g.Algorithm != 15 {
+			t.Errorf("a KSK of algorithm %d beside a ZSK of algorithm 15", g.Algorithm)
+		}
+	}
+}
