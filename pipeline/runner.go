@@ -147,7 +147,9 @@ func (r *runner) run(ctx context.Context, c Command) {
 		lane.failure = err
 		r.e.log.WarnContext(ctx, "command failed", "zone", r.state.Name, "command", fmt.Sprintf("%T", c), "error", err)
 	}
-	if l, ok := c.(Load); ok && l.Asked == r.reload {
+	// Where the journal did not answer, the request stands: it is not known
+	// what became of it.
+	if l, ok := c.(Load); ok && l.Asked == r.reload && !errors.Is(err, journal.ErrStorage) {
 		r.reload = 0
 	}
 	r.notify()

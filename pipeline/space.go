@@ -152,7 +152,7 @@ func (e *Engine) retry() {
 		r.mu.Lock()
 		for i := range r.lanes {
 			if r.lanes[i].tries <= promptTries {
-				r.lanes[i].LaneState = LaneState{}
+				r.lanes[i].LaneState, r.lanes[i].failure = LaneState{}, nil
 			}
 		}
 		r.mu.Unlock()

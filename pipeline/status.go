@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
+	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/keymgr"
 )
@@ -89,7 +91,7 @@ func (r *runner) describe(st *ZoneStatus) {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "warning",
 			Text:     fmt.Sprintf("loading %s failed at %s: %s", f.Source, f.Time.Format(time.RFC3339), f.Reason),
-			Hint:     "correct the file, then: sluice zone reload " + s.Name,
+			Hint:     loadHint(f.Reason) + ", then: sluice zone reload " + s.Name,
 		})
 	}
 	if f := s.SignFailure; f != nil {
@@ -108,7 +110,7 @@ func (r *runner) describe(st *ZoneStatus) {
 	}
 	if err := r.e.Trouble(); err != nil {
 		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk; what is published stays served",
+			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk or raise the journal's limits; what is published stays served",
 		})
 	}
 	if s.Halted != nil {
@@ -129,6 +131,14 @@ func served(s State) string {
 		return "nothing is served yet; "
 	}
 	return "what was published stays served; "
+}
+
+// loadHint says what to do about a failed load.
+func loadHint(reason string) string {
+	if strings.HasPrefix(reason, journal.ErrNoSpace.Error()) || strings.HasSuffix(reason, syscall.ENOSPC.Error()) {
+		return "free space on the disk or raise the journal's limits"
+	}
+	return "correct the file"
 }
 
 // stateWord sums a zone up.
