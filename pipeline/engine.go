@@ -61,6 +61,8 @@ type Engine struct {
 	heavy chan struct{} // bounds loads, signings and verifications at a time
 	work  sync.WaitGroup
 
+	foldTries int // of the event being folded; only the fold uses it
+
 	mu       sync.RWMutex
 	ctx      context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
 	cancel   context.CancelCauseFunc  // guarded by mu; ends Run

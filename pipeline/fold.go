@@ -46,7 +46,7 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 	if err == nil {
 		return next, nil
 	}
-	if !errors.Is(err, journal.ErrNoChunk) && !errors.Is(err, store.ErrBroken) {
+	if !errors.Is(err, journal.ErrNoChunk) && !errors.Is(err, store.ErrBroken) && !e.tooLarge(rec, err) {
 		return s, fmt.Errorf("fold event %d of zone %s: %w", rec.Seq, s.Name, err)
 	}
 	e.log.ErrorContext(ctx, "instance cannot be read from the journal", "zone", s.Name, "seq", rec.Seq, "error", err)

@@ -28,10 +28,14 @@ const (
 	// promptTries is how many failures in a row are tried again as soon as
 	// there is room.
 	promptTries = 3
+	// foldTries is how often an instance that does not fit on the disk is
+	// tried before the other zones go on without it.
+	foldTries = 4
 )
 
-// room reports errLowDisk where one of the disks has little room left.
-func (e *Engine) room() error {
+// room reports errLowDisk where one of the disks has little room left, or
+// will have once need bytes more are written to it.
+func (e *Engine) room(need uint64) error {
 	for _, dir := range []string{e.cfg.JournalDir, e.cfg.StoreDir} {
 		if dir == "" {
 			continue
@@ -42,9 +46,9 @@ func (e *Engine) room() error {
 		}
 		size := uint64(st.Bsize) //nolint:gosec // a block has a positive size
 		free, keep := st.Bavail*size, min(uint64(reserve), st.Blocks*size/8)
-		if free < keep {
-			return fmt.Errorf("%w: %.1f MiB are free where %s lies, %.1f MiB are kept back",
-				errLowDisk, mib(free), dir, mib(keep))
+		if free < keep+need {
+			return fmt.Errorf("%w: %.1f MiB are free where %s lies, %.1f MiB are kept back, %.1f MiB are needed",
+				errLowDisk, mib(free), dir, mib(keep), mib(need))
 		}
 	}
 	return nil
@@ -101,7 +105,7 @@ func (e *Engine) Trouble() error {
 // shortage looks what a refusal for want of room came from, and makes room
 // where it can: what failed commands left in BULK is swept.
 func (e *Engine) shortage(ctx context.Context) {
-	if err := e.room(); err != nil {
+	if err := e.room(0); err != nil {
 		e.setTrouble(diskTrouble, err)
 		e.sweep(ctx, 0)
 		return
@@ -122,7 +126,7 @@ func (e *Engine) relieve(ctx context.Context) {
 	e.mu.RUnlock()
 	gone := false
 	if was[diskTrouble] != nil {
-		err := e.room()
+		err := e.room(0)
 		e.setTrouble(diskTrouble, err)
 		gone = err == nil
 	}
@@ -161,9 +165,13 @@ func (e *Engine) retry() {
 }
 
 // foldOrWait folds one event. Where the journal does not answer or the disk
-// is full it tries again until ctx ends: what is published stays served.
+// is full it tries again until ctx ends: what is published stays served. An
+// instance for which there is no room must not hold up the other zones for
+// long: it becomes broken, and is made anew later.
 func (e *Engine) foldOrWait(ctx context.Context, rec journal.Record) error {
+	defer func() { e.foldTries = 0 }()
 	for wait := relieveEvery; ; wait = min(2*wait, longestMend) {
+		e.foldTries++
 		err := e.note(e.fold(ctx, rec))
 		if !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, journal.ErrStorage) || ctx.Err() != nil {
 			if wait > relieveEvery {
@@ -181,6 +189,19 @@ func (e *Engine) foldOrWait(ctx context.Context, rec journal.Record) error {
 			return err
 		}
 	}
+}
+
+// tooLarge reports whether err says that the projection has no room for the
+// instance of a zone at work, and has said so often.
+func (e *Engine) tooLarge(rec journal.Record, err error) bool {
+	if !errors.Is(err, store.ErrNoSpace) || e.foldTries < foldTries || !e.running() {
+		return false
+	}
+	switch rec.Event.Facts.(type) {
+	case *event.InstanceLoaded, *event.InstanceSigned:
+		return true
+	}
+	return false
 }
 
 // storeFault takes what the projection tells by itself. It may run with the
@@ -217,7 +238,7 @@ func (e *Engine) leftover(ctx context.Context, done <-chan error) error {
 // roomySpill is a place for temporary files that leaves room on the disk.
 type roomySpill struct {
 	spillDir
-	room func() error
+	room func(need uint64) error
 }
 
 // Create implements zone.Spill.
@@ -232,7 +253,7 @@ func (d roomySpill) Create() (zone.SpillFile, error) {
 // roomyFile is a temporary file that leaves room on the disk.
 type roomyFile struct {
 	zone.SpillFile
-	room    func() error
+	room    func(need uint64) error
 	written int // since room was last looked for
 }
 
@@ -240,7 +261,7 @@ type roomyFile struct {
 func (f *roomyFile) Write(b []byte) (int, error) {
 	if f.written += len(b); f.written >= 1<<20 {
 		f.written = 0
-		if err := f.room(); err != nil {
+		if err := f.room(0); err != nil {
 			return 0, err
 		}
 	}
@@ -251,23 +272,26 @@ func (f *roomyFile) Write(b []byte) (int, error) {
 // the disk. Events are small, and always taken.
 type roomyJournal struct {
 	journal.Journal
-	room func() error
+	room func(need uint64) error
 }
 
 // NewChunks implements journal.Journal.
 func (j roomyJournal) NewChunks(id event.ZoneID, command string) journal.ChunkWriter {
-	return roomyChunks{j.Journal.NewChunks(id, command), j.room}
+	return &roomyChunks{ChunkWriter: j.Journal.NewChunks(id, command), room: j.room}
 }
 
-// roomyChunks sends chunks while there is room on the disk.
+// roomyChunks sends chunks while the projection will have room on the disk for
+// all of them.
 type roomyChunks struct {
 	journal.ChunkWriter
-	room func() error
+	room func(need uint64) error
+	sent uint64 // raw bytes
 }
 
 // Put implements journal.ChunkWriter.
-func (w roomyChunks) Put(ctx context.Context, c journal.RawChunk) error {
-	if err := w.room(); err != nil {
+func (w *roomyChunks) Put(ctx context.Context, c journal.RawChunk) error {
+	w.sent += uint64(len(c.Raw))
+	if err := w.room(w.sent); err != nil {
 		return err
 	}
 	return w.ChunkWriter.Put(ctx, c)
