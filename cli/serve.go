@@ -118,6 +118,10 @@ func newServing(e *env, c *urfave.Context) (*serving, error) {
 // run builds the daemon, runs it until ctx ends, and takes it apart.
 func (s *serving) run(ctx context.Context) (err error) {
 	debug.SetMemoryLimit(int64(s.cfg.Daemon.MemoryLimit))
+	policies, faults, err := s.policies(ctx)
+	if err != nil {
+		return err
+	}
 	if s.data, err = openDataDir(s.cfg.DataDir, s.clockName, true); err != nil {
 		return err
 	}
@@ -137,7 +141,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore,
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(),
-		Policies: s.policies(ctx), PolicyDir: s.cfg.PolicyDir,
+		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 		DSAtParent: newParentAsker("/etc/resolv.conf").seen,
 	}); err != nil {
@@ -150,16 +154,20 @@ func (s *serving) run(ctx context.Context) (err error) {
 }
 
 // policies reads the policy folder. A file with a fault is logged and must
-// not keep the zones of the others from being signed.
-func (s *serving) policies(ctx context.Context) map[string]pipeline.Policy {
+// not keep the zones of the others from being signed; without the folder
+// nobody knows what the zones are to be signed with.
+func (s *serving) policies(ctx context.Context) (policies map[string]pipeline.Policy, faults []error, err error) {
 	if s.cfg.PolicyDir == "" {
-		return nil
+		return nil, nil, nil
 	}
-	policies, faults := pipeline.LoadDir(s.cfg.PolicyDir)
+	policies, faults = pipeline.LoadDir(s.cfg.PolicyDir)
 	for _, fault := range faults {
+		if _, ok := errors.AsType[*pipeline.PolicyFault](fault); !ok {
+			return nil, nil, withHint(fault, "name the folder of the policy files with --policy-dir, or leave it out for the built-in policy")
+		}
 		s.log.ErrorContext(ctx, "policy not loaded", "error", fault)
 	}
-	return policies
+	return policies, faults, nil
 }
 
 // listen opens the listeners of publication and API.

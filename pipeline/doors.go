@@ -62,8 +62,8 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if z.Policy == "" {
 		z.Policy = "default"
 	}
-	if _, ok := e.policy(z.Policy); !ok {
-		return nil, fmt.Errorf("policy %q: %w", z.Policy, ErrNotFound)
+	if _, err := e.usablePolicy(z.Policy); err != nil {
+		return nil, err
 	}
 	if z.Source == "" {
 		return nil, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)

@@ -49,9 +49,9 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 }
 
 func (e *Engine) doBind(s State, c BindPolicy) ([]event.Facts, error) {
-	p, ok := e.policy(c.Policy)
-	if !ok {
-		return nil, fmt.Errorf("policy %q: %w", c.Policy, ErrNotFound)
+	p, err := e.usablePolicy(c.Policy)
+	if err != nil {
+		return nil, err
 	}
 	added := s.Added.Facts
 	facts := []event.Facts{&event.PolicyBound{

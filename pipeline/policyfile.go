@@ -367,8 +367,21 @@ func (r *policyReader) server(f *policyFile) {
 	}
 }
 
+// PolicyFault is a policy file that cannot be used.
+type PolicyFault struct {
+	Policy string // the file's stem
+	Err    error
+}
+
+// Error is what is wrong, with the policy's name.
+func (f *PolicyFault) Error() string { return f.Err.Error() }
+
+// Unwrap is Err.
+func (f *PolicyFault) Unwrap() error { return f.Err }
+
 // LoadDir reads every *.toml in dir; a policy's name is its file's stem. A
-// file with a fault is told in the errors and never hides the others.
+// file with a fault is told in the errors, as a *PolicyFault, and never hides
+// the others. Another error is about the folder.
 func LoadDir(dir string) (map[string]Policy, []error) {
 	policies := map[string]Policy{}
 	entries, err := os.ReadDir(dir)
@@ -383,7 +396,7 @@ func LoadDir(dir string) (map[string]Policy, []error) {
 		}
 		p, err := readPolicy(filepath.Join(dir, entry.Name()), name)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, &PolicyFault{Policy: name, Err: err})
 			continue
 		}
 		policies[name] = p

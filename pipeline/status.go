@@ -113,6 +113,12 @@ func (r *runner) describe(st *ZoneStatus) {
 			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk or raise the journal's limits; what is published stays served",
 		})
 	}
+	if err := r.e.policyFault(st.Policy); err != nil {
+		st.Notices = append(st.Notices, Notice{
+			Severity: "alarm", Text: "policy file not loaded: " + err.Error(),
+			Hint: "correct it, then: sluice policy reload; until then zones go on with the text that they are bound to",
+		})
+	}
 	if s.Halted != nil {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "alarm", Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",

@@ -172,10 +172,11 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	if err := s.engine.Health(r.Context()); err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, Health{Status: "ok"})
+	return reply(w, http.StatusOK, Health{Status: "ok", Alarms: s.engine.Alarms()})
 }
 
 // Health is the answer of a daemon that is well.
 type Health struct {
-	Status string `json:"status"` // ok
+	Status string   `json:"status"`           // ok
+	Alarms []string `json:"alarms,omitempty"` // what needs a person all the same
 }
