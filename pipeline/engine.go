@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -70,6 +71,8 @@ type Engine struct {
 	names    map[string]event.ZoneID  // guarded by mu; zones that live
 	policies map[string]Policy        // guarded by mu
 	parsed   map[event.Hash]Policy    // guarded by mu; parsed policies by their text
+
+	reviewers map[string]netip.AddrPort // guarded by mu; the review listener of each stage
 }
 
 // NewEngine opens the projection, throws it away where it is damaged or does

@@ -41,11 +41,12 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		facts := *f
 		facts.Manifest = event.Manifest{}
 		s.Loaded = &Loaded{Seq: rec.Seq, Time: rec.Event.Time, Facts: facts, Broken: broken}
-		s.LoadFailure = nil
+		s.LoadFailure, s.LoadedReview = nil, nil
 	case *event.InstanceSigned:
 		facts := *f
 		facts.Manifest = event.Manifest{}
 		s.Signed = &Signed{Seq: rec.Seq, Time: rec.Event.Time, Policy: s.Policy.SHA256, Facts: facts, Broken: broken}
+		s = evolveSigned(s)
 	case *event.SignFailed:
 		s.SignFailure = evolveSignFailure(s.SignFailure, rec, f)
 	case *event.InstancePublished:
@@ -53,6 +54,21 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.SignFailure = nil
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
+	default:
+		return evolveReview(s, rec)
+	}
+	return s
+}
+
+// evolveSigned draws the conclusions of a new signed instance: what it is
+// made of was approved, and it takes the place of one under review. The review
+// of one that halted the zone stays.
+func evolveSigned(s State) State {
+	if s.Loaded != nil && s.Loaded.Seq == s.Signed.Facts.Loaded {
+		s.Approved = s.Loaded
+	}
+	if rv := s.SignedReview; rv != nil && !s.stoppedAt(event.StageSigned, rv.Instance) {
+		s.SignedReview = nil
 	}
 	return s
 }
@@ -85,13 +101,14 @@ func evolvePublished(s State, rec journal.Record, f *event.InstancePublished) St
 	}
 	p := &Published{Seq: rec.Seq, Time: rec.Event.Time, Signed: *s.Signed}
 	switch {
-	case s.Loaded != nil && s.Loaded.Seq == f.Loaded:
-		p.Loaded = *s.Loaded
-	case s.Published != nil && s.Published.Loaded.Seq == f.Loaded:
-		p.Loaded = s.Published.Loaded
+	case s.loaded(f.Loaded) != nil:
+		p.Loaded = *s.loaded(f.Loaded)
 	default:
 		p.Loaded = Loaded{Seq: f.Loaded, Facts: event.InstanceLoaded{ContentDigest: s.Signed.Facts.ContentDigest}}
 	}
 	s.Published = p
+	if s.review(event.StageSigned, f.Signed) != nil {
+		s.SignedReview = nil
+	}
 	return s
 }

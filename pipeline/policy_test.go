@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sluice/signer"
 	"sluice/signer/zone"
@@ -19,7 +20,7 @@ import (
 
 func cmpSettings() cmp.Option {
 	return cmp.Options{
-		cmp.AllowUnexported(settings{}),
+		cmp.AllowUnexported(settings{}, reviewSettings{}), cmpopts.EquateEmpty(),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	}
 }
@@ -46,7 +47,9 @@ func TestTemplate_ParsesToTheDefaults(t *testing.T) {
 // A key that the template does not show is one that nobody finds.
 func TestTemplate_ShowsEveryKey(t *testing.T) {
 	for _, key := range []string{
-		"version", "loader.review.mode", "loader.checks.max-ttl", "loader.checks.max-ttl-action",
+		"version", "loader.review.mode", "loader.review.hooks", "loader.review.on-reject", "loader.review.provide-xfr-to",
+		"loader.checks.max-change-percent", "loader.checks.min-records", "loader.checks.required-records",
+		"signer.review.hooks", "signer.review.on-reject", "signer.review.provide-xfr-to", "loader.checks.max-ttl", "loader.checks.max-ttl-action",
 		"key-manager.ds-algorithm", "key-manager.generation.use-csk", "key-manager.generation.algorithm",
 		"key-manager.records.ttl", "signer.serial-policy", "signer.signature-inception-offset",
 		"signer.signature-lifetime", "signer.signature-remain-time", "signer.signature-refresh-interval",
@@ -171,8 +174,8 @@ func TestParse_Faults(t *testing.T) {
 		{"not TOML", v1 + "[signer\n", `line 2`},
 		{"binary", "\x00\xff", "not UTF-8"},
 		{"too large", v1 + strings.Repeat("#\n", maxPolicy), "larger than"},
-		{"review mode", v1 + "[loader.review]\nmode = \"manual\"\n", `line 3: loader.review.mode = "manual": want one of off`},
-		{"signed review mode", v1 + "[signer.review]\nmode = \"script\"\n", `signer.review.mode = "script": want one of off`},
+		{"review mode", v1 + "[loader.review]\nmode = \"perhaps\"\n", `line 3: loader.review.mode = "perhaps": want one of off, manual, script, script+manual`},
+		{"signed review mode", v1 + "[signer.review]\nmode = \"script\"\n", `line 3: signer.review.mode = "script": wants hooks`},
 		{"bad duration", v1 + "[signer]\nsignature-lifetime = \"4 weeks\"\n", `line 3: signer.signature-lifetime: duration "4 weeks"`},
 		{"negative duration", v1 + "[signer]\nsignature-lifetime = -1\n", "want seconds from 0"},
 		{"duration of another type", v1 + "[signer]\nsignature-lifetime = 1.5\n", "want a duration"},
