@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -297,11 +298,11 @@ func (s State) abandon(stage string, instance uint64, reason string) State {
 	switch {
 	case stage == event.StageLoaded && s.Loaded != nil && s.Loaded.Seq == instance:
 		gone := *s.Loaded
-		gone.Abandoned = reason
+		gone.Abandoned = cmp.Or(reason, "dropped")
 		s.Loaded = &gone
 	case stage == event.StageSigned && s.Signed != nil && s.Signed.Seq == instance:
 		gone := *s.Signed
-		gone.Abandoned = reason
+		gone.Abandoned = cmp.Or(reason, "dropped")
 		s.Signed = &gone
 	}
 	return s
