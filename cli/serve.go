@@ -35,6 +35,8 @@ func serveCommand(e *env) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "zone", Usage: "add the zone `NAME=SOURCE`, or load it now where it is here already; may be given again"},
 			&urfave.StringFlag{Name: "policy-dir", Usage: "read policies, one NAME.toml each, from `DIR`"},
 			&urfave.StringSliceFlag{Name: "listen", Usage: "publish on `IP:PORT`, UDP and TCP; may be given again", DefaultText: "127.0.0.1:8053"},
+			&urfave.StringFlag{Name: "review-loaded", Usage: "serve what was loaded and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewLoaded},
+			&urfave.StringFlag{Name: "review-signed", Usage: "serve what was signed and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewSigned},
 			&urfave.StringFlag{Name: "clock", Usage: "rehearse with a simulated clock: `START[,RATE]`, RATE in seconds a second, 0 is frozen"},
 		},
 		Action: func(c *urfave.Context) error {
@@ -67,6 +69,9 @@ type serving struct {
 	xfr     *xfr.Server
 	api     net.Listener
 	listens []netip.AddrPort
+	reviews []*xfr.Server
+	// reviewAt is where each stage can be fetched; the zero value is nowhere.
+	reviewAt map[string]netip.AddrPort
 }
 
 // newServing reads config and flags.
@@ -86,6 +91,15 @@ func newServing(e *env, c *urfave.Context) (*serving, error) {
 	}
 	if c.IsSet("listen") {
 		s.cfg.Server.Servers = c.StringSlice("listen")
+	}
+	for flag, to := range map[string]*[]string{
+		"review-loaded": &s.cfg.Loader.Review.Servers, "review-signed": &s.cfg.Signer.Review.Servers,
+	} {
+		if c.IsSet(flag) {
+			if *to = nil; c.String(flag) != "" {
+				*to = []string{c.String(flag)}
+			}
+		}
 	}
 	if c.IsSet("log-level") {
 		if err := s.cfg.Daemon.LogLevel.UnmarshalText([]byte(strings.ToLower(c.String("log-level")))); err != nil {
@@ -149,6 +163,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 	}
 	if err := s.listen(ctx); err != nil {
 		return err
+	}
+	if err := s.listenReviews(ctx); err != nil {
+		return errors.Join(err, s.xfr.Close(), s.api.Close())
 	}
 	return s.serve(ctx)
 }
@@ -225,6 +242,9 @@ func (s *serving) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.engine.Run(ctx) })
 	g.Go(func() error { return s.xfr.Run(ctx) })
+	for _, server := range s.reviews {
+		g.Go(func() error { return server.Run(ctx) })
+	}
 	g.Go(func() error {
 		if err := web.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -148,6 +148,12 @@ func (e *Engine) Reload(_ context.Context, _ event.Actor, name string) error {
 	if err != nil {
 		return err
 	}
+	switch s := r.snapshot(); {
+	case s.Stopped != nil:
+		return fmt.Errorf("zone %s is halted at its %s review; %s: %w", s.Name, s.Stopped.Stage, overrideOrReset(s, s.Stopped.Stage), ErrState)
+	case s.Maintenance != nil:
+		return fmt.Errorf("zone %s is in maintenance; sluice zone maintenance disable %s: %w", s.Name, s.Name, ErrState)
+	}
 	r.askReload()
 	return nil
 }

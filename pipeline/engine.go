@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -79,6 +80,8 @@ type Engine struct {
 	policies map[string]Policy        // guarded by mu
 	faults   map[string]error         // guarded by mu; of policy files by policy, "" is the folder
 	parsed   map[event.Hash]Policy    // guarded by mu; parsed policies by their text
+
+	reviewers map[string]netip.AddrPort // guarded by mu; the review listener of each stage
 }
 
 // NewEngine opens the projection, throws it away where it is damaged or does

@@ -31,10 +31,7 @@ type policyFile struct {
 	Version any `toml:"version"`
 	Loader  struct {
 		Review reviewFile `toml:"review"`
-		Checks struct {
-			MaxTTL       any `toml:"max-ttl"`
-			MaxTTLAction any `toml:"max-ttl-action"`
-		} `toml:"checks"`
+		Checks checksFile `toml:"checks"`
 	} `toml:"loader"`
 	KeyManager struct {
 		DSAlgorithm any `toml:"ds-algorithm"`
@@ -69,8 +66,12 @@ type policyFile struct {
 	} `toml:"server"`
 }
 
-type reviewFile struct {
-	Mode any `toml:"mode"`
+type checksFile struct {
+	MaxTTL           any `toml:"max-ttl"`
+	MaxTTLAction     any `toml:"max-ttl-action"`
+	MaxChangePercent any `toml:"max-change-percent"`
+	MinRecords       any `toml:"min-records"`
+	Required         any `toml:"required-records"`
 }
 
 func newPolicy(name string, text []byte, s settings) Policy {
@@ -232,7 +233,8 @@ func (r *policyReader) word(key string, value any) (text string, ok bool) {
 }
 
 func (r *policyReader) loader(f *policyFile) {
-	r.choice("loader.review.mode", f.Loader.Review.Mode, "off")
+	r.review("loader.review", &f.Loader.Review, &r.set.loadedReview)
+	r.checks(&f.Loader.Checks)
 	r.duration("loader.checks.max-ttl", f.Loader.Checks.MaxTTL, &r.set.maxTTL)
 	if r.set.maxTTL < time.Second {
 		r.fault("loader.checks.max-ttl", "must be at least a second")
@@ -265,7 +267,7 @@ func (r *policyReader) keyManager(f *policyFile) {
 
 func (r *policyReader) signer(f *policyFile) {
 	s := &f.Signer
-	r.choice("signer.review.mode", s.Review.Mode, "off")
+	r.review("signer.review", &s.Review, &r.set.signedReview)
 	serials := []string{
 		string(SerialKeep), string(SerialKeepStrict), string(SerialCounter), string(SerialUnixTime), string(SerialDateCounter),
 	}
@@ -345,11 +347,13 @@ func (r *policyReader) denial(f *policyFile) {
 const maxIterations = 100
 
 func (r *policyReader) server(f *policyFile) {
-	const key = "server.outbound.provide-xfr-to"
-	value := f.Server.Outbound.ProvideXFRTo
-	if value == nil {
-		return
+	if value := f.Server.Outbound.ProvideXFRTo; value != nil {
+		r.prefixes("server.outbound.provide-xfr-to", value, &r.set.transfer)
 	}
+}
+
+// prefixes reads an access list.
+func (r *policyReader) prefixes(key string, value any, to *xfr.Prefixes) {
 	list, ok := value.([]any)
 	peers := make([]string, 0, len(list))
 	for _, item := range list {
@@ -362,7 +366,7 @@ func (r *policyReader) server(f *policyFile) {
 		return
 	}
 	var err error
-	if r.set.transfer, err = xfr.ParsePrefixes(peers); err != nil {
+	if *to, err = xfr.ParsePrefixes(peers); err != nil {
 		r.fault(key, ": %v", err)
 	}
 }

@@ -49,6 +49,9 @@ type ZoneStatus struct {
 	Signed    *InstanceSummary `json:"signed,omitempty"`
 	Published *InstanceSummary `json:"published,omitempty"`
 	Keys      []keymgr.Key     `json:"keys,omitempty"`
+	// Reviews is what is under review, and what halted the zone there.
+	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
+	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
 }
 
 // InstanceSummary describes one instance.
