@@ -374,7 +374,7 @@ func TestReview_StopKillsHooksAndTheStartRunsThemAgain(t *testing.T) {
 	if _, err := r.e.AddZone(t.Context(), testActor, NewZone{Name: "example.com", Source: r.zoneFile(smallZone)}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the hook runs", func() bool { _, err := os.Stat(pid); return err == nil })
+	until(t, "the hook runs", func() bool { text, err := os.ReadFile(pid); return err == nil && len(text) > 0 })
 	r.stop()
 	gone(t, pid)
 	if err := os.WriteFile(free, nil, 0o600); err != nil {
@@ -392,7 +392,7 @@ func TestReview_AVerdictByHandEndsAHook(t *testing.T) {
 	if _, err := r.e.AddZone(t.Context(), testActor, NewZone{Name: "example.com", Source: r.zoneFile(smallZone)}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the hook runs", func() bool { _, err := os.Stat(pid); return err == nil })
+	until(t, "the hook runs", func() bool { text, err := os.ReadFile(pid); return err == nil && len(text) > 0 })
 	if st := r.reject(event.StageLoaded); len(st.Reviews) != 0 {
 		t.Errorf("%+v", st.Reviews)
 	}
