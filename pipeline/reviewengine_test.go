@@ -12,6 +12,7 @@ import (
 
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
+	"sluice/pipeline/store"
 	"sluice/signer/zone"
 )
 
@@ -156,6 +157,41 @@ func TestReview_RejectedContentIsDroppedAndTheNextIsADiffToTheLastGood(t *testin
 		t.Errorf("served:\n%s", text)
 	}
 	replayAll(t, r)
+}
+
+// Content that is rejected over and over must not fill the disk while the
+// published content is only signed again.
+func TestReview_DroppedContentLeavesTheProjection(t *testing.T) {
+	ctx := t.Context()
+	r := reviewRig(t, loadedManual)
+	r.add(smallZone)
+	first := r.approve(event.StageLoaded)
+	r.reload(changedZone())
+	rejected, _, _ := instanceWord(r.review(event.StageLoaded).Instance)
+	r.reject(event.StageLoaded)
+	id := event.ZoneID(first.ID)
+	if err := r.e.rebind(ctx, testActor, id, reviewPolicy(t, loadedManual+"[signer]\ndenial.type = \"nsec3\"\n")); err != nil {
+		t.Fatal(err)
+	}
+	if st := r.await(); st.Published.Serial == first.Published.Serial {
+		t.Fatalf("%+v", st)
+	}
+	if v, err := r.e.store.Loaded(id, rejected); !errors.Is(err, store.ErrNoInstance) {
+		t.Errorf("l%d is still there: %v, %v", rejected, v, err)
+	}
+	if st := r.reload(strings.Replace(changedZone(), "a.ent", "b.ent", 1)); len(st.Reviews) != 1 || st.Loaded.Added != 2 {
+		t.Errorf("%+v", st.Loaded)
+	}
+	r.approve(event.StageLoaded)
+	served, hash := r.served(), r.liveHash()
+	r.stop()
+	if err := os.RemoveAll(filepath.Join(r.dir, "projections")); err != nil {
+		t.Fatal(err)
+	}
+	r.start(nil)
+	if r.served() != served || r.liveHash() != hash {
+		t.Error("the rebuilt projection differs")
+	}
 }
 
 func TestReview_VerdictNamesInstanceAndDigest(t *testing.T) {
