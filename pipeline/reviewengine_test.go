@@ -176,8 +176,8 @@ func TestReview_DroppedContentLeavesTheProjection(t *testing.T) {
 	if st := r.await(); st.Published.Serial == first.Published.Serial {
 		t.Fatalf("%+v", st)
 	}
-	if v, err := r.e.store.Loaded(id, rejected); !errors.Is(err, store.ErrNoInstance) {
-		t.Errorf("l%d is still there: %v, %v", rejected, v, err)
+	if _, err := r.e.store.Loaded(id, rejected); !errors.Is(err, store.ErrNoInstance) {
+		t.Errorf("l%d is still there: %v", rejected, err)
 	}
 	if st := r.reload(strings.Replace(changedZone(), "a.ent", "b.ent", 1)); len(st.Reviews) != 1 || st.Loaded.Added != 2 {
 		t.Errorf("%+v", st.Loaded)
