@@ -38,7 +38,8 @@ func loadedStanding(s State, p Policy) standing {
 		return none
 	case s.Loaded.Abandoned != "":
 		return rejected
-	case s.Approved != nil && sameContent(s.Approved, s.Loaded):
+	case s.Approved != nil && sameContent(s.Approved, s.Loaded),
+		s.Published != nil && sameContent(&s.Published.Loaded, s.Loaded):
 		return approved // nothing new
 	case s.stoppedAt(event.StageLoaded, s.Loaded.Seq):
 		return halted

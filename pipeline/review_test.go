@@ -99,6 +99,9 @@ func TestDecide_Reviews(t *testing.T) {
 		{"a review is opened before anything is signed", loadedManual, []func(*State){atRest, loadedNow}, Moment{}, []Command{
 			OpenReview{Stage: loaded, Instance: 10},
 		}},
+		{"what is published already needs no review", loadedManual, []func(*State){atRest, loadedNow, func(s *State) {
+			s.Loaded.Facts.Serial, s.Approved = 1, nil
+		}}, Moment{}, nil},
 		{"limits are checked without a review too", "loader.checks.min-records = 3\n", []func(*State){atRest, loadedNow}, Moment{}, []Command{
 			OpenReview{Stage: loaded, Instance: 10},
 		}},

@@ -12,6 +12,7 @@ import (
 
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
+	"sluice/pipeline/store"
 	"sluice/signer/zone"
 )
 
@@ -156,6 +157,41 @@ func TestReview_RejectedContentIsDroppedAndTheNextIsADiffToTheLastGood(t *testin
 		t.Errorf("served:\n%s", text)
 	}
 	replayAll(t, r)
+}
+
+// Content that is rejected over and over must not fill the disk while the
+// published content is only signed again.
+func TestReview_DroppedContentLeavesTheProjection(t *testing.T) {
+	ctx := t.Context()
+	r := reviewRig(t, loadedManual)
+	r.add(smallZone)
+	first := r.approve(event.StageLoaded)
+	r.reload(changedZone())
+	rejected, _, _ := instanceWord(r.review(event.StageLoaded).Instance)
+	r.reject(event.StageLoaded)
+	id := event.ZoneID(first.ID)
+	if err := r.e.rebind(ctx, testActor, id, reviewPolicy(t, loadedManual+"[signer]\ndenial.type = \"nsec3\"\n")); err != nil {
+		t.Fatal(err)
+	}
+	if st := r.await(); st.Published.Serial == first.Published.Serial {
+		t.Fatalf("%+v", st)
+	}
+	if _, err := r.e.store.Loaded(id, rejected); !errors.Is(err, store.ErrNoInstance) {
+		t.Errorf("l%d is still there: %v", rejected, err)
+	}
+	if st := r.reload(strings.Replace(changedZone(), "a.ent", "b.ent", 1)); len(st.Reviews) != 1 || st.Loaded.Added != 2 {
+		t.Errorf("%+v", st.Loaded)
+	}
+	r.approve(event.StageLoaded)
+	served, hash := r.served(), r.liveHash()
+	r.stop()
+	if err := os.RemoveAll(filepath.Join(r.dir, "projections")); err != nil {
+		t.Fatal(err)
+	}
+	r.start(nil)
+	if r.served() != served || r.liveHash() != hash {
+		t.Error("the rebuilt projection differs")
+	}
 }
 
 func TestReview_VerdictNamesInstanceAndDigest(t *testing.T) {
@@ -374,7 +410,7 @@ func TestReview_StopKillsHooksAndTheStartRunsThemAgain(t *testing.T) {
 	if _, err := r.e.AddZone(t.Context(), testActor, NewZone{Name: "example.com", Source: r.zoneFile(smallZone)}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the hook runs", func() bool { _, err := os.Stat(pid); return err == nil })
+	until(t, "the hook runs", func() bool { text, err := os.ReadFile(pid); return err == nil && len(text) > 0 })
 	r.stop()
 	gone(t, pid)
 	if err := os.WriteFile(free, nil, 0o600); err != nil {
@@ -392,7 +428,7 @@ func TestReview_AVerdictByHandEndsAHook(t *testing.T) {
 	if _, err := r.e.AddZone(t.Context(), testActor, NewZone{Name: "example.com", Source: r.zoneFile(smallZone)}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the hook runs", func() bool { _, err := os.Stat(pid); return err == nil })
+	until(t, "the hook runs", func() bool { text, err := os.ReadFile(pid); return err == nil && len(text) > 0 })
 	if st := r.reject(event.StageLoaded); len(st.Reviews) != 0 {
 		t.Errorf("%+v", st.Reviews)
 	}
