@@ -84,7 +84,7 @@ func newSignJob(c *urfave.Context, args []string, now time.Time) (*signJob, erro
 		return nil, usagef("--serial-policy %q: want keep, keep-strict, counter, unix-time or date-counter", j.serial)
 	}
 	j.params = pipeline.Default().SignParams(apex, 0, now)
-	j.params.Jitter, j.params.CDSDigest = 0, nil
+	j.params.Jitter, j.params.CDSDigest, j.params.NoDigest = 0, nil, true
 	if err := signParams(c, &j.params, now); err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func (e *env) signzone(ctx context.Context, j *signJob) error {
 	defer out.close() //nolint:errcheck // temporary files
 	j.params.Progress = func(n uint64) { m.show(pipeline.Progress{Stage: "sign", Done: int64(n)}) }
 	res, err := signer.Sign(ctx, signer.Input{
-		Contents: &tee{Iterator: in.Items, to: out}, ContentState: in.ContentState, Spill: spill,
+		Contents: &tee{Iterator: in.Items, to: out}, Spill: spill,
 	}, j.keys, j.params, out)
 	if err != nil {
 		return describeLoad(err)
@@ -258,6 +258,7 @@ func loadFile(ctx context.Context, path string, apex zone.Name, spill zone.Spill
 	defer root.Close() //nolint:errcheck // opened for reading
 	in, err := zone.Load(ctx, zone.LoadOptions{
 		FS: root.FS(), File: filepath.Base(real), Origin: apex, Spill: spill, KeepSigned: keepSigned,
+		NoDigest: true, // it names instances in the journal, and there is none
 		Progress: func(read, total int64) {
 			m.show(pipeline.Progress{Stage: "load", Done: read, Total: total})
 		},
