@@ -157,7 +157,9 @@ type signSummary struct {
 	Inception  time.Time `json:"inception"`
 	Expiration time.Time `json:"expiration"`
 	DurationMS int64     `json:"duration_ms"`
-	Notices    []string  `json:"notices,omitempty"`
+	// Stripped counts by type the signer's own records that the input brought.
+	Stripped map[string]uint64 `json:"stripped,omitempty"`
+	Notices  []string          `json:"notices,omitempty"`
 }
 
 // signzone signs a file.
@@ -221,7 +223,7 @@ func (e *env) printSigned(j *signJob, in *zone.Loaded, res *signer.Result, took 
 		Zone: j.params.Apex.String(), Output: j.output, Serial: uint32(j.params.Serial),
 		Records: res.Records, Signatures: res.Signatures, Verified: res.Verified, Denial: string(res.Denial),
 		Inception: j.params.Inception.UTC(), Expiration: j.params.Expiration.UTC(),
-		DurationMS: took.Milliseconds(), Notices: in.Notices,
+		DurationMS: took.Milliseconds(), Stripped: in.Stripped, Notices: in.Notices,
 	}
 	to := *e
 	if j.output == "-" {
@@ -229,6 +231,9 @@ func (e *env) printSigned(j *signJob, in *zone.Loaded, res *signer.Result, took 
 	}
 	if e.json {
 		return to.printJSON(s)
+	}
+	if len(s.Stripped) > 0 {
+		e.note("left out of the input: %s", strippedText(s.Stripped))
 	}
 	for _, n := range s.Notices {
 		e.note("notice: %s", n)
