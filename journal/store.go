@@ -45,7 +45,7 @@ func lockStore(dir string) (*os.File, error) {
 	if err == nil {
 		return f, nil
 	}
-	f.Close()
+	_ = f.Close() // nothing was written
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, fmt.Errorf("lock %s: %w", dir, ErrLocked)
 	}

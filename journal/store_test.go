@@ -503,7 +503,9 @@ func BenchmarkFollowLatency(b *testing.B) {
 		<-seqs
 	}
 	cancel()
-	<-done
+	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+		b.Fatal(err)
+	}
 }
 
 func BenchmarkRead(b *testing.B) {

@@ -11,7 +11,7 @@ import (
 	"sluice/keymgr"
 )
 
-var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a constant in all but name
+var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 // boundState is a zone that is bound to the default policy.
 func boundState(edit ...func(*State)) State {
@@ -72,37 +72,45 @@ func TestDecide(t *testing.T) {
 		want  []Command
 	}{
 		{
-			"a zone without a policy is bound first", State{Added: Registered{Facts: event.ZoneAdded{Policy: "p"}}},
-			Moment{}, []Command{BindPolicy{Policy: "p"}},
+			"a zone without a policy is bound first",
+			State{Added: Registered{Facts: event.ZoneAdded{Policy: "p"}}},
+			Moment{},
+			[]Command{BindPolicy{Policy: "p"}},
 		},
 		{"a new zone loads and makes keys at once", boundState(), Moment{}, []Command{load, generate}},
 		{
 			"an imported KSK is completed by a ZSK", boundState(func(s *State) {
 				s.Keys.Keys = []keymgr.Key{{Key: event.Key{ID: "k", Role: "ksk", Algorithm: 13}, State: keymgr.Generated}}
-			}), Moment{},
+			}),
+			Moment{},
 			[]Command{load, GenerateKeys{Roles: []keymgr.Role{keymgr.ZSK}, Algorithm: p.Algorithm(), Bits: p.Bits()}},
 		},
 		{
-			"keys prove themselves before they sign", boundState(withKeys(keymgr.Generated), withLoaded(5)), Moment{},
+			"keys prove themselves before they sign", boundState(withKeys(keymgr.Generated), withLoaded(5)),
+			Moment{},
 			[]Command{ActivateKeys{IDs: []string{"k1", "z1"}}},
 		},
 		{"what was loaded is signed", boundState(withKeys(keymgr.Active), withLoaded(5)), Moment{}, []Command{resign}},
 		{
-			"what was signed is published", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5)), Moment{},
+			"what was signed is published", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5)),
+			Moment{},
 			[]Command{Publish{Signed: 6}},
 		},
 		{
 			"a published zone rests", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{}, nil,
+			Moment{},
+			nil,
 		},
 		{
 			"old signatures are made again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{Now: noon.Add(15 * 24 * time.Hour)}, []Command{refresh},
+			Moment{Now: noon.Add(15 * 24 * time.Hour)},
+			[]Command{refresh},
 		},
 		{
 			"a request loads against the newest instance",
 			boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{Reload: 3}, []Command{Load{Source: "/zones/example.com", Base: 5, Asked: 3}},
+			Moment{Reload: 3},
+			[]Command{Load{Source: "/zones/example.com", Base: 5, Asked: 3}},
 		},
 		{
 			"another policy signs again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {
@@ -116,11 +124,13 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			"what failed waits", boundState(withKeys(keymgr.Active), withLoaded(5)),
-			Moment{Now: noon, Lanes: [lanes]LaneState{SigningLane: {FailedFor: resign.Identity(), RetryAt: noon.Add(time.Minute)}}}, nil,
+			Moment{Now: noon, Lanes: [lanes]LaneState{SigningLane: {FailedFor: resign.Identity(), RetryAt: noon.Add(time.Minute)}}},
+			nil,
 		},
 		{
 			"what failed is tried again", boundState(withKeys(keymgr.Active), withLoaded(5)),
-			Moment{Now: noon, Lanes: [lanes]LaneState{SigningLane: {FailedFor: resign.Identity(), RetryAt: noon}}}, []Command{resign},
+			Moment{Now: noon, Lanes: [lanes]LaneState{SigningLane: {FailedFor: resign.Identity(), RetryAt: noon}}},
+			[]Command{resign},
 		},
 		{
 			"broken contents are loaded whole", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {

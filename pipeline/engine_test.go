@@ -128,7 +128,7 @@ func (r *rig) reload(text string) ZoneStatus {
 	return r.await()
 }
 
-var testActor = event.Actor{Name: "test", Door: "cli"} //nolint:gochecknoglobals // a constant in all but name
+var testActor = event.Actor{Name: "test", Door: "cli"}
 
 // dump is the published zone as text.
 func (r *rig) dump() string {

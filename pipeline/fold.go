@@ -81,7 +81,7 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	e.mu.RUnlock()
 	if reg.Broken == "" && (rec.Event.N != reg.Head.N+1 || rec.Event.Prev != reg.Head.Hash) {
 		reg.Broken = fmt.Sprintf("the journal is damaged: event %d of the instance does not follow event %d", rec.Event.N, reg.Head.N)
-		e.log.ErrorContext(ctx, reg.Broken, "seq", rec.Seq)
+		e.log.ErrorContext(ctx, "journal damaged", "seq", rec.Seq, "error", reg.Broken)
 	}
 	reg.Head = rec.Head()
 	var added *State

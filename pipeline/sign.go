@@ -156,8 +156,10 @@ func (e *Engine) signInput(s State, c Sign) (signer.Input, func() error, error) 
 		kind zone.Kind
 		to   *zone.Iterator
 	}{
-		{zone.KindMade, &prev.Made}, {zone.KindSigs, &prev.Sigs},
-		{zone.KindChain, &prev.Chain}, {zone.KindChainSigs, &prev.ChainSigs},
+		{zone.KindMade, &prev.Made},
+		{zone.KindSigs, &prev.Sigs},
+		{zone.KindChain, &prev.Chain},
+		{zone.KindChainSigs, &prev.ChainSigs},
 	} {
 		if *part.to, err = open(e.store.Made(s.Zone, c.Base, part.kind)); err != nil {
 			return fail(err)

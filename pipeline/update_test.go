@@ -13,7 +13,7 @@ import (
 func unsigned(dump string) string {
 	var keep []string
 	drop := regexp.MustCompile(`\t(RRSIG|DNSKEY|CDS|CDNSKEY|SOA)\t`)
-	for _, line := range strings.Split(dump, "\n") {
+	for line := range strings.SplitSeq(dump, "\n") {
 		if !drop.MatchString(line) {
 			keep = append(keep, line)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write missing golden files") //nolint:gochecknoglobals // a test flag
+var update = flag.Bool("update", false, "write missing golden files")
 
 const testZone ZoneID = "0123456789abcdef"
 

@@ -39,6 +39,8 @@ func registered() []func() Facts {
 }
 
 // byName indexes registered by wire name; it never changes.
+//
+//nolint:gochecknoglobals // made once from a constant list
 var byName = sync.OnceValue(func() map[string]func() Facts {
 	m := make(map[string]func() Facts)
 	for _, f := range registered() {

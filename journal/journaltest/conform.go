@@ -56,8 +56,8 @@ func changed(zone event.ZoneID, i int) event.Event {
 	return event.New(at(i), zone, event.Actor{Name: "test", Door: "cli"}, &event.ZoneChanged{Source: fmt.Sprintf("file%d", i)})
 }
 
-func failed(zone event.ZoneID, i int) event.Event {
-	return event.New(at(i), zone, event.Program, &event.LoadFailed{Source: "file", Reason: fmt.Sprintf("reason %d", i), Total: 1})
+func failed(i int) event.Event {
+	return event.New(at(i), zoneA, event.Program, &event.LoadFailed{Source: "file", Reason: fmt.Sprintf("reason %d", i), Total: 1})
 }
 
 func mustAppend(t *testing.T, j journal.Journal, zone event.ZoneID, head journal.Head, events ...event.Event) journal.Head {
@@ -85,7 +85,7 @@ func readAll(t *testing.T, j journal.Journal, zone event.ZoneID) []journal.Recor
 func appendLinks(t *testing.T, j journal.Journal) {
 	h1 := mustAppend(t, j, zoneA, journal.Head{}, changed(zoneA, 1))
 	b1 := mustAppend(t, j, zoneB, journal.Head{}, changed(zoneB, 1))
-	h2 := mustAppend(t, j, zoneA, h1, failed(zoneA, 2))
+	h2 := mustAppend(t, j, zoneA, h1, failed(2))
 	i1 := mustAppend(t, j, event.Instance, journal.Head{}, event.New(at(3), event.Instance, event.Program,
 		&event.ZoneAdded{Name: "example.", ID: zoneA, Source: "file", Policy: "default"}))
 	rs := readAll(t, j, "")
@@ -120,7 +120,7 @@ func appendLinks(t *testing.T, j journal.Journal) {
 }
 
 func appendAtomic(t *testing.T, j journal.Journal) {
-	h := mustAppend(t, j, zoneA, journal.Head{}, changed(zoneA, 1), failed(zoneA, 2), changed(zoneA, 3))
+	h := mustAppend(t, j, zoneA, journal.Head{}, changed(zoneA, 1), failed(2), changed(zoneA, 3))
 	if h.Seq != 3 || h.N != 3 {
 		t.Fatalf("head %+v", h)
 	}
@@ -155,7 +155,7 @@ func staleHeadConflicts(t *testing.T, j journal.Journal) {
 	h1 := mustAppend(t, j, zoneA, journal.Head{}, changed(zoneA, 1))
 	mustAppend(t, j, zoneA, h1, changed(zoneA, 2))
 	for _, head := range []journal.Head{{}, h1} {
-		if _, err := j.Append(t.Context(), zoneA, head, failed(zoneA, 9)); !errors.Is(err, journal.ErrConflict) {
+		if _, err := j.Append(t.Context(), zoneA, head, failed(9)); !errors.Is(err, journal.ErrConflict) {
 			t.Errorf("append behind %d: %v, want ErrConflict", head.Seq, err)
 		}
 	}
@@ -171,13 +171,13 @@ func ownBytesSucceed(t *testing.T, j journal.Journal) {
 		t.Errorf("single event again: head %+v, want %+v", again, h1)
 	}
 	mustAppend(t, j, zoneB, journal.Head{}, changed(zoneB, 1))
-	batch := []event.Event{failed(zoneA, 2), changed(zoneA, 3)}
+	batch := []event.Event{failed(2), changed(zoneA, 3)}
 	h3 := mustAppend(t, j, zoneA, h1, batch...)
 	mustAppend(t, j, zoneA, h3, changed(zoneA, 4))
 	if again := mustAppend(t, j, zoneA, h1, batch...); again != h3 {
 		t.Errorf("batch again: head %+v, want %+v", again, h3)
 	}
-	if _, err := j.Append(t.Context(), zoneA, h1, failed(zoneA, 2), changed(zoneA, 5)); !errors.Is(err, journal.ErrConflict) {
+	if _, err := j.Append(t.Context(), zoneA, h1, failed(2), changed(zoneA, 5)); !errors.Is(err, journal.ErrConflict) {
 		t.Errorf("batch equal in part: %v, want ErrConflict", err)
 	}
 	if n := len(readAll(t, j, "")); n != 5 {

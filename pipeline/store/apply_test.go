@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 
@@ -237,10 +238,7 @@ func TestChanges_LeadFromOneInstanceToAnother(t *testing.T) {
 		at = m.load(p, m.instances[at])
 		m.apply(t, s, m.events[len(m.events)-1])
 	}
-	got := map[string]string{}
-	for k, v := range m.instances[from].items {
-		got[k] = v
-	}
+	got := maps.Clone(m.instances[from].items)
 	known, err := s.Changes(m.id, from, at, func(key, before, after []byte) error {
 		if got[string(key)] != string(before) {
 			t.Errorf("%x: before %x, want %x", key, before, got[string(key)])

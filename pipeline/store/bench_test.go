@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"testing"
 
@@ -51,11 +50,11 @@ func (z *tld) pack(part int, b *zone.ChunkBuilder, key, value []byte) {
 func newTLD(names int) *tld {
 	z := &tld{}
 	z.manifests[0].Subject, z.manifests[1].Subject = "loaded", "signed"
-	rnd := rand.New(rand.NewPCG(1, 2))
+	rnd := newSeeded(1)
 	random := func(n int) []byte {
 		out := make([]byte, n)
 		for i := range out {
-			out[i] = byte(rnd.Uint32())
+			out[i] = byte(rnd.Uint64())
 		}
 		return out
 	}

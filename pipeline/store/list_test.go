@@ -29,7 +29,11 @@ func TestList_ManyBlocksComeBackInOrder(t *testing.T) {
 	defer s.Close()
 	m := newModel("example.", 1)
 	e := s.newBatch()
-	defer e.abort()
+	defer func() {
+		if err := e.abort(); err != nil {
+			t.Error(err)
+		}
+	}()
 	var all []*InstanceMeta
 	var want []string
 	for seq := range uint64(3) {

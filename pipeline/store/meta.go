@@ -188,8 +188,7 @@ func (l *lens) sees(version uint64) bool {
 func (all metas) lens(m *InstanceMeta) lens {
 	l := lens{generation: m.Generation, version: m.Seq}
 	line, _ := all.lineage(m)
-	for i := len(all) - 1; i >= 0; i-- {
-		o := all[i]
+	for _, o := range slices.Backward(all) {
 		switch {
 		case o.Generation != m.Generation || o.Seq > m.Seq:
 		case len(line) > 0 && line[0] == o:

@@ -499,8 +499,8 @@ func (m *model) checkPublished(tb tester, s *Store) {
 	}
 	want := records(m.visible(now))
 	known := true
-	for i := len(m.served) - 1; i >= 0; i-- {
-		from := m.instances[m.served[i]]
+	for i, seq := range slices.Backward(m.served) {
+		from := m.instances[seq]
 		steps, ok := v.Diffs(from.serial)
 		// Small changes only: nothing but a new generation breaks the way.
 		if steps := len(m.served) - 1 - i; ok != known && steps <= 3 {

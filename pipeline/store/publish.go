@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -56,9 +57,9 @@ func (s *Store) applyPublished(e *edit, z uint32, f *event.InstancePublished) er
 	if now.OldestDiff, err = s.publish(*e, z, all, before, now, keep, changed); err != nil {
 		return err
 	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if keep[all[i].Seq] != unused {
-			now.Oldest = all[i].Seq
+	for _, m := range slices.Backward(all) {
+		if keep[m.Seq] != unused {
+			now.Oldest = m.Seq
 		}
 	}
 	return setJSON(*e, metaKey(z, tagHead), now)
@@ -282,8 +283,7 @@ func (s *Store) dropDiffs(e edit, z uint32, before, now head, room uint64) (olde
 	if err != nil {
 		return 0, err
 	}
-	for i := len(steps) - 1; i >= 0; i-- {
-		m := steps[i]
+	for i, m := range slices.Backward(steps) {
 		if room > 0 && m.Records < room && len(steps)-i < maxSteps {
 			room, oldest = room-m.Records, m.ToSeq
 			continue

@@ -60,8 +60,8 @@ func retained(all metas, h head) map[uint64]use {
 func newest(all metas, signed bool, count int) map[uint64]bool {
 	var found []uint64
 	out := map[uint64]bool{}
-	for i := len(all) - 1; i >= 0; i-- {
-		if m := all[i]; m.Signed == signed {
+	for _, m := range slices.Backward(all) {
+		if m.Signed == signed {
 			if len(found) == 0 {
 				out[m.Generation] = true
 			}
@@ -81,8 +81,7 @@ func newest(all metas, signed bool, count int) map[uint64]bool {
 func keepForks(all metas, keep map[uint64]use) {
 	kept := map[uint64]int{}     // by generation
 	builders := map[uint64]int{} // by instance: kept ones that are it or build on it
-	for i := len(all) - 1; i >= 0; i-- {
-		m := all[i]
+	for _, m := range slices.Backward(all) {
 		if keep[m.Seq] == readable {
 			kept[m.Generation]++
 			builders[m.Seq]++

@@ -224,7 +224,7 @@ func (s *Store) Close() error {
 // canFlush reports whether the memtables have room on the disk.
 func (s *Store) canFlush() bool {
 	usage, err := s.cfg.FS.GetDiskUsage(s.dir)
-	return err != nil || usage.AvailBytes > uint64(s.db.Metrics().MemTable.Size)+s.cfg.Memtable
+	return err != nil || usage.AvailBytes > s.db.Metrics().MemTable.Size+s.cfg.Memtable
 }
 
 // snapshot takes a consistent picture, to be closed.

@@ -2,18 +2,29 @@ package store
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// seeded makes choices from a seed.
-type seeded struct{ *rand.Rand }
+// seeded makes choices from a seed, which is all that they depend on.
+type seeded struct{ state *uint64 }
 
-func (s seeded) pick(n int) int { return s.IntN(n) }
+// Uint64 is the next number of SplitMix64.
+func (s seeded) Uint64() uint64 {
+	*s.state += 0x9e3779b97f4a7c15
+	n := *s.state
+	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9
+	n = (n ^ n>>27) * 0x94d049bb133111eb
+	return n ^ n>>31
+}
 
-func newSeeded(seed int) seeded { return seeded{rand.New(rand.NewPCG(uint64(seed), 1))} }
+func (s seeded) pick(n int) int { return int(s.Uint64() % uint64(n)) }
+
+func newSeeded(seed int) seeded {
+	state := uint64(seed)
+	return seeded{&state}
+}
 
 // Views at each instance equal a model that keeps whole maps, whatever is
 // loaded, signed, branched, published and reopened.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -305,15 +306,15 @@ func (v *View) Diffs(from zone.Serial) ([]xfr.Diff, bool) {
 	}
 	at, begin := v.meta.Seq, len(steps)
 	var end int
-	for i := len(steps) - 1; i >= 0; i-- {
-		if steps[i].ToSeq != at {
+	for i, step := range slices.Backward(steps) {
+		if step.ToSeq != at {
 			continue
 		}
 		if begin == len(steps) {
 			end = i + 1
 		}
-		at, begin = steps[i].FromSeq, i
-		if steps[i].From == from {
+		at, begin = step.FromSeq, i
+		if step.From == from {
 			out := make([]xfr.Diff, 0, end-begin)
 			for _, m := range steps[begin:end] {
 				out = append(out, &Diff{v: v, meta: m})

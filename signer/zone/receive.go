@@ -37,8 +37,7 @@ func (c *Receiver) Add(owner []byte, t Type, ttl uint32, rdata []byte) error {
 	}
 	c.count++
 	err := c.add(owner, t, ttl, rdata)
-	var bad recordError
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[recordError](err); ok {
 		c.r.errs.add(FileError{
 			File: c.r.opts.File, Line: c.count, Err: bad.error, Record: fmt.Sprintf("%s %s", Name(owner), t),
 		})
