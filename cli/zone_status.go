@@ -85,11 +85,6 @@ func (e *env) printNotices(s pipeline.ZoneStatus) error {
 			lines = append(lines, "  "+n.Hint)
 		}
 	}
-	if s.Loaded != nil {
-		for _, text := range s.Loaded.Notices {
-			lines = append(lines, "notice: "+text)
-		}
-	}
 	if len(lines) == 0 {
 		return nil
 	}
