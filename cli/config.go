@@ -87,34 +87,42 @@ func parseConfig(path string, text []byte) (config, error) {
 	cfg := defaultConfig()
 	cfg.Version = ""
 	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&cfg); err != nil {
-		return config{}, configErrors(path, err)
+		return config{}, configErrors(path, text, err)
 	}
+	lines := readConfigLines(text)
 	if cfg.Version != "v1" {
-		return config{}, fmt.Errorf(`%s: version = %q: want version = "v1"`, path, cfg.Version)
+		return config{}, fault(path, lines.at("version", ""), `version = %q: want version = "v1"`, cfg.Version)
 	}
-	if err := cfg.check(); err != nil {
-		return config{}, fmt.Errorf("%s: %w", path, err)
+	if bad := cfg.check(); bad != nil {
+		return config{}, fault(path, lines.at(bad.key, bad.value), "%w", bad)
 	}
 	return cfg, nil
 }
 
-// check finds values that cannot work.
-func (c *config) check() error {
-	if c.DataDir == "" {
-		return errors.New("data-dir is empty")
-	}
-	if c.Daemon.Workers < 0 || c.Daemon.Workers > 1024 {
-		return fmt.Errorf("workers = %d: want 0 to 1024", c.Daemon.Workers)
-	}
-	if c.Daemon.MemoryLimit < 64<<20 {
-		return errors.New(`memory-limit: want at least "64MiB"`)
-	}
-	if len(c.Server.Servers) == 0 {
-		return errors.New("servers is empty: nothing would be published")
+// badValue is a value that cannot work.
+type badValue struct {
+	key   string // where it stands in a config file
+	value string // of a list, the item that is wrong
+	text  string
+}
+
+func (b *badValue) Error() string { return b.text }
+
+// check finds values that cannot work; nil where there are none.
+func (c *config) check() *badValue {
+	switch {
+	case c.DataDir == "":
+		return &badValue{key: "data-dir", text: "data-dir is empty"}
+	case c.Daemon.Workers < 0 || c.Daemon.Workers > 1024:
+		return &badValue{key: "daemon.workers", text: fmt.Sprintf("workers = %d: want 0 to 1024", c.Daemon.Workers)}
+	case c.Daemon.MemoryLimit < 64<<20:
+		return &badValue{key: "daemon.memory-limit", text: `memory-limit: want at least "64MiB"`}
+	case len(c.Server.Servers) == 0:
+		return &badValue{key: "server.servers", text: "servers is empty: nothing would be published"}
 	}
 	for _, s := range slices.Concat(c.Server.Servers, c.Loader.Review.Servers, c.Signer.Review.Servers) {
 		if err := checkListen(s); err != nil {
-			return err
+			return &badValue{key: "server.servers", value: s, text: err.Error()}
 		}
 	}
 	return nil
@@ -136,7 +144,7 @@ func checkListen(address string) error {
 }
 
 // configErrors gives line numbers to what the TOML decoder found.
-func configErrors(path string, err error) error {
+func configErrors(path string, text []byte, err error) error {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var all []error
 		for i := range strict.Errors {
@@ -150,7 +158,7 @@ func configErrors(path string, err error) error {
 		row, _ := decode.Position()
 		return fmt.Errorf("%s:%d: %s", path, row, strings.TrimPrefix(decode.Error(), "toml: "))
 	}
-	return fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "toml: "))
+	return readConfigLines(text).decodeFault(path, err)
 }
 
 // level is a log level in a config file.

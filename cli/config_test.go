@@ -48,22 +48,26 @@ func TestParseConfig_ValuesReplaceDefaults(t *testing.T) {
 func TestParseConfig_MistakesNameTheLine(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"no version", "data-dir = 'x'\n", `c: version = "": want version = "v1"`},
-		{"other version", "version = 'v2'\n", `c: version = "v2"`},
+		{"other version", "version = 'v2'\n", `c:1: version = "v2"`},
 		{"unknown key", "version = 'v1'\n\ndata = 'x'\n", "c:3: unknown key data"},
 		{"unknown key in a table", "version = 'v1'\n[server]\nserver = []\n", "c:3: unknown key server.server"},
 		{"two unknown keys", "version = 'v1'\na = 1\nb = 2\n", "c:3: unknown key b"},
 		{"bad syntax", "version = 'v1'\ndata-dir =\n", "c:2: "},
-		{"wrong type", "version = 'v1'\ndata-dir = 3\n", "c"},
+		{"wrong type", "version = 'v1'\ndata-dir = 3\n", "c:2: data-dir: want a string, not a TOML integer"},
+		{"wrong type in a table", "version = 'v1'\n[server]\n\nservers = 3\n", "c:4: "},
+		{"a value for a table", "version = 'v1'\ndaemon = 3\n", "c:2: daemon: want a table, not a TOML integer"},
+		{"a key twice", "version = 'v1'\n[daemon]\nworkers = 1\nworkers = 2\n", "c:4: key workers stands twice"},
+		{"a table twice", "version = 'v1'\n[daemon]\nworkers = 1\n[daemon]\n", "c:4: table daemon stands twice"},
 		{"bad level", "version = 'v1'\n[daemon]\nlog-level = 'loud'\n", "log level"},
 		{"bad size", "version = 'v1'\n[daemon]\nmemory-limit = '1GB'\n", "size"},
 		{"size that overflows", "version = 'v1'\n[journal]\nbulk-max-size = '9999999999TiB'\n", "size"},
-		{"too little memory", "version = 'v1'\n[daemon]\nmemory-limit = '1MiB'\n", "at least"},
-		{"no servers", "version = 'v1'\n[server]\nservers = []\n", "servers is empty"},
-		{"name as server", "version = 'v1'\n[server]\nservers = ['localhost:53']\n", "want IP:PORT"},
+		{"too little memory", "version = 'v1'\n[daemon]\nmemory-limit = '1MiB'\n", "c:3: memory-limit: want at least"},
+		{"no servers", "version = 'v1'\n[server]\nservers = []\n", "c:3: servers is empty"},
+		{"name as server", "version = 'v1'\n[server]\nservers = [\n'127.0.0.1:53',\n'localhost:53']\n", "c:5: address \"localhost:53\": want IP:PORT"},
 		{"no port", "version = 'v1'\n[server]\nservers = ['127.0.0.1']\n", "want IP:PORT"},
 		{"bad port", "version = 'v1'\n[server]\nservers = ['127.0.0.1:65536']\n", "want IP:PORT"},
-		{"no data directory", "version = 'v1'\ndata-dir = ''\n", "data-dir is empty"},
-		{"workers below 0", "version = 'v1'\n[daemon]\nworkers = -1\n", "workers = -1"},
+		{"no data directory", "version = 'v1'\ndata-dir = ''\n", "c:2: data-dir is empty"},
+		{"workers below 0", "version = 'v1'\n[daemon]\n# workers = 2\nworkers = -1\n", "c:4: workers = -1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := parseConfig("c", []byte(test.text))

@@ -106,8 +106,8 @@ func newServing(e *env, c *urfave.Context) (*serving, error) {
 			return nil, usagef("%v", err)
 		}
 	}
-	if err := s.cfg.check(); err != nil {
-		return nil, usagef("%v", err)
+	if bad := s.cfg.check(); bad != nil {
+		return nil, usagef("%v", bad)
 	}
 	if s.clock, s.clockName, err = parseClock(c.String("clock")); err != nil {
 		return nil, err
@@ -209,8 +209,17 @@ func (s *serving) listen(ctx context.Context) (err error) {
 // listenSocket opens the daemon's socket. One that an earlier daemon left
 // behind is in nobody's use, since this process holds the lock.
 func listenSocket(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
 		return nil, err
+	case info.Mode()&os.ModeSocket == 0:
+		return nil, fmt.Errorf("open socket: %s is there already and is no socket: move it away", path)
+	default:
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", path)
