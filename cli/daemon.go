@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 
 	"sluice/cli/api"
@@ -13,7 +14,7 @@ func (e *env) client() (*api.Client, error) {
 	if address == "" {
 		address = "unix:sluice-data/sluice.sock"
 		for _, path := range []string{"sluice-data/sluice.sock", "/run/sluice/sluice.sock"} {
-			if _, err := os.Stat(path); err == nil {
+			if _, err := os.Stat(path); err == nil || errors.Is(err, fs.ErrPermission) {
 				address = "unix:" + path
 				break
 			}
@@ -28,8 +29,11 @@ func (e *env) client() (*api.Client, error) {
 
 // explain adds what to do next to an error of the daemon.
 func explain(err error) error {
-	if hintOf(err) == "" && errors.Is(err, api.ErrUnreachable) {
-		return withHint(err, "start it with: sluice serve; or name its socket: --api unix:PATH (by default ./sluice-data/sluice.sock, then /run/sluice/sluice.sock)")
+	if hintOf(err) != "" || !errors.Is(err, api.ErrUnreachable) {
+		return err
 	}
-	return err
+	if errors.Is(err, fs.ErrPermission) {
+		return withHint(err, "the socket is for the user that the daemon runs as: run this command as that user")
+	}
+	return withHint(err, "start it with: sluice serve; or name its socket: --api unix:PATH (by default ./sluice-data/sluice.sock, then /run/sluice/sluice.sock)")
 }

@@ -52,6 +52,11 @@ func openDataDir(path, clock string, create bool) (*dataDir, error) {
 		}
 	}
 	d := &dataDir{path: path}
+	if create {
+		if err := d.checkOurs(); err != nil { // before anything is written
+			return nil, err
+		}
+	}
 	if err := d.takeLock(create); err != nil {
 		return nil, err
 	}
@@ -109,8 +114,9 @@ func (d *dataDir) checkMarker(clock string, create bool) error {
 		return err
 	}
 	var m marker
-	if err := json.Unmarshal(text, &m); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := json.Unmarshal(text, &m); err != nil || m.Clock != realClock && m.Clock != rehearsalClock && m.Format <= dataFormat {
+		return withHint(fmt.Errorf("the version marker %s is damaged: it holds %q", path, bytes.TrimSpace(text[:min(len(text), 100)])),
+			`restore it; where the daemon never ran with --clock here, it is {"format":1,"clock":"real"}, else {"format":1,"clock":"rehearsal"}`)
 	}
 	if m.Format < 1 || m.Format > dataFormat {
 		return fmt.Errorf("data directory %s has format %d, this program knows up to %d: %w", d.path, m.Format, dataFormat, pipeline.ErrState)
@@ -125,17 +131,33 @@ func (d *dataDir) checkMarker(clock string, create bool) error {
 	return withHint(err, "a rehearsal needs a directory of its own: --data DIR")
 }
 
-// writeMarker marks a new directory. One that holds something else is not
-// ours to mark.
-func (d *dataDir) writeMarker(path, clock string) error {
+// checkOurs refuses a directory that holds something else and no marker: it is
+// not ours to mark.
+func (d *dataDir) checkOurs() error {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return err
 	}
+	foreign := ""
 	for _, e := range entries {
-		if name := e.Name(); name != "lock" && !strings.HasPrefix(name, ".") {
-			return fmt.Errorf("%s holds %q but no version marker: it is no data directory", d.path, name)
+		name := e.Name()
+		if name == "version" {
+			return nil
 		}
+		if foreign == "" && name != "lock" && !strings.HasPrefix(name, ".") {
+			foreign = name
+		}
+	}
+	if foreign != "" {
+		return fmt.Errorf("%s holds %q but no version marker: it is no data directory", d.path, foreign)
+	}
+	return nil
+}
+
+// writeMarker marks a new directory.
+func (d *dataDir) writeMarker(path, clock string) error {
+	if err := d.checkOurs(); err != nil {
+		return err
 	}
 	text, err := json.Marshal(marker{Format: dataFormat, Clock: clock})
 	if err != nil {

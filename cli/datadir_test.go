@@ -61,8 +61,10 @@ func TestOpenDataDir_RefusesWhatIsNotOurs(t *testing.T) {
 	for _, test := range []struct{ name, file, text, want string }{
 		{"a folder with other things", "photo.jpg", "x", "it is no data directory"},
 		{"a newer format", "version", `{"format":2,"clock":"real"}`, "has format 2"},
-		{"no format", "version", `{}`, "has format 0"},
-		{"a damaged marker", "version", `{`, "version"},
+		{"no format", "version", `{"clock":"real"}`, "has format 0"},
+		{"a damaged marker", "version", `{`, "version is damaged: it holds \"{\""},
+		{"an empty marker", "version", "", "is damaged"},
+		{"no clock", "version", `{"format":1}`, "is damaged"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := t.TempDir()
@@ -72,6 +74,9 @@ func TestOpenDataDir_RefusesWhatIsNotOurs(t *testing.T) {
 			_, err := openDataDir(path, realClock, true)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("error %v, want one with %q", err, test.want)
+			}
+			if _, err := os.Lstat(filepath.Join(path, "lock")); test.file != "version" && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("a lock was left: %v", err)
 			}
 			// The lock is free again, and what was there is untouched.
 			if _, err := openDataDir(path, realClock, true); errors.Is(err, pipeline.ErrState) && strings.Contains(err.Error(), "in use") {

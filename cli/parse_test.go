@@ -2,10 +2,16 @@ package cli
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"sluice/cli/api"
 	"sluice/pipeline"
 )
 
@@ -104,6 +110,16 @@ func TestParseClock_StartAndRate(t *testing.T) {
 		if _, _, err := parseClock(text); err == nil {
 			t.Errorf("%q: want an error", text)
 		}
+	}
+}
+
+func TestExplain_PermissionIsNoMissingDaemon(t *testing.T) {
+	denied := fmt.Errorf("%w at unix:s: %w", api.ErrUnreachable, os.NewSyscallError("connect", unix.EACCES))
+	if hint := hintOf(explain(denied)); !strings.Contains(hint, "as that user") {
+		t.Errorf("hint %q", hint)
+	}
+	if hint := hintOf(explain(api.ErrUnreachable)); !strings.Contains(hint, "sluice serve") {
+		t.Errorf("hint %q", hint)
 	}
 }
 
