@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"sluice/cli/api"
+	"sluice/journal/event"
 	"sluice/pipeline"
 )
 
@@ -26,8 +28,16 @@ func zoneHistory(e *env) *urfave.Command {
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
 			q := pipeline.HistoryQuery{Types: c.StringSlice("type"), Limit: c.Int("limit")}
-			if q.Limit < 0 {
+			if c.IsSet("limit") && q.Limit < 1 {
 				return usagef("--limit %d: want a number above 0", q.Limit)
+			}
+			for _, name := range q.Types {
+				if !slices.Contains(event.Types(), name) {
+					return &usageError{
+						msg:  fmt.Sprintf("--type %q: there are no such events", name),
+						hint: "types: " + strings.Join(event.Types(), ", "),
+					}
+				}
 			}
 			var err error
 			if q.Since, err = timeFlag(c, "since"); err != nil {
@@ -69,7 +79,7 @@ func zoneTail(e *env) *urfave.Command {
 		Name: "tail", Usage: "follow the events of a zone, or of all zones, until interrupted", ArgsUsage: "[ZONE]",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "from", Usage: "begin at this `SEQ|TIME`, not with the next event"},
+			&urfave.StringFlag{Name: "from", Usage: "begin at this `seq:N|TIME`, not with the next event"},
 		},
 		Action: func(c *urfave.Context) error {
 			name := c.Args().First()
@@ -104,16 +114,22 @@ func tailFrom(c *urfave.Context) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	digits := strings.TrimPrefix(text, "seq:")
-	if n, err := strconv.ParseUint(digits, 10, 63); err == nil && len(digits) < len("20060102150405") {
-		if n == 0 {
-			n = 1
+	if digits, ok := strings.CutPrefix(text, "seq:"); ok {
+		n, err := strconv.ParseUint(digits, 10, 63)
+		if err != nil || n == 0 {
+			return "", usagef("--from %q: want seq:N, N from 1", text)
 		}
-		return strconv.FormatUint(n, 10), nil
+		return digits, nil
+	}
+	if strings.Trim(text, "0123456789") == "" && len(text) != len("20060102150405") {
+		return "", &usageError{
+			msg:  fmt.Sprintf("--from %q: a bare number is a serial; a tail begins at a sequence or a time", text),
+			hint: fmt.Sprintf("seq:%s is a sequence, @%s a time", text, text),
+		}
 	}
 	t, err := parseTime(text, time.Now())
 	if err != nil {
-		return "", usagef("--from %q: want a sequence or a time", text)
+		return "", usagef("--from %q: want seq:N or a time", text)
 	}
 	return t.Format(time.RFC3339Nano), nil
 }

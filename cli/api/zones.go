@@ -99,7 +99,7 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 	q.Types = r.URL.Query()["type"]
 	if text := r.URL.Query().Get("limit"); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 0 {
-			return fmt.Errorf("%w: limit %q is not a number", ErrRequest, text)
+			return fmt.Errorf("%w: limit %q: want a number, 0 for all", ErrRequest, text)
 		}
 	}
 	return streamFrames(w, false, func(f *frames) error {
