@@ -63,9 +63,11 @@ type signJob struct {
 	file   string
 	output string
 	keys   []signer.Key
-	serial pipeline.SerialPolicy
-	params signer.Params
-	now    time.Time
+	// notices are about the keys.
+	notices []string
+	serial  pipeline.SerialPolicy
+	params  signer.Params
+	now     time.Time
 }
 
 // newSignJob reads the command line of signzone and the keys that it names.
@@ -88,7 +90,7 @@ func newSignJob(c *urfave.Context, args []string, now time.Time) (*signJob, erro
 	if err := signParams(c, &j.params, now); err != nil {
 		return nil, err
 	}
-	if j.keys, err = readKeys(c.StringSlice("key"), apex); err != nil {
+	if j.keys, j.notices, err = readKeys(c.StringSlice("key"), apex); err != nil {
 		return nil, err
 	}
 	return j, nil
@@ -223,7 +225,7 @@ func (e *env) printSigned(j *signJob, in *zone.Loaded, res *signer.Result, took 
 		Zone: j.params.Apex.String(), Output: j.output, Serial: uint32(j.params.Serial),
 		Records: res.Records, Signatures: res.Signatures, Verified: res.Verified, Denial: string(res.Denial),
 		Inception: j.params.Inception.UTC(), Expiration: j.params.Expiration.UTC(),
-		DurationMS: took.Milliseconds(), Stripped: in.Stripped, Notices: in.Notices,
+		DurationMS: took.Milliseconds(), Stripped: in.Stripped, Notices: append(j.notices, in.Notices...),
 	}
 	to := *e
 	if j.output == "-" {

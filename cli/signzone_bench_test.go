@@ -34,7 +34,7 @@ func BenchmarkSignzone(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	keys, err := readKeys([]string{"testdata/keys/Kexample.com.+013+00026", "testdata/keys/Kexample.com.+013+48603"}, apex)
+	keys, _, err := readKeys([]string{"testdata/keys/Kexample.com.+013+00026", "testdata/keys/Kexample.com.+013+48603"}, apex)
 	if err != nil {
 		b.Fatal(err)
 	}
