@@ -24,8 +24,8 @@ func orderFlags(app *urfave.App, args []string) ([]string, error) {
 			o.words = append(o.words, args...)
 			break
 		}
-		if len(arg) < 2 || arg[0] != '-' || arg[1] >= '0' && arg[1] <= '9' {
-			o.word(arg) // "-" is a stream, "-2h" a time
+		if !isFlag(arg) {
+			o.word(arg)
 			continue
 		}
 		used, err := o.flag(arg, args)
@@ -35,6 +35,11 @@ func orderFlags(app *urfave.App, args []string) ([]string, error) {
 		args = args[used:]
 	}
 	return o.result(), nil
+}
+
+// isFlag tells a flag from a word; "-" is a stream, "-2h" a time.
+func isFlag(arg string) bool {
+	return len(arg) >= 2 && arg[0] == '-' && (arg[1] < '0' || arg[1] > '9')
 }
 
 // ordering is a command line half read.

@@ -64,7 +64,7 @@ func (e *env) run(ctx context.Context, argv []string) int {
 }
 
 func newApp(e *env) *urfave.App {
-	return &urfave.App{
+	app := &urfave.App{
 		Name:            "sluice",
 		Usage:           "a DNSSEC signer between a zone's primary and its secondaries",
 		Reader:          e.stdin,
@@ -96,9 +96,21 @@ func newApp(e *env) *urfave.App {
 			templateCommand(e),
 			healthCommand(e),
 			versionCommand(e),
+			completionCommand(e),
 			helpCommand(e),
 		},
 		CustomAppHelpTemplate: appHelpTemplate,
+	}
+	hideHelp(app.Commands)
+	return app
+}
+
+// hideHelp keeps the library from taking an argument "help" or "h" for a
+// command: it may be a zone.
+func hideHelp(commands []*urfave.Command) {
+	for _, c := range commands {
+		c.HideHelpCommand = true
+		hideHelp(c.Subcommands)
 	}
 }
 

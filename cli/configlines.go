@@ -108,13 +108,12 @@ func configField(t reflect.Type, prefix, owner, field string) (key, want string)
 }
 
 func configKind(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Struct:
+	switch {
+	case t.Kind() == reflect.Struct:
 		return "a table"
-	case reflect.Slice:
+	case t.Kind() == reflect.Slice:
 		return "a list of strings"
-	}
-	if t == reflect.TypeFor[int]() {
+	case t == reflect.TypeFor[int]():
 		return "a number"
 	}
 	return "a string"

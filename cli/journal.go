@@ -16,12 +16,11 @@ import (
 
 func journalCommand(e *env) *urfave.Command {
 	return &urfave.Command{
-		Name:            "journal",
-		Usage:           "the state of the journal, and its proof",
-		HideHelpCommand: true,
-		OnUsageError:    onUsageError,
-		Action:          commandMissing,
-		Subcommands:     []*urfave.Command{journalStatus(e), journalVerify(e)},
+		Name:         "journal",
+		Usage:        "the state of the journal, and its proof",
+		OnUsageError: onUsageError,
+		Action:       commandMissing,
+		Subcommands:  []*urfave.Command{journalStatus(e), journalVerify(e)},
 	}
 }
 

@@ -13,12 +13,11 @@ import (
 
 func keyCommand(e *env) *urfave.Command {
 	return &urfave.Command{
-		Name:            "key",
-		Usage:           "list, make and import keys; records for the parent",
-		HideHelpCommand: true,
-		OnUsageError:    onUsageError,
-		Action:          commandMissing,
-		Subcommands:     []*urfave.Command{keyList(e), keyGenerate(e), keyImport(e), keyDS(e)},
+		Name:         "key",
+		Usage:        "list, make and import keys; records for the parent",
+		OnUsageError: onUsageError,
+		Action:       commandMissing,
+		Subcommands:  []*urfave.Command{keyList(e), keyGenerate(e), keyImport(e), keyDS(e)},
 	}
 }
 

@@ -15,12 +15,11 @@ import (
 
 func policyCommand(e *env) *urfave.Command {
 	return &urfave.Command{
-		Name:            "policy",
-		Usage:           "list, show, check and reload policies",
-		HideHelpCommand: true,
-		OnUsageError:    onUsageError,
-		Action:          commandMissing,
-		Subcommands:     []*urfave.Command{policyList(e), policyShow(e), policyReload(e), policyCheck(e)},
+		Name:         "policy",
+		Usage:        "list, show, check and reload policies",
+		OnUsageError: onUsageError,
+		Action:       commandMissing,
+		Subcommands:  []*urfave.Command{policyList(e), policyShow(e), policyReload(e), policyCheck(e)},
 	}
 }
 

@@ -23,11 +23,10 @@ func templateCommand(e *env) *urfave.Command {
 		}
 	}
 	return &urfave.Command{
-		Name:            "template",
-		Usage:           "print annotated files to begin with",
-		HideHelpCommand: true,
-		OnUsageError:    onUsageError,
-		Action:          commandMissing,
+		Name:         "template",
+		Usage:        "print annotated files to begin with",
+		OnUsageError: onUsageError,
+		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
 			page("config", "the daemon's config file with its defaults", func() string { return configTemplate }),
 			page("policy", "a policy file with its defaults", pipeline.Template),

@@ -18,11 +18,10 @@ import (
 
 func zoneCommand(e *env) *urfave.Command {
 	return &urfave.Command{
-		Name:            "zone",
-		Usage:           "add, look at, review and compare zones",
-		HideHelpCommand: true,
-		OnUsageError:    onUsageError,
-		Action:          commandMissing,
+		Name:         "zone",
+		Usage:        "add, look at, review and compare zones",
+		OnUsageError: onUsageError,
+		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
 			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneReload(e),
 			zoneApprove(e), zoneReject(e), zoneOverride(e), zoneReset(e), zoneMaintenance(e),
