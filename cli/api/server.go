@@ -50,13 +50,13 @@ func Handler(engine *pipeline.Engine, log *slog.Logger) http.Handler {
 // routes is every path of the API below Prefix.
 func (s *server) routes() map[string]handler {
 	return map[string]handler{
-		"GET /health":                                 s.health,
-		"GET /zones":                                  s.listZones,
-		"POST /zones":                                 s.addZone,
-		"GET /zones/{zone}":                           s.showZone,
-		"DELETE /zones/{zone}":                        s.removeZone,
-		"POST /zones/{zone}/reload":                   s.reloadZone,
-		"GET /zones/{zone}/await":                     s.awaitZone,
+		"GET /health":               s.health,
+		"GET /zones":                s.listZones,
+		"POST /zones":               s.addZone,
+		"GET /zones/{zone}":         s.showZone,
+		"DELETE /zones/{zone}":      s.removeZone,
+		"POST /zones/{zone}/reload": s.reloadZone,
+		"GET /zones/{zone}/await":   s.awaitZone,
 		"POST /zones/{zone}/reviews/{stage}/approve":  s.approve,
 		"POST /zones/{zone}/reviews/{stage}/reject":   s.reject,
 		"POST /zones/{zone}/reviews/{stage}/override": s.override,
