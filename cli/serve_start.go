@@ -107,7 +107,7 @@ func (s *serving) startZone(ctx context.Context, z pipeline.NewZone) error {
 	case err == nil && have.Source != z.Source:
 		return fmt.Errorf("it is here already with the source %s: %w", have.Source, pipeline.ErrState)
 	case err == nil:
-		err = s.engine.Reload(ctx, actor, z.Name)
+		err = s.engine.Reload(ctx, actor, z.Name, false)
 	}
 	if err != nil {
 		return err

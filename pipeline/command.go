@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sluice/keymgr"
+	"sluice/signer/zone"
 )
 
 // Lane is one of the two ways of a zone's work, so that trouble in one never
@@ -56,8 +57,16 @@ type Load struct {
 	// Base is the loaded instance that the new one is a diff to; 0 for a
 	// new generation.
 	Base uint64
-	// Asked is the number of the request that asked for it; 0 for none.
+	// Full takes the whole zone from its servers, whatever its serial.
+	Full bool
+
+	// What follows is no part of the identity: a request that comes while the
+	// command runs does not undo it.
+
+	// Asked is the number of the newest request that it serves; 0 for none.
 	Asked uint64
+	// Hint is the serial that a NOTIFY told; 0 for none.
+	Hint zone.Serial
 }
 
 // Sign signs a loaded instance.
@@ -109,7 +118,7 @@ func (c ActivateKeys) Identity() string { return identity("activate", c) }
 // Identity implements Command. Who asked for a load makes no difference to
 // it: a request that comes meanwhile does not throw the result away.
 func (c Load) Identity() string {
-	c.Asked = 0
+	c.Asked, c.Hint = 0, 0
 	return identity("load", c)
 }
 

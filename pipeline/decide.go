@@ -13,6 +13,10 @@ type Moment struct {
 	// Reload is the number of the newest request to load that was not yet
 	// served; 0 for none.
 	Reload uint64
+	// Full: one of the requests wants everything, whatever its serial.
+	Full bool
+	// Inbound is where the zone stands with its servers.
+	Inbound Inbound
 	// Lanes is what this process does for the zone, and what failed before.
 	Lanes [lanes]LaneState
 }
@@ -43,7 +47,7 @@ func Decide(s State, p Policy, m Moment) Decision {
 		d.add(m, BindPolicy{Policy: s.Added.Facts.Policy})
 		return d
 	}
-	if c := decideContent(s, m); c != nil {
+	if c := decideContent(&d, s, m); c != nil {
 		d.add(m, c)
 	}
 	if c := decideSigning(&d, s, p, m); c != nil {
@@ -68,16 +72,28 @@ func (d *Decision) wake(at time.Time, reason string) {
 	}
 }
 
-func decideContent(s State, m Moment) Command {
+func decideContent(d *Decision, s State, m Moment) Command {
+	remote := IsTransfer(s.Source)
 	switch {
 	case s.Loaded == nil || s.Loaded.Broken != "":
-		return Load{Source: s.Source, Asked: m.Reload}
+		return Load{Source: s.Source, Full: remote && m.Full, Asked: m.Reload}
 	case m.Reload != 0:
-		return Load{Source: s.Source, Base: s.Loaded.Seq, Asked: m.Reload}
-	case s.Loaded.Facts.Source != s.Source:
+		return Load{Source: s.Source, Base: s.Loaded.Seq, Full: remote && m.Full, Asked: m.Reload}
+	case s.Loaded.Facts.Source != s.Source && m.Inbound.Read != s.Source:
+		// Other servers: their serials say nothing of what is loaded.
+		return Load{Source: s.Source, Base: s.Loaded.Seq, Full: remote}
+	case remote && !m.Now.Before(m.Inbound.Next):
 		return Load{Source: s.Source, Base: s.Loaded.Seq}
+	case remote:
+		d.wake(m.Inbound.Next, "the source is asked for news")
 	}
 	return nil
+}
+
+// expired reports whether a zone's contents are too old to be vouched for and
+// the policy wants it to end then (RFC 1035, 3.3.13).
+func expired(p Policy, m Moment) bool {
+	return p.StopsOnExpire() && !m.Inbound.Expires.IsZero() && !m.Now.Before(m.Inbound.Expires)
 }
 
 func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
@@ -86,6 +102,12 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 	}
 	if publishable(s) {
 		return Publish{Signed: s.Signed.Seq}
+	}
+	if expired(p, m) {
+		return nil
+	}
+	if p.StopsOnExpire() && !m.Inbound.Expires.IsZero() {
+		d.wake(m.Inbound.Expires, "the zone expires unless a server of its source answers")
 	}
 	return decideSign(d, s, p, m.Now)
 }

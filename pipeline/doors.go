@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -68,7 +67,7 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if z.Source == "" {
 		return nil, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
 	}
-	if z.Source, err = filepath.Abs(z.Source); err != nil {
+	if z.Source, err = CanonicalSource(z.Source); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	var id [8]byte
@@ -141,14 +140,15 @@ func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string,
 	})
 }
 
-// Reload asks for the source to be read now. It returns at once; Await tells
+// Reload asks for the source to be read now; with full, everything is taken
+// from its servers, whatever its serial. It returns at once; Await tells
 // when it was.
-func (e *Engine) Reload(_ context.Context, _ event.Actor, name string) error {
+func (e *Engine) Reload(_ context.Context, _ event.Actor, name string, full bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
 	}
-	r.askReload()
+	r.askReload(full)
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"sluice/journal/event"
 	"sluice/keymgr"
 	"sluice/pipeline/store"
+	"sluice/xfr"
 )
 
 // Config is what an Engine is built from.
@@ -43,6 +44,9 @@ type Config struct {
 	DSAtParent func(ctx context.Context, zone string) (bool, error)
 	// Workers is the number of signing goroutines of one run; 0: one a core.
 	Workers int
+	// Client is how zones are transferred in and secondaries told; its Keys
+	// are the engine's own. Zero values have their defaults.
+	Client xfr.ClientConfig
 }
 
 // Engine runs all zones of one process: it folds the journal into the
@@ -59,7 +63,10 @@ type Engine struct {
 	stuck chan struct{} // asks tend to reopen the journal
 	short chan struct{} // asks tend to look for room
 	heavy chan struct{} // bounds loads, signings and verifications at a time
-	work  sync.WaitGroup
+	// transfers and checks bound what is asked of other servers at a time.
+	transfers, checks chan struct{}
+	client            *xfr.Client
+	work              sync.WaitGroup
 
 	foldTries int // of the event being folded; only the fold uses it
 
@@ -82,17 +89,20 @@ type Engine struct {
 func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		keystore: cfg.Keystore, clock: cfg.Clock, log: cfg.Logger, cfg: cfg,
-		stuck:    make(chan struct{}, 1),
-		short:    make(chan struct{}, 1),
-		heavy:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
-		moved:    make(chan struct{}),
-		runners:  map[event.ZoneID]*runner{},
-		names:    map[string]event.ZoneID{},
-		policies: map[string]Policy{},
-		parsed:   map[event.Hash]Policy{},
+		stuck:     make(chan struct{}, 1),
+		short:     make(chan struct{}, 1),
+		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
+		transfers: make(chan struct{}, maxTransfers),
+		checks:    make(chan struct{}, maxChecks),
+		moved:     make(chan struct{}),
+		runners:   map[event.ZoneID]*runner{},
+		names:     map[string]event.ZoneID{},
+		policies:  map[string]Policy{},
+		parsed:    map[event.Hash]Policy{},
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room}
 	e.spill = roomySpill{spillDir(cfg.SpillDir), e.room}
+	e.client = xfr.NewClient(cfg.Client)
 	for name, p := range cfg.Policies {
 		e.policies[name] = p
 	}

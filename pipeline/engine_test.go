@@ -122,7 +122,7 @@ func (r *rig) await() ZoneStatus {
 func (r *rig) reload(text string) ZoneStatus {
 	r.t.Helper()
 	r.zoneFile(text)
-	if err := r.e.Reload(r.t.Context(), testActor, "example.com"); err != nil {
+	if err := r.e.Reload(r.t.Context(), testActor, "example.com", false); err != nil {
 		r.t.Fatal(err)
 	}
 	return r.await()
