@@ -67,8 +67,8 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if z.Source == "" {
 		return nil, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
 	}
-	if z.Source, err = CanonicalSource(z.Source); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	if z.Source, err = e.checkSource(z.Source); err != nil {
+		return nil, err
 	}
 	var id [8]byte
 	if _, err := rand.Read(id[:]); err != nil {

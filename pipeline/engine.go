@@ -44,6 +44,8 @@ type Config struct {
 	DSAtParent func(ctx context.Context, zone string) (bool, error)
 	// Workers is the number of signing goroutines of one run; 0: one a core.
 	Workers int
+	// TSIG keeps the secrets of TSIG keys; nil keeps none.
+	TSIG TSIGStore
 	// Client is how zones are transferred in and secondaries told; its Keys
 	// are the engine's own. Zero values have their defaults.
 	Client xfr.ClientConfig
@@ -67,6 +69,7 @@ type Engine struct {
 	transfers, checks chan struct{}
 	client            *xfr.Client
 	work              sync.WaitGroup
+	tsig              sync.Mutex // held while the TSIG keys change
 
 	foldTries int // of the event being folded; only the fold uses it
 
@@ -102,6 +105,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room}
 	e.spill = roomySpill{spillDir(cfg.SpillDir), e.room}
+	cfg.Client.Keys = e.TSIG()
 	e.client = xfr.NewClient(cfg.Client)
 	for name, p := range cfg.Policies {
 		e.policies[name] = p
