@@ -35,7 +35,8 @@ type daemonConfig struct {
 }
 
 type serverConfig struct {
-	Servers []string `toml:"servers"`
+	Servers  []string `toml:"servers"`
+	WeakTSIG bool     `toml:"weak-tsig"`
 }
 
 type journalConfig struct {

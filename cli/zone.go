@@ -24,7 +24,7 @@ func zoneCommand(e *env) *urfave.Command {
 		OnUsageError:    onUsageError,
 		Action:          commandMissing,
 		Subcommands: []*urfave.Command{
-			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneReload(e),
+			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneSet(e), zoneReload(e), zoneResign(e), zoneSerial(e), zoneNotify(e),
 			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneVerify(e),
 		},
 	}
@@ -281,17 +281,7 @@ func zoneReload(e *env) *urfave.Command {
 			if err := client.Reload(c.Context, args[0], c.Bool("full")); err != nil {
 				return err
 			}
-			if !c.Bool("no-wait") {
-				return e.awaitZone(c, client, args[0])
-			}
-			name, err := fullName(args[0])
-			if err != nil {
-				return err
-			}
-			if e.json {
-				return e.printJSON(map[string]any{"zone": name, "asked": true})
-			}
-			return e.printf("asked for; see: sluice zone status %s\n", args[0])
+			return e.asked(c, client, args[0])
 		}),
 	}
 }

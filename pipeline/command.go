@@ -81,6 +81,9 @@ type Sign struct {
 	// Refresh is the sequence of the signed instance whose signatures grow
 	// old; 0 where content, keys or parameters changed.
 	Refresh uint64
+	// Asked is the number of the request that it serves; 0 for none. It is no
+	// part of the identity.
+	Asked uint64
 }
 
 // Publish lets a signed instance out, once the egress gate has passed it.
@@ -123,7 +126,10 @@ func (c Load) Identity() string {
 }
 
 // Identity implements Command.
-func (c Sign) Identity() string { return identity("sign", c) }
+func (c Sign) Identity() string {
+	c.Asked = 0
+	return identity("sign", c)
+}
 
 // Identity implements Command.
 func (c Publish) Identity() string { return identity("publish", c) }

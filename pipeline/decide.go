@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/keymgr"
+	"sluice/signer/zone"
 )
 
 // Moment is what a decision sees besides the zone's state.
@@ -15,6 +16,10 @@ type Moment struct {
 	Reload uint64
 	// Full: one of the requests wants everything, whatever its serial.
 	Full bool
+	// Resign is the number of the newest request to sign that was not yet
+	// served, 0 for none; ResignFull: all signatures are to be made again.
+	Resign     uint64
+	ResignFull bool
 	// Inbound is where the zone stands with its servers.
 	Inbound Inbound
 	// Lanes is what this process does for the zone, and what failed before.
@@ -109,7 +114,7 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 	if p.StopsOnExpire() && !m.Inbound.Expires.IsZero() {
 		d.wake(m.Inbound.Expires, "the zone expires unless a server of its source answers")
 	}
-	return decideSign(d, s, p, m.Now)
+	return decideSign(d, s, p, m)
 }
 
 // decideKeys makes up for the keys that a zone lacks. All keys of a new zone
@@ -175,7 +180,7 @@ func publishable(s State) bool {
 	return s.SignFailure == nil || s.SignFailure.Seq < s.Signed.Seq
 }
 
-func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
+func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 	if s.Loaded == nil || s.Loaded.Broken != "" {
 		return nil
 	}
@@ -187,6 +192,9 @@ func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
 	}
 	if len(c.Signers) == 0 {
 		return nil
+	}
+	if !m.ResignFull {
+		c.Asked = m.Resign
 	}
 	c.Base = reusable(s)
 	last := s.Signed
@@ -200,12 +208,20 @@ func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
 		return c
 	}
 	due := time.Unix(f.Earliest, 0).Add(-p.RemainTime())
-	if now.Before(due) {
+	if m.Resign == 0 && m.Now.Before(due) && !belowFloor(s) {
 		d.wake(due, "signatures are made again")
 		return nil
 	}
-	c.Refresh = last.Seq
+	c.Refresh, c.Asked = last.Seq, m.Resign
+	if m.ResignFull {
+		c.Base = 0
+	}
 	return c
+}
+
+// belowFloor reports whether the newest serial does not stand above the floor.
+func belowFloor(s State) bool {
+	return s.SerialFloor != nil && !zone.Serial(*s.SerialFloor).Before(zone.Serial(s.Signed.Facts.Serial))
 }
 
 // sameInput reports whether the newest signed instance was made of contents

@@ -66,10 +66,10 @@ type Engine struct {
 	short chan struct{} // asks tend to look for room
 	heavy chan struct{} // bounds loads, signings and verifications at a time
 	// transfers and checks bound what is asked of other servers at a time.
-	transfers, checks chan struct{}
-	client            *xfr.Client
-	work              sync.WaitGroup
-	tsig              sync.Mutex // held while the TSIG keys change
+	transfers, checks, notifying chan struct{}
+	client                       *xfr.Client
+	work                         sync.WaitGroup
+	tsig                         sync.Mutex // held while the TSIG keys change
 
 	foldTries int // of the event being folded; only the fold uses it
 
@@ -97,6 +97,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		transfers: make(chan struct{}, maxTransfers),
 		checks:    make(chan struct{}, maxChecks),
+		notifying: make(chan struct{}, maxNotifying),
 		moved:     make(chan struct{}),
 		runners:   map[event.ZoneID]*runner{},
 		names:     map[string]event.ZoneID{},
@@ -238,6 +239,7 @@ func (e *Engine) caughtUp() {
 	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })
 	for _, r := range all {
 		r.step()
+		r.announce()
 	}
 }
 
@@ -259,6 +261,13 @@ func (e *Engine) start(fn func(context.Context)) bool {
 	ctx := e.ctx
 	e.work.Go(func() { fn(ctx) })
 	return true
+}
+
+// context ends when Run does.
+func (e *Engine) context() context.Context {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.ctx
 }
 
 // moveLocked wakes all that wait for the fold. The caller holds mu.

@@ -215,6 +215,13 @@ func (r *runner) inbound() Inbound {
 	return in
 }
 
+// hasExpired reports whether a zone is to be served no longer.
+func (r *runner) hasExpired(p Policy) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return expired(p, Moment{Now: r.e.clock.Now(), Inbound: r.inbound()})
+}
+
 func (u *upstream) read() string {
 	if u.good.IsZero() {
 		return ""

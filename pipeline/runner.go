@@ -18,17 +18,21 @@ type runner struct {
 	e  *Engine
 	id event.ZoneID
 
-	mu       sync.Mutex
-	state    State           // guarded by mu; replaced by the fold
-	reload   uint64          // guarded by mu; newest request not yet served
-	full     bool            // guarded by mu; one of the requests wants everything
-	requests uint64          // guarded by mu; requests so far
-	lanes    [lanes]laneWork // guarded by mu
-	progress Progress        // guarded by mu
-	changed  chan struct{}   // guarded by mu; closed and replaced at every change
-	disarm   func()          // guarded by mu; frees the timer
-	began    time.Time       // when this process took the zone up
-	up       upstream        // guarded by mu
+	mu     sync.Mutex
+	state  State  // guarded by mu; replaced by the fold
+	reload uint64 // guarded by mu; newest request not yet served
+	full   bool   // guarded by mu; one of the requests wants everything
+	resign uint64 // guarded by mu; newest request to sign not yet served
+	// resignFull: guarded by mu; one of them wants all signatures made again.
+	resignFull bool
+	requests   uint64          // guarded by mu; requests so far
+	lanes      [lanes]laneWork // guarded by mu
+	progress   Progress        // guarded by mu
+	changed    chan struct{}   // guarded by mu; closed and replaced at every change
+	disarm     func()          // guarded by mu; frees the timer
+	began      time.Time       // when this process took the zone up
+	up         upstream        // guarded by mu
+	out        outbound        // guarded by mu
 }
 
 // laneWork is what this process does in one lane.
@@ -53,9 +57,13 @@ func (r *runner) snapshot() State {
 // fold takes the state that the projection now holds.
 func (r *runner) fold(s State) {
 	r.mu.Lock()
+	was := r.state.Published
 	r.state = s
 	r.notify()
 	r.mu.Unlock()
+	if p := s.Published; s.Removed != 0 || p != nil && (was == nil || was.Seq != p.Seq) {
+		r.announce()
+	}
 }
 
 // notify wakes all that wait for a change. The caller holds mu.
@@ -84,7 +92,7 @@ func (r *runner) decide() Decision {
 		r.lanes[SigningLane].failure = err
 		return Decision{}
 	}
-	m := Moment{Now: r.e.clock.Now(), Reload: r.reload, Full: r.full, Inbound: r.inbound()}
+	m := Moment{Now: r.e.clock.Now(), Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound()}
 	for i := range r.lanes {
 		m.Lanes[i] = r.lanes[i].LaneState
 	}
@@ -167,6 +175,9 @@ func (r *runner) run(ctx context.Context, c Command) {
 	// what became of it.
 	if isLoad && load.Asked == r.reload && !errors.Is(err, journal.ErrStorage) {
 		r.reload, r.full = 0, false
+	}
+	if sign, ok := c.(Sign); ok && sign.Asked == r.resign {
+		r.resign, r.resignFull = 0, false
 	}
 	r.notify()
 	r.mu.Unlock()

@@ -76,6 +76,7 @@ func (r *runner) status() ZoneStatus {
 		expiry := time.Unix(p.Signed.Facts.Earliest, 0).UTC()
 		st.NextExpiry = &expiry
 	}
+	st.Upstream, st.Secondaries = r.upstreamStatus(), r.secondaries()
 	r.describe(&st)
 	return st
 }
@@ -84,6 +85,9 @@ func (r *runner) status() ZoneStatus {
 // mu.
 func (r *runner) describe(st *ZoneStatus) {
 	s := r.state
+	if f := s.LoadFailure; f != nil && r.up.good.After(f.Time) {
+		s.LoadFailure = nil // a server answered since, with nothing newer
+	}
 	d := r.decide()
 	st.State = stateWord(s, r.progress, r.lanes[ContentLane].busy || r.lanes[SigningLane].busy)
 	if f := s.LoadFailure; f != nil {
@@ -118,6 +122,7 @@ func (r *runner) describe(st *ZoneStatus) {
 			Severity: "alarm", Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",
 		})
 	}
+	r.upstreamNotices(st)
 	st.WaitsFor, st.Since = waits(s, st.State, r.lanes)
 	if !d.WakeAt.IsZero() {
 		at := d.WakeAt
