@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/miekg/dns"
 
@@ -58,7 +59,13 @@ type peerError struct {
 	err  error
 }
 
-func (p *peerError) Error() string { return p.peer.String() + ": " + reasonOf(p.err) }
+func (p *peerError) Error() string {
+	reason, peer := reasonOf(p.err), p.peer.String()
+	if strings.Contains(reason, peer) {
+		return reason
+	}
+	return peer + ": " + reason
+}
 
 func (p *peerError) Unwrap() error { return p.err }
 
