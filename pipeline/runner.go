@@ -220,6 +220,12 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 		if len(facts) == 0 {
 			return failure
 		}
+		if _, ok := c.(Load); ok {
+			// Newer content never cancels a running sign: it waits for it.
+			if err := r.awaitSigning(ctx); err != nil {
+				return err
+			}
+		}
 		err := r.commit(ctx, s, c, facts)
 		if errors.Is(err, errSwept) {
 			continue
@@ -267,6 +273,23 @@ func (r *runner) wants(c Command) bool {
 		}
 	}
 	return false
+}
+
+// awaitSigning waits until the signing lane does nothing.
+func (r *runner) awaitSigning(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		busy, changed := r.lanes[SigningLane].busy, r.changed
+		r.mu.Unlock()
+		if !busy {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // await waits until the folded state satisfies a condition.

@@ -431,3 +431,54 @@ func addrPort(t *testing.T, text string) netip.AddrPort {
 	}
 	return ap
 }
+
+// secondaryServer takes NOTIFY.
+type secondaryServer struct {
+	addr    string
+	mu      sync.Mutex
+	serials []uint32
+	no      bool
+}
+
+func newSecondary(t *testing.T) *secondaryServer {
+	t.Helper()
+	s := &secondaryServer{}
+	u, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = u.LocalAddr().String()
+	server := &dns.Server{PacketConn: u, Handler: s, MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }}
+	go func() { _ = server.ActivateAndServe() }() // ends with the listener
+	t.Cleanup(func() { _ = server.Shutdown() })
+	return s
+}
+
+func (s *secondaryServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := new(dns.Msg)
+	r.SetReply(q)
+	r.Opcode = dns.OpcodeNotify
+	if s.no {
+		r.Rcode = dns.RcodeRefused
+	}
+	for _, rr := range q.Answer {
+		if soa, ok := rr.(*dns.SOA); ok && !s.no {
+			s.serials = append(s.serials, soa.Serial)
+		}
+	}
+	_ = w.WriteMsg(r) // a client that left
+}
+
+func (s *secondaryServer) told() []uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.serials)
+}
+
+func (s *secondaryServer) refuse(no bool) {
+	s.mu.Lock()
+	s.no = no
+	s.mu.Unlock()
+}
