@@ -143,7 +143,7 @@ func loadHint(reason string) string {
 	if strings.HasPrefix(reason, journal.ErrNoSpace.Error()) || strings.HasSuffix(reason, syscall.ENOSPC.Error()) {
 		return "free space on the disk or raise the journal's limits"
 	}
-	return "correct the file"
+	return "correct the source"
 }
 
 // stateWord sums a zone up.
