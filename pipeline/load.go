@@ -153,7 +153,8 @@ func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, fact
 	}
 	defer before.Close() //nolint:errcheck // read only
 	changes := 0
-	facts.MaxTTL = baseOf(s, c.Base).MaxTTL
+	base, _ := baseOf(s, c.Base)
+	facts.MaxTTL = base.MaxTTL
 	err = zone.DiffItems(before, in.Items, func(key, old, now []byte) error {
 		changes++
 		removed, added := recordChanges(old, now)

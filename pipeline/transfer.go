@@ -121,10 +121,11 @@ func (t *transfer) run(ctx context.Context) (*event.InstanceLoaded, error) {
 	if t.policy, err = t.e.boundPolicy(t.s); err != nil {
 		return nil, err
 	}
-	if t.c.Base == 0 || t.c.Full {
+	base, known := baseOf(t.s, t.c.Base)
+	if !known || t.c.Full {
 		return t.fetch(ctx, nil)
 	}
-	have := zone.Serial(baseOf(t.s, t.c.Base).Serial)
+	have := zone.Serial(base.Serial)
 	serial, err := t.ask(ctx)
 	if err != nil {
 		return nil, err
@@ -247,15 +248,16 @@ func (t *transfer) count() {
 	}
 }
 
-// baseOf is the facts of a loaded instance that a new one is a diff to.
-func baseOf(s State, base uint64) event.InstanceLoaded {
-	if s.Published != nil && s.Published.Loaded.Seq == base {
-		return s.Published.Loaded.Facts
-	}
+// baseOf is the facts of a loaded instance that a new one is a diff to; false
+// where the state does not hold them.
+func baseOf(s State, base uint64) (event.InstanceLoaded, bool) {
 	if s.Loaded != nil && s.Loaded.Seq == base {
-		return s.Loaded.Facts
+		return s.Loaded.Facts, true
 	}
-	return event.InstanceLoaded{}
+	if s.Published != nil && s.Published.Loaded.Seq == base {
+		return s.Published.Loaded.Facts, true
+	}
+	return event.InstanceLoaded{}, false
 }
 
 // take takes a place, give gives it back.

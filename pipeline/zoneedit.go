@@ -189,7 +189,7 @@ func (set *editedSet) value(key []byte) (zone.Value, error) {
 // in the facts.
 func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.InstanceLoaded) error {
 	z := t.edit
-	base := baseOf(t.s, t.c.Base)
+	base, _ := baseOf(t.s, t.c.Base) // known: run asked
 	state, err := z.view.ContentState()
 	if err != nil {
 		return e.note(err)
