@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +26,8 @@ type config struct {
 	PolicyDir string        `toml:"policy-dir"`
 	Daemon    daemonConfig  `toml:"daemon"`
 	Server    serverConfig  `toml:"server"`
+	Loader    reviewConfig  `toml:"loader"`
+	Signer    reviewConfig  `toml:"signer"`
 	Journal   journalConfig `toml:"journal"`
 }
 
@@ -39,6 +42,20 @@ type serverConfig struct {
 	WeakTSIG bool     `toml:"weak-tsig"`
 }
 
+// reviewConfig is where a review listener stands.
+type reviewConfig struct {
+	Review struct {
+		Servers []string `toml:"servers"`
+	} `toml:"review"`
+}
+
+// Where review listeners stand by default. Where somebody else is there, any
+// other port does: nothing depends on it but what the daemon itself tells.
+const (
+	defaultReviewLoaded = "127.0.0.1:8054"
+	defaultReviewSigned = "127.0.0.1:8055"
+)
+
 type journalConfig struct {
 	EventsMaxSize size `toml:"events-max-size"`
 	BulkMaxSize   size `toml:"bulk-max-size"`
@@ -46,12 +63,15 @@ type journalConfig struct {
 
 // defaultConfig is what holds without a config file: what the template says.
 func defaultConfig() config {
-	return config{
+	cfg := config{
 		Version: "v1",
 		DataDir: "./sluice-data",
 		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20},
 		Server:  serverConfig{Servers: []string{"127.0.0.1:8053"}},
 	}
+	cfg.Loader.Review.Servers = []string{defaultReviewLoaded}
+	cfg.Signer.Review.Servers = []string{defaultReviewSigned}
+	return cfg
 }
 
 // readConfig reads a config file on top of the defaults.
@@ -93,7 +113,7 @@ func (c *config) check() error {
 	if len(c.Server.Servers) == 0 {
 		return errors.New("servers is empty: nothing would be published")
 	}
-	for _, s := range c.Server.Servers {
+	for _, s := range slices.Concat(c.Server.Servers, c.Loader.Review.Servers, c.Signer.Review.Servers) {
 		if err := checkListen(s); err != nil {
 			return err
 		}

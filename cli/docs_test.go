@@ -46,6 +46,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.JournalStatus{},
 		journal.VerifyReport{},
 		signSummary{},
+		dumpRecord{},
 		versionInfo{},
 		api.Health{},
 	} {

@@ -36,6 +36,9 @@ func healthCommand(e *env) *urfave.Command {
 				if e.json {
 					return e.printJSON(h)
 				}
+				for _, text := range h.Alarms {
+					e.note("alarm: %s", text)
+				}
 				return e.printf("%s\n", h.Status)
 			})
 		},

@@ -204,7 +204,7 @@ func (e *env) printVerifyText(r journal.VerifyReport) error {
 		verdict = e.paint(red, "NOT sound, "+count(r.FaultCount, "fault"))
 	}
 	text := fmt.Sprintf("journal %s %s: %s of %s, %s, %s in %s", r.Identity, verdict,
-		count(r.Events, "event"), count(r.Zones, "chain"), count(r.Manifests, "manifest"), sizeText(r.ChunkBytes), count(r.Chunks, "chunk"))
+		count(r.Events, "event"), count(r.Chains, "chain"), count(r.Manifests, "manifest"), sizeText(r.ChunkBytes), count(r.Chunks, "chunk"))
 	if r.Unknown > 0 {
 		text += fmt.Sprintf("; %s of types that this program does not know", count(r.Unknown, "event"))
 	}

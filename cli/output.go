@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -44,10 +45,13 @@ func (e *env) printJSON(v any) error {
 }
 
 // printLine prints one object of a stream on a line of its own.
-func (e *env) printLine(v any) error {
-	enc := json.NewEncoder(e.stdout)
+func (e *env) printLine(v any) error { return jsonLines[any](e.stdout)(v) }
+
+// jsonLines writes objects, each on a line of its own.
+func jsonLines[T any](w io.Writer) func(T) error {
+	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	return func(v T) error { return enc.Encode(v) }
 }
 
 // table prints rows below a head; each row has as many cells as the head.

@@ -35,6 +35,8 @@ func serveCommand(e *env) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "zone", Usage: "add the zone `NAME=SOURCE`, or load it now where it is here already; may be given again"},
 			&urfave.StringFlag{Name: "policy-dir", Usage: "read policies, one NAME.toml each, from `DIR`"},
 			&urfave.StringSliceFlag{Name: "listen", Usage: "publish on `IP:PORT`, UDP and TCP; may be given again", DefaultText: "127.0.0.1:8053"},
+			&urfave.StringFlag{Name: "review-loaded", Usage: "serve what was loaded and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewLoaded},
+			&urfave.StringFlag{Name: "review-signed", Usage: "serve what was signed and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewSigned},
 			&urfave.StringFlag{Name: "clock", Usage: "rehearse with a simulated clock: `START[,RATE]`, RATE in seconds a second, 0 is frozen"},
 		},
 		Action: func(c *urfave.Context) error {
@@ -67,6 +69,9 @@ type serving struct {
 	xfr     *xfr.Server
 	api     net.Listener
 	listens []netip.AddrPort
+	reviews []*xfr.Server
+	// reviewAt is where each stage can be fetched; the zero value is nowhere.
+	reviewAt map[string]netip.AddrPort
 }
 
 // newServing reads config and flags.
@@ -86,6 +91,15 @@ func newServing(e *env, c *urfave.Context) (*serving, error) {
 	}
 	if c.IsSet("listen") {
 		s.cfg.Server.Servers = c.StringSlice("listen")
+	}
+	for flag, to := range map[string]*[]string{
+		"review-loaded": &s.cfg.Loader.Review.Servers, "review-signed": &s.cfg.Signer.Review.Servers,
+	} {
+		if c.IsSet(flag) {
+			if *to = nil; c.String(flag) != "" {
+				*to = []string{c.String(flag)}
+			}
+		}
 	}
 	if c.IsSet("log-level") {
 		if err := s.cfg.Daemon.LogLevel.UnmarshalText([]byte(strings.ToLower(c.String("log-level")))); err != nil {
@@ -118,6 +132,10 @@ func newServing(e *env, c *urfave.Context) (*serving, error) {
 // run builds the daemon, runs it until ctx ends, and takes it apart.
 func (s *serving) run(ctx context.Context) (err error) {
 	debug.SetMemoryLimit(int64(s.cfg.Daemon.MemoryLimit))
+	policies, faults, err := s.policies(ctx)
+	if err != nil {
+		return err
+	}
 	if s.data, err = openDataDir(s.cfg.DataDir, s.clockName, true); err != nil {
 		return err
 	}
@@ -141,7 +159,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore,
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(),
-		Policies: s.policies(ctx), PolicyDir: s.cfg.PolicyDir,
+		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 		DSAtParent: newParentAsker("/etc/resolv.conf").seen,
 		TSIG:       tsig, Client: xfr.ClientConfig{WeakTSIG: s.cfg.Server.WeakTSIG},
@@ -151,20 +169,27 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
+	if err := s.listenReviews(ctx); err != nil {
+		return errors.Join(err, s.xfr.Close(), s.api.Close())
+	}
 	return s.serve(ctx)
 }
 
 // policies reads the policy folder. A file with a fault is logged and must
-// not keep the zones of the others from being signed.
-func (s *serving) policies(ctx context.Context) map[string]pipeline.Policy {
+// not keep the zones of the others from being signed; without the folder
+// nobody knows what the zones are to be signed with.
+func (s *serving) policies(ctx context.Context) (policies map[string]pipeline.Policy, faults []error, err error) {
 	if s.cfg.PolicyDir == "" {
-		return nil
+		return nil, nil, nil
 	}
-	policies, faults := pipeline.LoadDir(s.cfg.PolicyDir)
+	policies, faults = pipeline.LoadDir(s.cfg.PolicyDir)
 	for _, fault := range faults {
+		if _, ok := errors.AsType[*pipeline.PolicyFault](fault); !ok {
+			return nil, nil, withHint(fault, "name the folder of the policy files with --policy-dir, or leave it out for the built-in policy")
+		}
 		s.log.ErrorContext(ctx, "policy not loaded", "error", fault)
 	}
-	return policies
+	return policies, faults, nil
 }
 
 // listen opens the listeners of publication and API.
@@ -226,6 +251,9 @@ func (s *serving) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.engine.Run(ctx) })
 	g.Go(func() error { return s.xfr.Run(ctx) })
+	for _, server := range s.reviews {
+		g.Go(func() error { return server.Run(ctx) })
+	}
 	g.Go(func() error {
 		if err := web.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,11 +17,13 @@ import (
 
 // servingInfo is what serve prints first.
 type servingInfo struct {
-	Data        string   `json:"data"`
-	API         string   `json:"api"`
-	Publication []string `json:"publication"`
-	Clock       string   `json:"clock"`
-	Zones       int      `json:"zones"`
+	Data         string   `json:"data"`
+	API          string   `json:"api"`
+	Publication  []string `json:"publication"`
+	ReviewLoaded string   `json:"review_loaded,omitempty"`
+	ReviewSigned string   `json:"review_signed,omitempty"`
+	Clock        string   `json:"clock"`
+	Zones        int      `json:"zones"`
 }
 
 // zoneStart is what serve prints of each zone named on its command line.
@@ -45,6 +48,12 @@ func (s *serving) start(ctx context.Context) error {
 	info := servingInfo{Data: s.data.path, API: "unix:" + s.data.socket(), Clock: s.clockName, Zones: len(zones)}
 	for _, l := range s.listens {
 		info.Publication = append(info.Publication, l.String())
+	}
+	if at, ok := s.reviewAt[event.StageLoaded]; ok {
+		info.ReviewLoaded = at.String()
+	}
+	if at, ok := s.reviewAt[event.StageSigned]; ok {
+		info.ReviewSigned = at.String()
 	}
 	if err := s.printInfo(info); err != nil {
 		return err
@@ -83,6 +92,9 @@ func (s *serving) printInfo(info servingInfo) error {
 	for _, p := range info.Publication {
 		fmt.Fprintf(&b, "publication on %s, UDP and TCP\n", p)
 	}
+	if info.ReviewLoaded+info.ReviewSigned != "" {
+		fmt.Fprintf(&b, "reviews on %s (loaded), %s (signed)\n", cmp.Or(info.ReviewLoaded, "none"), cmp.Or(info.ReviewSigned, "none"))
+	}
 	if info.Clock == rehearsalClock {
 		fmt.Fprintf(&b, "REHEARSAL: the clock shows %s\n", when(s.clock.Now()))
 	}
@@ -107,7 +119,10 @@ func (s *serving) startZone(ctx context.Context, z pipeline.NewZone) error {
 	case err == nil && have.Source != z.Source:
 		return fmt.Errorf("it is here already with the source %s: %w", have.Source, pipeline.ErrState)
 	case err == nil:
-		err = s.engine.Reload(ctx, actor, z.Name, false)
+		if err = s.engine.Reload(ctx, actor, z.Name, false); errors.Is(err, pipeline.ErrState) {
+			s.log.WarnContext(ctx, "zone not loaded", "zone", z.Name, "reason", err)
+			err = nil
+		}
 	}
 	if err != nil {
 		return err

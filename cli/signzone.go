@@ -84,7 +84,7 @@ func newSignJob(c *urfave.Context, args []string, now time.Time) (*signJob, erro
 		return nil, usagef("--serial-policy %q: want keep, keep-strict, counter, unix-time or date-counter", j.serial)
 	}
 	j.params = pipeline.Default().SignParams(apex, 0, now)
-	j.params.Jitter, j.params.CDSDigest = 0, nil
+	j.params.Jitter, j.params.CDSDigest, j.params.NoDigest = 0, nil, true
 	if err := signParams(c, &j.params, now); err != nil {
 		return nil, err
 	}
@@ -157,7 +157,9 @@ type signSummary struct {
 	Inception  time.Time `json:"inception"`
 	Expiration time.Time `json:"expiration"`
 	DurationMS int64     `json:"duration_ms"`
-	Notices    []string  `json:"notices,omitempty"`
+	// Stripped counts by type the signer's own records that the input brought.
+	Stripped map[string]uint64 `json:"stripped,omitempty"`
+	Notices  []string          `json:"notices,omitempty"`
 }
 
 // signzone signs a file.
@@ -183,7 +185,7 @@ func (e *env) signzone(ctx context.Context, j *signJob) error {
 	defer out.close() //nolint:errcheck // temporary files
 	j.params.Progress = func(n uint64) { m.show(pipeline.Progress{Stage: "sign", Done: int64(n)}) }
 	res, err := signer.Sign(ctx, signer.Input{
-		Contents: &tee{Iterator: in.Items, to: out}, ContentState: in.ContentState, Spill: spill,
+		Contents: &tee{Iterator: in.Items, to: out}, Spill: spill,
 	}, j.keys, j.params, out)
 	if err != nil {
 		return describeLoad(err)
@@ -221,7 +223,7 @@ func (e *env) printSigned(j *signJob, in *zone.Loaded, res *signer.Result, took 
 		Zone: j.params.Apex.String(), Output: j.output, Serial: uint32(j.params.Serial),
 		Records: res.Records, Signatures: res.Signatures, Verified: res.Verified, Denial: string(res.Denial),
 		Inception: j.params.Inception.UTC(), Expiration: j.params.Expiration.UTC(),
-		DurationMS: took.Milliseconds(), Notices: in.Notices,
+		DurationMS: took.Milliseconds(), Stripped: in.Stripped, Notices: in.Notices,
 	}
 	to := *e
 	if j.output == "-" {
@@ -229,6 +231,9 @@ func (e *env) printSigned(j *signJob, in *zone.Loaded, res *signer.Result, took 
 	}
 	if e.json {
 		return to.printJSON(s)
+	}
+	if len(s.Stripped) > 0 {
+		e.note("left out of the input: %s", strippedText(s.Stripped))
 	}
 	for _, n := range s.Notices {
 		e.note("notice: %s", n)
@@ -258,6 +263,7 @@ func loadFile(ctx context.Context, path string, apex zone.Name, spill zone.Spill
 	defer root.Close() //nolint:errcheck // opened for reading
 	in, err := zone.Load(ctx, zone.LoadOptions{
 		FS: root.FS(), File: filepath.Base(real), Origin: apex, Spill: spill, KeepSigned: keepSigned,
+		NoDigest: true, // it names instances in the journal, and there is none
 		Progress: func(read, total int64) {
 			m.show(pipeline.Progress{Stage: "load", Done: read, Total: total})
 		},

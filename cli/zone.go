@@ -19,12 +19,13 @@ import (
 func zoneCommand(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name:            "zone",
-		Usage:           "add, look at and compare zones",
+		Usage:           "add, look at, review and compare zones",
 		HideHelpCommand: true,
 		OnUsageError:    onUsageError,
 		Action:          commandMissing,
 		Subcommands: []*urfave.Command{
 			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneSet(e), zoneReload(e), zoneResign(e), zoneSerial(e), zoneNotify(e),
+			zoneApprove(e), zoneReject(e), zoneOverride(e), zoneReset(e), zoneMaintenance(e),
 			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneVerify(e),
 		},
 	}

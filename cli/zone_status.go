@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 	if err != nil {
 		return err
 	}
-	if err := e.printNotices(s); err != nil || !detailed {
+	if err := errors.Join(e.printNotices(s), e.printReviews(s)); err != nil || !detailed {
 		return err
 	}
 	return e.printDetails(s)

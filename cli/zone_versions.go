@@ -44,7 +44,14 @@ func zoneDump(e *env) *urfave.Command {
 				return err
 			}
 			return e.writeTo(c.String("output"), func(w io.Writer) error {
-				return client.Dump(c.Context, args[0], q, w)
+				if !e.json {
+					return client.Dump(c.Context, args[0], q, w)
+				}
+				lines := &recordLines{put: jsonLines[dumpRecord](w)}
+				if err := client.Dump(c.Context, args[0], q, lines); err != nil {
+					return err
+				}
+				return lines.close()
 			})
 		}),
 	}

@@ -33,7 +33,7 @@ type VerifyReport struct {
 	Identity   string  `json:"identity"`
 	LastSeq    uint64  `json:"last_seq"`
 	Events     uint64  `json:"events"`
-	Zones      uint64  `json:"zones"`   // with events; the instance-wide facts count as one
+	Chains     uint64  `json:"chains"`  // of events: one a zone, one of the facts of the whole instance
 	Unknown    uint64  `json:"unknown"` // events of types that this program does not know
 	Manifests  uint64  `json:"manifests"`
 	Chunks     uint64  `json:"chunks"`      // read and found right
@@ -82,7 +82,7 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 	if next <= last {
 		v.fault(last, "", "events %d to %d are missing", next, last)
 	}
-	v.report.Zones = uint64(len(v.heads))
+	v.report.Chains = uint64(len(v.heads))
 	return v.report, nil
 }
 

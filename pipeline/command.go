@@ -4,12 +4,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"time"
 
+	"sluice/journal/event"
 	"sluice/keymgr"
 	"sluice/signer/zone"
 )
 
-// Lane is one of the two ways of a zone's work, so that trouble in one never
+// Lane is one of the ways of a zone's work, so that trouble in one never
 // starves the other.
 type Lane int
 
@@ -19,6 +21,10 @@ const (
 	ContentLane Lane = iota
 	// SigningLane keeps keys, signs and publishes.
 	SigningLane
+	// LoadedReviewLane runs the hooks for what was loaded.
+	LoadedReviewLane
+	// SignedReviewLane runs the hooks for what was signed.
+	SignedReviewLane
 	lanes
 )
 
@@ -91,6 +97,27 @@ type Publish struct {
 	Signed uint64
 }
 
+// OpenReview runs the built-in checks of an instance and asks for verdicts.
+type OpenReview struct {
+	Stage    string
+	Instance uint64
+}
+
+// RunHook asks one hook for its verdict.
+type RunHook struct {
+	Stage    string
+	Instance uint64
+	Number   int // from 1
+	Command  string
+	Timeout  time.Duration
+}
+
+// CloseReview approves what no further verdict is wanted for.
+type CloseReview struct {
+	Stage    string
+	Instance uint64
+}
+
 // Lane implements Command.
 func (BindPolicy) Lane() Lane { return SigningLane }
 
@@ -108,6 +135,27 @@ func (Sign) Lane() Lane { return SigningLane }
 
 // Lane implements Command.
 func (Publish) Lane() Lane { return SigningLane }
+
+// Lane implements Command.
+func (c OpenReview) Lane() Lane {
+	if c.Stage == event.StageSigned {
+		return SigningLane
+	}
+	return ContentLane
+}
+
+// Lane implements Command.
+func (c RunHook) Lane() Lane { return reviewLane(c.Stage) }
+
+// Lane implements Command.
+func (c CloseReview) Lane() Lane { return reviewLane(c.Stage) }
+
+func reviewLane(stage string) Lane {
+	if stage == event.StageSigned {
+		return SignedReviewLane
+	}
+	return LoadedReviewLane
+}
 
 // Identity implements Command.
 func (c BindPolicy) Identity() string { return identity("bind", c) }
@@ -134,7 +182,19 @@ func (c Sign) Identity() string {
 // Identity implements Command.
 func (c Publish) Identity() string { return identity("publish", c) }
 
+// Identity implements Command.
+func (c OpenReview) Identity() string { return identity("open review", c) }
+
+// Identity implements Command.
+func (c RunHook) Identity() string { return identity("hook", c) }
+
+// Identity implements Command.
+func (c CloseReview) Identity() string { return identity("close review", c) }
+
 func (BindPolicy) command()   {}
+func (OpenReview) command()   {}
+func (RunHook) command()      {}
+func (CloseReview) command()  {}
 func (GenerateKeys) command() {}
 func (ActivateKeys) command() {}
 func (Load) command()         {}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/journal/event"
 	"sluice/keymgr"
 	"sluice/signer/zone"
 )
@@ -52,12 +53,13 @@ func Decide(s State, p Policy, m Moment) Decision {
 		d.add(m, BindPolicy{Policy: s.Added.Facts.Policy})
 		return d
 	}
-	if c := decideContent(&d, s, m); c != nil {
+	if c := decideContent(&d, s, p, m); c != nil {
 		d.add(m, c)
 	}
 	if c := decideSigning(&d, s, p, m); c != nil {
 		d.add(m, c)
 	}
+	decideReviews(&d, s, p, m)
 	return d
 }
 
@@ -77,18 +79,28 @@ func (d *Decision) wake(at time.Time, reason string) {
 	}
 }
 
-func decideContent(d *Decision, s State, m Moment) Command {
+func decideContent(d *Decision, s State, p Policy, m Moment) Command {
+	if s.Maintenance != nil || s.Stopped != nil {
+		return nil
+	}
+	switch loadedStanding(s, p) {
+	case toOpen:
+		return OpenReview{Stage: event.StageLoaded, Instance: s.Loaded.Seq}
+	case pending:
+		return nil // what is asked for meanwhile is loaded after the verdict
+	case none, halted, rejected, approved:
+	}
 	remote := IsTransfer(s.Source)
 	switch {
 	case s.Loaded == nil || s.Loaded.Broken != "":
 		return Load{Source: s.Source, Full: remote && m.Full, Asked: m.Reload}
 	case m.Reload != 0:
-		return Load{Source: s.Source, Base: s.Loaded.Seq, Full: remote && m.Full, Asked: m.Reload}
+		return Load{Source: s.Source, Base: loadBase(s), Full: remote && m.Full, Asked: m.Reload}
 	case s.Loaded.Facts.Source != s.Source && m.Inbound.Read != s.Source:
 		// Other servers: their serials say nothing of what is loaded.
-		return Load{Source: s.Source, Base: s.Loaded.Seq, Full: remote}
+		return Load{Source: s.Source, Base: loadBase(s), Full: remote}
 	case remote && !m.Now.Before(m.Inbound.Next):
-		return Load{Source: s.Source, Base: s.Loaded.Seq}
+		return Load{Source: s.Source, Base: loadBase(s)}
 	case remote:
 		d.wake(m.Inbound.Next, "the source is asked for news")
 	}
@@ -102,11 +114,19 @@ func expired(p Policy, m Moment) bool {
 }
 
 func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
-	if c := decideKeys(s, p); c != nil {
-		return c
+	if s.Maintenance == nil || s.Published != nil {
+		if c := decideKeys(s, p); c != nil {
+			return c
+		}
 	}
-	if publishable(s) {
-		return Publish{Signed: s.Signed.Seq}
+	if at := signedStanding(s, p, m.Now); at == toOpen || at == approved {
+		switch {
+		case s.newContentHeld(s.Signed.Facts.Loaded):
+		case at == toOpen:
+			return OpenReview{Stage: event.StageSigned, Instance: s.Signed.Seq}
+		default:
+			return Publish{Signed: s.Signed.Seq}
+		}
 	}
 	if expired(p, m) {
 		return nil
@@ -168,47 +188,53 @@ func missingRoles(ks keymgr.KeySet, useCSK bool) []keymgr.Role {
 	return []keymgr.Role{keymgr.KSK, keymgr.ZSK}
 }
 
-// publishable reports whether the newest signed instance is not yet served,
-// can be read, and did not fail at the gate.
-func publishable(s State) bool {
-	if s.Signed == nil || s.Signed.Broken != "" {
-		return false
-	}
-	if s.Published != nil && s.Published.Signed.Seq >= s.Signed.Seq {
-		return false
-	}
-	return s.SignFailure == nil || s.SignFailure.Seq < s.Signed.Seq
-}
-
-func decideSign(d *Decision, s State, p Policy, m Moment) Command {
-	if s.Loaded == nil || s.Loaded.Broken != "" {
-		return nil
-	}
-	c := Sign{
-		Loaded:  s.Loaded.Seq,
+// signCommand signs a loaded instance with today's keys and parameters.
+func signCommand(s State, p Policy, loaded uint64) Sign {
+	return Sign{
+		Loaded:  loaded,
+		Base:    reusable(s),
 		Params:  p.Parameters(),
 		Keys:    keyIDs(s.Keys.Published()),
 		Signers: keyIDs(s.Keys.Signing()),
 	}
+}
+
+func decideSign(d *Decision, s State, p Policy, m Moment) Command {
+	now := m.Now
+	content := wantedContent(s, p)
+	if content == nil {
+		return decideRefresh(d, s, p, now)
+	}
+	c := signCommand(s, p, content.Seq)
 	if len(c.Signers) == 0 {
 		return nil
 	}
 	if !m.ResignFull {
 		c.Asked = m.Resign
 	}
-	c.Base = reusable(s)
+	if signWait(s, p, c, now) {
+		return decideRefresh(d, s, p, now)
+	}
 	last := s.Signed
 	if last == nil || last.Broken != "" {
 		return c
 	}
-	f := last.Facts
-	failed := s.SignFailure != nil && s.SignFailure.Seq > last.Seq
-	if !sameInput(s) || f.Params != c.Params || failed ||
-		!slices.Equal(f.Keys, c.Keys) || !slices.Equal(f.Signers, c.Signers) {
+	if f := s.SignFailure; f != nil && f.Seq > last.Seq {
+		if fresh := decideRefresh(d, s, p, now); fresh != nil && c.Loaded != s.Published.Loaded.Seq {
+			return fresh
+		}
+		if again := f.Time.Add(backoff(f.Count)); f.Stage == "verify" && now.Before(again) {
+			d.wake(again, "what failed is tried again")
+			return nil
+		}
 		return c
 	}
-	due := time.Unix(f.Earliest, 0).Add(-p.RemainTime())
-	if m.Resign == 0 && m.Now.Before(due) && !belowFloor(s) {
+	made := madeOf(last.Facts)
+	if !sameInput(s, content) || !made.sameWay(c.made()) {
+		return c
+	}
+	due := refreshDue(last, p)
+	if m.Resign == 0 && now.Before(due) && !belowFloor(s) {
 		d.wake(due, "signatures are made again")
 		return nil
 	}
@@ -225,14 +251,18 @@ func belowFloor(s State) bool {
 }
 
 // sameInput reports whether the newest signed instance was made of contents
-// like the newest loaded ones, serial included.
-func sameInput(s State) bool {
-	if s.Signed.Facts.Loaded == s.Loaded.Seq {
+// like the given ones, serial included.
+func sameInput(s State, content *Loaded) bool {
+	if s.Signed.Facts.Loaded == content.Seq {
 		return true
 	}
 	p := s.Published
-	return p != nil && p.Signed.Seq == s.Signed.Seq && p.Loaded.Facts.Serial == s.Loaded.Facts.Serial &&
-		p.Loaded.Facts.ContentDigest == s.Loaded.Facts.ContentDigest
+	return p != nil && p.Signed.Seq == s.Signed.Seq && sameContent(&p.Loaded, content)
+}
+
+// sameContent reports whether two loaded instances are alike, serial included.
+func sameContent(a, b *Loaded) bool {
+	return a.Facts.Serial == b.Facts.Serial && a.Facts.ContentDigest == b.Facts.ContentDigest
 }
 
 // reusable is the signed instance to build on: the one that is served, so

@@ -61,8 +61,8 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if z.Policy == "" {
 		z.Policy = "default"
 	}
-	if _, ok := e.policy(z.Policy); !ok {
-		return nil, fmt.Errorf("policy %q: %w", z.Policy, ErrNotFound)
+	if _, err := e.usablePolicy(z.Policy); err != nil {
+		return nil, err
 	}
 	if z.Source == "" {
 		return nil, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
@@ -147,6 +147,12 @@ func (e *Engine) Reload(_ context.Context, _ event.Actor, name string, full bool
 	r, err := e.find(name)
 	if err != nil {
 		return err
+	}
+	switch s := r.snapshot(); {
+	case s.Stopped != nil:
+		return fmt.Errorf("zone %s is halted at its %s review; %s: %w", s.Name, s.Stopped.Stage, overrideOrReset(s, s.Stopped.Stage), ErrState)
+	case s.Maintenance != nil:
+		return fmt.Errorf("zone %s is in maintenance; sluice zone maintenance disable %s: %w", s.Name, s.Name, ErrState)
 	}
 	r.askReload(full)
 	return nil

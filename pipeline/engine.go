@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -33,8 +34,11 @@ type Config struct {
 	JournalDir string
 	// SpillDir takes temporary files; it is emptied at the start.
 	SpillDir string
-	// Policies by name; "default" is added where it is missing.
+	// Policies by name; "default" is added where it is missing and without a
+	// fault.
 	Policies map[string]Policy
+	// PolicyFaults is what LoadDir found wrong besides.
+	PolicyFaults []error
 	// PolicyDir is where ReloadPolicies reads; "" for none.
 	PolicyDir string
 	Clock     Clock
@@ -84,7 +88,10 @@ type Engine struct {
 	runners  map[event.ZoneID]*runner // guarded by mu
 	names    map[string]event.ZoneID  // guarded by mu; zones that live
 	policies map[string]Policy        // guarded by mu
+	faults   map[string]error         // guarded by mu; of policy files by policy, "" is the folder
 	parsed   map[event.Hash]Policy    // guarded by mu; parsed policies by their text
+
+	reviewers map[string]netip.AddrPort // guarded by mu; the review listener of each stage
 }
 
 // NewEngine opens the projection, throws it away where it is damaged or does
@@ -111,9 +118,8 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	for name, p := range cfg.Policies {
 		e.policies[name] = p
 	}
-	if _, ok := e.policies["default"]; !ok {
-		e.policies["default"] = Default()
-	}
+	e.faults = faultsByPolicy(cfg.PolicyFaults)
+	addDefault(e.policies, e.faults)
 	if err := e.spill.empty(); err != nil {
 		return nil, err
 	}

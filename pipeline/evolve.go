@@ -15,17 +15,21 @@ func NewState(added Registered) State {
 	return State{Zone: f.ID, Added: added, Name: f.Name, Source: f.Source, SerialFloor: f.SerialFloor}
 }
 
+// EvolveNext is Evolve for the event that must follow the ones folded so far:
+// where it does not, an event of the zone is missing, and the zone halts.
+func EvolveNext(s State, rec journal.Record, broken string) State {
+	if s.Halted == nil && (rec.Event.N != s.Head.N+1 || rec.Event.Prev != s.Head.Hash) {
+		s.Halted = &Halt{Seq: rec.Seq, Reason: fmt.Sprintf(
+			"the journal is damaged: event %d of the zone does not follow event %d", rec.Event.N, s.Head.N)}
+	}
+	return Evolve(s, rec, broken)
+}
+
 // Evolve folds one of the zone's own events into its state. broken says, for
 // an event whose chunks could not be had, why. It is pure.
 func Evolve(s State, rec journal.Record, broken string) State {
-	before := s.Head
 	s.Head = rec.Head()
 	if s.Halted != nil {
-		return s
-	}
-	if rec.Event.N != before.N+1 || rec.Event.Prev != before.Hash {
-		s.Halted = &Halt{Seq: rec.Seq, Reason: fmt.Sprintf(
-			"the journal is damaged: event %d of the zone does not follow event %d", rec.Event.N, before.N)}
 		return s
 	}
 	if rec.Event.Facts == nil {
@@ -50,11 +54,12 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		facts := *f
 		facts.Manifest = event.Manifest{}
 		s.Loaded = &Loaded{Seq: rec.Seq, Time: rec.Event.Time, Facts: facts, Broken: broken}
-		s.LoadFailure = nil
+		s.LoadFailure, s.LoadedReview = nil, nil
 	case *event.InstanceSigned:
 		facts := *f
 		facts.Manifest = event.Manifest{}
 		s.Signed = &Signed{Seq: rec.Seq, Time: rec.Event.Time, Policy: s.Policy.SHA256, Facts: facts, Broken: broken}
+		s = evolveSigned(s)
 	case *event.SignFailed:
 		s.SignFailure = evolveSignFailure(s.SignFailure, rec, f)
 	case *event.InstancePublished:
@@ -62,6 +67,21 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.SignFailure = nil
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
+	default:
+		return evolveReview(s, rec)
+	}
+	return s
+}
+
+// evolveSigned draws the conclusions of a new signed instance: what it is
+// made of was approved, and it takes the place of one under review. The review
+// of one that halted the zone stays.
+func evolveSigned(s State) State {
+	if s.Loaded != nil && s.Loaded.Seq == s.Signed.Facts.Loaded {
+		s.Approved = s.Loaded
+	}
+	if rv := s.SignedReview; rv != nil && !s.stoppedAt(event.StageSigned, rv.Instance) {
+		s.SignedReview = nil
 	}
 	return s
 }
@@ -94,13 +114,14 @@ func evolvePublished(s State, rec journal.Record, f *event.InstancePublished) St
 	}
 	p := &Published{Seq: rec.Seq, Time: rec.Event.Time, Signed: *s.Signed}
 	switch {
-	case s.Loaded != nil && s.Loaded.Seq == f.Loaded:
-		p.Loaded = *s.Loaded
-	case s.Published != nil && s.Published.Loaded.Seq == f.Loaded:
-		p.Loaded = s.Published.Loaded
+	case s.loaded(f.Loaded) != nil:
+		p.Loaded = *s.loaded(f.Loaded)
 	default:
 		p.Loaded = Loaded{Seq: f.Loaded, Facts: event.InstanceLoaded{ContentDigest: s.Signed.Facts.ContentDigest}}
 	}
 	s.Published = p
+	if s.review(event.StageSigned, f.Signed) != nil {
+		s.SignedReview = nil
+	}
 	return s
 }

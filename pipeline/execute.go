@@ -22,6 +22,12 @@ func Cause(s State, c Command) uint64 {
 		return max(c.Loaded, c.Refresh)
 	case Publish:
 		return c.Signed
+	case OpenReview:
+		return c.Instance
+	case RunHook:
+		return c.Instance
+	case CloseReview:
+		return c.Instance
 	case GenerateKeys, ActivateKeys, Load:
 		return s.Head.Seq
 	}
@@ -44,14 +50,20 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doSign(ctx, s, c, report)
 	case Publish:
 		return e.doPublish(ctx, s, c, report)
+	case OpenReview:
+		return e.doOpenReview(ctx, s, c, report)
+	case RunHook:
+		return e.doHook(ctx, s, c)
+	case CloseReview:
+		return e.doCloseReview(s, c)
 	}
 	return nil, fmt.Errorf("unknown command %T", c)
 }
 
 func (e *Engine) doBind(s State, c BindPolicy) ([]event.Facts, error) {
-	p, ok := e.policy(c.Policy)
-	if !ok {
-		return nil, fmt.Errorf("policy %q: %w", c.Policy, ErrNotFound)
+	p, err := e.usablePolicy(c.Policy)
+	if err != nil {
+		return nil, err
 	}
 	added := s.Added.Facts
 	facts := []event.Facts{&event.PolicyBound{
@@ -93,23 +105,18 @@ func (e *Engine) doActivate(ctx context.Context, s State, c ActivateKeys) ([]eve
 	return []event.Facts{&event.KeyActivated{IDs: slices.Clone(c.IDs)}}, nil
 }
 
-// doPublish lets a signed instance out once the egress gate has passed it.
+// doPublish lets a signed instance out once the egress gate has passed it,
+// where a review has not asked for that already.
 func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(Progress)) ([]event.Facts, error) {
-	report(Progress{Stage: "verify"})
 	f := s.Signed.Facts
-	rep, err := e.gate(ctx, s, c.Signed)
-	if err != nil {
-		return nil, fmt.Errorf("verify s%d: %w", c.Signed, err)
-	}
-	if !rep.OK() {
-		failed := &event.SignFailed{
-			Loaded: f.Loaded, Stage: "verify",
-			Reason: fmt.Sprintf("s%d failed at the egress gate with %d faults", c.Signed, rep.FaultCount),
+	if s.review(event.StageSigned, c.Signed) == nil {
+		failed, err := e.passGate(ctx, s, c.Signed, report)
+		if err != nil {
+			return nil, err
 		}
-		for _, fault := range rep.Faults {
-			failed.Errors = append(failed.Errors, oneLine(fault.String()))
+		if failed != nil {
+			return []event.Facts{failed}, errors.New(failed.Reason)
 		}
-		return []event.Facts{failed}, errors.New(failed.Reason)
 	}
 	return []event.Facts{&event.InstancePublished{
 		Signed: c.Signed, Loaded: f.Loaded, Serial: f.Serial, SignedDigest: f.SignedDigest,

@@ -38,7 +38,7 @@ func (e *Engine) fold(ctx context.Context, rec journal.Record) error {
 
 // apply writes one of a zone's own events, with the state after it.
 func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State, error) {
-	next := Evolve(s, rec, "")
+	next := EvolveNext(s, rec, "")
 	data, err := json.Marshal(next)
 	if err != nil {
 		return s, err
@@ -51,7 +51,7 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 		return s, fmt.Errorf("fold event %d of zone %s: %w", rec.Seq, s.Name, err)
 	}
 	e.log.ErrorContext(ctx, "instance cannot be read from the journal", "zone", s.Name, "seq", rec.Seq, "error", err)
-	next = Evolve(s, rec, err.Error())
+	next = EvolveNext(s, rec, err.Error())
 	if data, err = json.Marshal(next); err != nil {
 		return s, err
 	}

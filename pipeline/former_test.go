@@ -72,11 +72,11 @@ func TestReplay_NoSuchInstanceIsNotFound(t *testing.T) {
 	}
 }
 
-func TestEvolve_AMissingEventHaltsTheZone(t *testing.T) {
+func TestEvolveNext_AMissingEventHaltsTheZone(t *testing.T) {
 	s := boundState(withKeys("active"), withLoaded(5))
 	rec := recordOf(t, 9, event.Event{Facts: &event.BulkSwept{}})
 	rec.Event.N = 3
-	if got := Evolve(s, rec, ""); got.Halted == nil || !strings.Contains(got.Halted.Reason, "does not follow") {
+	if got := EvolveNext(s, rec, ""); got.Halted == nil || !strings.Contains(got.Halted.Reason, "does not follow") {
 		t.Errorf("halted %+v", got.Halted)
 	}
 }

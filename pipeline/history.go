@@ -249,8 +249,69 @@ func Describe(ev event.Event) string {
 	case *event.BulkSwept:
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:
+		if text := describeReview(ev); text != "" {
+			return text
+		}
 		return describeKeys(ev)
 	}
+}
+
+// describeReview tells an event of the reviews as a sentence; empty for
+// others.
+func describeReview(ev event.Event) string {
+	switch f := ev.Facts.(type) {
+	case *event.ReviewRequested:
+		text := fmt.Sprintf("%s waits for its %s review", instanceWordOf(f.Stage, f.Instance), f.Stage)
+		if len(f.Checks) > 0 {
+			text += "; passed: " + strings.Join(f.Checks, ", ")
+		}
+		return text
+	case *event.ReviewApproved:
+		text := fmt.Sprintf("%s approved by %s", instanceWordOf(f.Stage, f.Instance), checkerWords(f.Checker))
+		if f.Hook != nil {
+			text += fmt.Sprintf(" (%s, %d ms)", oneLine(f.Hook.Command), f.Hook.DurationMS)
+		}
+		return text + because(f.Reason)
+	case *event.ReviewRejected:
+		text := fmt.Sprintf("%s rejected by %s", instanceWordOf(f.Stage, f.Instance), checkerWords(f.Checker))
+		if f.Hook != nil {
+			text += fmt.Sprintf(" (%s, %d ms)", oneLine(f.Hook.Command), f.Hook.DurationMS)
+		}
+		return text + because(f.Reason)
+	case *event.ReviewOverridden:
+		return fmt.Sprintf("%s review of %s overridden%s", f.Stage, instanceWordOf(f.Stage, f.Instance), because(f.Reason))
+	case *event.ZoneHalted:
+		return fmt.Sprintf("halted at the %s review of %s%s", f.Stage, instanceWordOf(f.Stage, f.Instance), because(f.Reason))
+	case *event.ZoneReset:
+		return "halt ended, what led to it is dropped" + because(f.Reason)
+	case *event.InstanceAbandoned:
+		return instanceWordOf(f.Stage, f.Instance) + " dropped" + because(f.Reason)
+	case *event.MaintenanceChanged:
+		if f.Enabled {
+			return "maintenance begins: new work is blocked" + because(f.Reason)
+		}
+		return "maintenance ends" + because(f.Reason)
+	}
+	return ""
+}
+
+func checkerWords(checker string) string {
+	switch checker {
+	case checkerManual:
+		return "hand"
+	case checkerBuiltIn:
+		return "the built-in checks"
+	case checkerPolicy:
+		return "the policy"
+	}
+	return checker
+}
+
+func because(reason string) string {
+	if reason = oneLine(reason); reason == "" {
+		return ""
+	}
+	return ": " + reason
 }
 
 // describeKeys tells a key event as a sentence.

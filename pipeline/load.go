@@ -153,8 +153,9 @@ func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, fact
 	}
 	defer before.Close() //nolint:errcheck // read only
 	changes := 0
-	base, _ := baseOf(s, c.Base)
-	facts.MaxTTL = base.MaxTTL
+	if base := s.loaded(c.Base); base != nil {
+		facts.MaxTTL = base.Facts.MaxTTL
+	}
 	err = zone.DiffItems(before, in.Items, func(key, old, now []byte) error {
 		changes++
 		removed, added := recordChanges(old, now)

@@ -55,6 +55,64 @@ func (e *Engine) policyInfo(name string) (PolicyInfo, bool) {
 	return info, true
 }
 
+// usablePolicy is the policy that a zone may be bound to. Errors: ErrNotFound,
+// and ErrState where its file has a fault.
+func (e *Engine) usablePolicy(name string) (Policy, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if p, ok := e.policies[name]; ok {
+		return p, nil
+	}
+	for _, at := range []string{name, ""} {
+		if fault := e.faults[at]; fault != nil {
+			return Policy{}, fmt.Errorf("policy %q is not loaded: %w: %w", name, ErrState, fault)
+		}
+	}
+	return Policy{}, fmt.Errorf("policy %q: %w", name, ErrNotFound)
+}
+
+// policyFault is what is wrong with the file of a policy, or nil.
+func (e *Engine) policyFault(name string) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.faults[name]
+}
+
+// Alarms says what an operator must see to although all zones work, one line
+// each.
+func (e *Engine) Alarms() []string {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var alarms []string
+	for _, name := range slices.Sorted(maps.Keys(e.faults)) {
+		alarms = append(alarms, "policy file not loaded: "+e.faults[name].Error())
+	}
+	return alarms
+}
+
+// faultsByPolicy sorts what LoadDir found wrong by policy; "" takes what is
+// wrong with the folder.
+func faultsByPolicy(faults []error) map[string]error {
+	by := map[string]error{}
+	for _, err := range faults {
+		if fault, ok := errors.AsType[*PolicyFault](err); ok {
+			by[fault.Policy] = fault.Err
+		} else {
+			by[""] = err
+		}
+	}
+	return by
+}
+
+// addDefault adds the built-in policy where nothing else is called "default".
+// Where a file with a fault is, or may be, its zones must not silently be
+// ruled by another text.
+func addDefault(policies map[string]Policy, faults map[string]error) {
+	if _, ok := policies["default"]; !ok && faults["default"] == nil && faults[""] == nil {
+		policies["default"] = Default()
+	}
+}
+
 // states lists the zones that live, by name.
 func (e *Engine) states() []State {
 	e.mu.RLock()
@@ -79,9 +137,11 @@ func (e *Engine) ReloadPolicies(ctx context.Context, actor event.Actor) (PolicyC
 		return PolicyChange{}, fmt.Errorf("the daemon runs without --policy-dir: %w", ErrState)
 	}
 	read, faults := LoadDir(e.cfg.PolicyDir)
-	if _, ok := read["default"]; !ok {
-		read["default"] = Default()
-	}
+	byPolicy := faultsByPolicy(faults)
+	addDefault(read, byPolicy)
+	e.mu.Lock()
+	e.faults = byPolicy
+	e.mu.Unlock()
 	change := PolicyChange{}
 	for _, err := range faults {
 		change.Errors = append(change.Errors, err.Error())

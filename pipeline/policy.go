@@ -4,7 +4,6 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -54,6 +53,10 @@ type settings struct {
 	transfer   xfr.Prefixes
 	notifyFrom xfr.Prefixes
 	notifyTo   []xfr.Endpoint
+
+	loadedReview reviewSettings
+	signedReview reviewSettings
+	checks       Checks
 }
 
 //go:embed policy.template.toml
@@ -74,11 +77,10 @@ func defaults() settings {
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour,
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
-		notifyFrom: xfr.Prefixes{},
-		transfer: xfr.Prefixes{
-			{Net: netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)},
-			{Net: netip.PrefixFrom(netip.IPv6Loopback(), 128)},
-		},
+		transfer: loopback(), notifyFrom: xfr.Prefixes{},
+
+		loadedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},
+		signedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},
 	}
 }
 
@@ -198,7 +200,7 @@ func (p Policy) Notices() []string {
 	if s.remain < max(s.maxTTL, s.keyTTL) {
 		out = append(out, "signer.signature-remain-time is below the highest TTL: caches may hold records longer than their signatures are valid (RFC 6781, 4.4.1)")
 	}
-	return out
+	return append(out, p.reviewNotices()...)
 }
 
 // ParseAlgorithm reads an algorithm as policies and commands write it:

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"crypto/sha256"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sluice/signer"
 	"sluice/signer/zone"
@@ -19,7 +21,7 @@ import (
 
 func cmpSettings() cmp.Option {
 	return cmp.Options{
-		cmp.AllowUnexported(settings{}),
+		cmp.AllowUnexported(settings{}, reviewSettings{}), cmpopts.EquateEmpty(),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	}
 }
@@ -46,7 +48,9 @@ func TestTemplate_ParsesToTheDefaults(t *testing.T) {
 // A key that the template does not show is one that nobody finds.
 func TestTemplate_ShowsEveryKey(t *testing.T) {
 	for _, key := range []string{
-		"version", "loader.review.mode", "loader.checks.max-ttl", "loader.checks.max-ttl-action",
+		"version", "loader.review.mode", "loader.review.hooks", "loader.review.on-reject", "loader.review.provide-xfr-to",
+		"loader.checks.max-change-percent", "loader.checks.min-records", "loader.checks.required-records",
+		"signer.review.hooks", "signer.review.on-reject", "signer.review.provide-xfr-to", "loader.checks.max-ttl", "loader.checks.max-ttl-action",
 		"key-manager.ds-algorithm", "key-manager.generation.use-csk", "key-manager.generation.algorithm",
 		"key-manager.records.ttl", "signer.serial-policy", "signer.signature-inception-offset",
 		"signer.signature-lifetime", "signer.signature-remain-time", "signer.signature-refresh-interval",
@@ -196,8 +200,19 @@ func TestParse_Faults(t *testing.T) {
 		{"not TOML", v1 + "[signer\n", `line 2`},
 		{"binary", "\x00\xff", "not UTF-8"},
 		{"too large", v1 + strings.Repeat("#\n", maxPolicy), "larger than"},
-		{"review mode", v1 + "[loader.review]\nmode = \"manual\"\n", `line 3: loader.review.mode = "manual": want one of off`},
-		{"signed review mode", v1 + "[signer.review]\nmode = \"script\"\n", `signer.review.mode = "script": want one of off`},
+		{"review mode", v1 + "[loader.review]\nmode = \"perhaps\"\n", `line 3: loader.review.mode = "perhaps": want one of off, manual, script, script+manual`},
+		{"signed review mode", v1 + "[signer.review]\nmode = \"script\"\n", `line 3: signer.review.mode = "script": wants hooks`},
+		{"hooks of a person", v1 + "[loader.review]\nmode = \"manual\"\nhook = \"x\"\n", `line 3: loader.review.mode = "manual": hooks do not run`},
+		{"hook and hooks", v1 + "[loader.review]\nmode = \"script\"\nhook = \"x\"\nhooks = [{ command = \"y\" }]\n", `line 4: loader.review.hook is not allowed beside hooks`},
+		{"hook without a command", v1 + "[loader.review]\nmode = \"script\"\nhooks = [{ timeout = \"1m\" }]\n", `line 4: loader.review.hooks: want a list such as`},
+		{"hook with an unknown key", v1 + "[loader.review]\nmode = \"script\"\nhooks = [{ command = \"y\", retries = 3 }]\n", `line 4: loader.review.hooks: want a list such as`},
+		{"hooks of another type", v1 + "[loader.review]\nmode = \"script\"\nhooks = \"x\"\n", `line 4: loader.review.hooks: want a list such as`},
+		{"hook without time", v1 + "[loader.review]\nmode = \"script\"\nhooks = [{ command = \"y\", timeout = 0 }]\n", `timeout must be at least a second`},
+		{"on-reject", v1 + "[signer.review]\non-reject = \"stop\"\n", `line 3: signer.review.on-reject = "stop": want one of discard, halt`},
+		{"who may fetch", v1 + "[signer.review]\nprovide-xfr-to = [\"here\"]\n", `line 3: signer.review.provide-xfr-to`},
+		{"more than all", v1 + "[loader.checks]\nmax-change-percent = 101\n", `line 3: loader.checks.max-change-percent = 101: want a number from 0 to 100`},
+		{"required record without type", v1 + "[loader.checks]\nrequired-records = [\"www\"]\n", `line 3: loader.checks.required-records: "www": want an owner and a type`},
+		{"required record of no type", v1 + "[loader.checks]\nrequired-records = [\"@ NOTHING\"]\n", `NOTHING is no record type`},
 		{"bad duration", v1 + "[signer]\nsignature-lifetime = \"4 weeks\"\n", `line 3: signer.signature-lifetime: duration "4 weeks"`},
 		{"negative duration", v1 + "[signer]\nsignature-lifetime = -1\n", "want seconds from 0"},
 		{"duration of another type", v1 + "[signer]\nsignature-lifetime = 1.5\n", "want a duration"},
@@ -333,7 +348,15 @@ func TestLoadDir_OneBadFileHidesNoOther(t *testing.T) {
 	if !policies["default"].set.zonemd {
 		t.Error("a file does not replace the built-in policy")
 	}
-	if len(faults) != 3 {
+	stems := map[string]bool{}
+	for _, err := range faults {
+		var fault *PolicyFault
+		if !errors.As(err, &fault) {
+			t.Fatalf("%v names no policy", err)
+		}
+		stems[fault.Policy] = true
+	}
+	if len(faults) != 3 || !stems["bad"] || !stems["bad name"] || !stems["dangling"] {
 		t.Errorf("faults %v, want three: bad, bad name, dangling", faults)
 	}
 	if policies, faults := LoadDir(filepath.Join(dir, "absent")); len(policies) != 0 || len(faults) != 1 {
@@ -365,4 +388,47 @@ func FuzzPolicy(f *testing.F) {
 		}
 		_, _, _ = p.Parameters(), p.Notices(), p.ProvideXFRTo()
 	})
+}
+
+func TestParse_Reviews(t *testing.T) {
+	p, err := Parse("p", []byte(`version = "v1"
+[loader.review]
+mode = "script"
+hook = "check-it"
+on-reject = "halt"
+provide-xfr-to = ["192.0.2.7"]
+[signer.review]
+mode = "script+manual"
+hooks = [{ command = "one" }, { command = "two -x", timeout = "90s" }]
+[loader.checks]
+max-change-percent = 25
+min-records = 1000
+required-records = ["@ MX", "www a", "ns.example.net. AAAA"]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := xfr.Prefixes{{Net: netip.MustParsePrefix("192.0.2.7/32")}}
+	want := ReviewPolicy{Hooks: []Hook{{Command: "check-it", Timeout: 10 * time.Minute}}, Halt: true, Transfer: peer}
+	if diff := cmp.Diff(want, p.Review("loaded"), cmpSettings()); diff != "" {
+		t.Error(diff)
+	}
+	want = ReviewPolicy{
+		Manual: true, Transfer: loopback(),
+		Hooks: []Hook{{Command: "one", Timeout: 10 * time.Minute}, {Command: "two -x", Timeout: 90 * time.Second}},
+	}
+	if diff := cmp.Diff(want, p.Review("signed"), cmpSettings()); diff != "" {
+		t.Error(diff)
+	}
+	checks := Checks{MaxChangePercent: 25, MinRecords: 1000, Required: []string{"@ MX", "www a", "ns.example.net. AAAA"}}
+	if diff := cmp.Diff(checks, p.Checks()); diff != "" {
+		t.Error(diff)
+	}
+	off, err := Parse("p", []byte("version = \"v1\"\n[loader.review]\nhook = \"x\"\n"))
+	if err != nil || !off.Review("loaded").Off() || len(off.Notices()) != 1 {
+		t.Errorf("a hook without a mode: %v, %v", err, off.Notices())
+	}
+	if !Default().Review("loaded").Off() || !Default().Review("signed").Off() || Default().Checks().Any() {
+		t.Error("by default there is a review or a limit")
+	}
 }

@@ -32,10 +32,7 @@ type policyFile struct {
 	Loader  struct {
 		OnExpire any        `toml:"on-expire"`
 		Review   reviewFile `toml:"review"`
-		Checks   struct {
-			MaxTTL       any `toml:"max-ttl"`
-			MaxTTLAction any `toml:"max-ttl-action"`
-		} `toml:"checks"`
+		Checks   checksFile `toml:"checks"`
 	} `toml:"loader"`
 	KeyManager struct {
 		DSAlgorithm any `toml:"ds-algorithm"`
@@ -74,8 +71,12 @@ type policyFile struct {
 	} `toml:"server"`
 }
 
-type reviewFile struct {
-	Mode any `toml:"mode"`
+type checksFile struct {
+	MaxTTL           any `toml:"max-ttl"`
+	MaxTTLAction     any `toml:"max-ttl-action"`
+	MaxChangePercent any `toml:"max-change-percent"`
+	MinRecords       any `toml:"min-records"`
+	Required         any `toml:"required-records"`
 }
 
 func newPolicy(name string, text []byte, s settings) Policy {
@@ -237,7 +238,8 @@ func (r *policyReader) word(key string, value any) (text string, ok bool) {
 }
 
 func (r *policyReader) loader(f *policyFile) {
-	r.choice("loader.review.mode", f.Loader.Review.Mode, "off")
+	r.review("loader.review", &f.Loader.Review, &r.set.loadedReview)
+	r.checks(&f.Loader.Checks)
 	r.set.stop = r.choice("loader.on-expire", f.Loader.OnExpire, "keep", "stop") == 1
 	r.duration("loader.checks.max-ttl", f.Loader.Checks.MaxTTL, &r.set.maxTTL)
 	if r.set.maxTTL < time.Second {
@@ -271,7 +273,7 @@ func (r *policyReader) keyManager(f *policyFile) {
 
 func (r *policyReader) signer(f *policyFile) {
 	s := &f.Signer
-	r.choice("signer.review.mode", s.Review.Mode, "off")
+	r.review("signer.review", &s.Review, &r.set.signedReview)
 	serials := []string{
 		string(SerialKeep), string(SerialKeepStrict), string(SerialCounter), string(SerialUnixTime), string(SerialDateCounter),
 	}
@@ -404,8 +406,21 @@ func (r *policyReader) words(key string, value any, want string) (words []string
 	return words, ok
 }
 
+// PolicyFault is a policy file that cannot be used.
+type PolicyFault struct {
+	Policy string // the file's stem
+	Err    error
+}
+
+// Error is what is wrong, with the policy's name.
+func (f *PolicyFault) Error() string { return f.Err.Error() }
+
+// Unwrap is Err.
+func (f *PolicyFault) Unwrap() error { return f.Err }
+
 // LoadDir reads every *.toml in dir; a policy's name is its file's stem. A
-// file with a fault is told in the errors and never hides the others.
+// file with a fault is told in the errors, as a *PolicyFault, and never hides
+// the others. Another error is about the folder.
 func LoadDir(dir string) (map[string]Policy, []error) {
 	policies := map[string]Policy{}
 	entries, err := os.ReadDir(dir)
@@ -420,7 +435,7 @@ func LoadDir(dir string) (map[string]Policy, []error) {
 		}
 		p, err := readPolicy(filepath.Join(dir, entry.Name()), name)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, &PolicyFault{Policy: name, Err: err})
 			continue
 		}
 		policies[name] = p

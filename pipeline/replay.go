@@ -70,7 +70,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		if err := s.store.Apply(ctx, rec, s.e.chunks); err != nil {
 			return fmt.Errorf("event %d: %w", rec.Seq, err)
 		}
-		s.state = Evolve(s.state, rec, "")
+		s.state = EvolveNext(s.state, rec, "")
 		return met(rec)
 	})
 	if errors.Is(err, errEnough) {

@@ -198,21 +198,21 @@ func (r *runner) loadFailed(c Load, lane *laneWork, err error) {
 // backoff is how long a lane waits after the given number of failures in a
 // row: a minute, doubled up to an hour.
 func backoff(tries int) time.Duration {
-	return min(time.Minute<<min(tries-1, 6), time.Hour)
+	return min(time.Minute<<max(0, min(tries-1, 6)), time.Hour)
 }
 
 // execute does what the command says and appends what came of it. Events are
 // appended also where it failed: the failure is one.
 func (r *runner) execute(ctx context.Context, c Command) error {
 	switch c.(type) {
-	case Sign, Publish:
+	case Sign, Publish, OpenReview:
 		select {
 		case r.e.heavy <- struct{}{}:
 			defer func() { <-r.e.heavy }()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	case Load, BindPolicy, GenerateKeys, ActivateKeys: // a load takes its place itself
+	case Load, BindPolicy, GenerateKeys, ActivateKeys, RunHook, CloseReview: // a load takes its place itself
 	}
 	for {
 		s := r.snapshot()

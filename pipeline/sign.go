@@ -39,7 +39,11 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 		return nil, err
 	}
 	now := e.clock.Now()
-	serial, err := nextSerial(s, p, now)
+	content := s.loaded(c.Loaded)
+	if content == nil {
+		return nil, fmt.Errorf("l%d: %w", c.Loaded, ErrNotFound)
+	}
+	serial, err := nextSerial(s, p, content.Facts.Serial, now)
 	if err != nil {
 		return nil, err
 	}
@@ -49,14 +53,14 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	}
 	params := p.SignParams(apex, serial, now)
 	params.Workers = e.cfg.Workers
-	total := int64(s.Loaded.Facts.RRsets)
+	total := int64(content.Facts.RRsets)
 	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
 	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
 	res, err := e.makeSigned(ctx, s, c, keys, params, out)
 	if err != nil {
 		return nil, err
 	}
-	if res.ContentSum != s.Loaded.Facts.ContentDigest {
+	if res.ContentSum != content.Facts.ContentDigest {
 		return nil, fmt.Errorf("l%d: content digest of the projection differs from the event's", c.Loaded)
 	}
 	manifest, err := out.finish()
@@ -97,7 +101,7 @@ func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, keys []signer.
 
 // nextSerial picks the serial of the next signed instance: never back, not
 // even behind one that was signed and not published.
-func nextSerial(s State, p Policy, now time.Time) (zone.Serial, error) {
+func nextSerial(s State, p Policy, source uint32, now time.Time) (zone.Serial, error) {
 	var previous, floor *zone.Serial
 	if s.Signed != nil {
 		n := zone.Serial(s.Signed.Facts.Serial)
@@ -107,7 +111,7 @@ func nextSerial(s State, p Policy, now time.Time) (zone.Serial, error) {
 		n := zone.Serial(*s.SerialFloor)
 		floor = &n
 	}
-	serial, err := NextSerial(p.SerialPolicy(), zone.Serial(s.Loaded.Facts.Serial), previous, floor, now)
+	serial, err := NextSerial(p.SerialPolicy(), zone.Serial(source), previous, floor, now)
 	if err != nil {
 		return 0, fmt.Errorf("serial: %w", err)
 	}

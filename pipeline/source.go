@@ -14,17 +14,25 @@ func (e *Engine) Source() xfr.Source { return published{e} }
 // published serves the instances that instance.published events name.
 type published struct{ e *Engine }
 
-// View implements xfr.Source.
-func (p published) View(name zone.Name) (xfr.View, error) {
-	p.e.mu.RLock()
-	id, ok := p.e.names[name.Fold().String()]
-	r, ready := p.e.runners[id], p.e.ready
-	p.e.mu.RUnlock()
-	if !ready {
+// served is the runner of a zone that listeners may serve.
+func (e *Engine) served(name zone.Name) (*runner, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if !e.ready {
 		return nil, xfr.ErrNotReady
 	}
+	id, ok := e.names[name.Fold().String()]
 	if !ok {
 		return nil, xfr.ErrUnknownZone
+	}
+	return e.runners[id], nil
+}
+
+// View implements xfr.Source.
+func (p published) View(name zone.Name) (xfr.View, error) {
+	r, err := p.e.served(name)
+	if err != nil {
+		return nil, err
 	}
 	policy, err := p.e.boundPolicy(r.snapshot())
 	if err != nil {
@@ -33,7 +41,7 @@ func (p published) View(name zone.Name) (xfr.View, error) {
 	if policy.StopsOnExpire() && r.hasExpired(policy) {
 		return nil, xfr.ErrNotReady
 	}
-	v, err := p.e.store.Published(id)
+	v, err := p.e.store.Published(r.id)
 	if errors.Is(err, store.ErrNoInstance) {
 		return nil, xfr.ErrNotReady
 	}

@@ -20,11 +20,26 @@ type State struct {
 	Keys        keymgr.KeySet `json:"keys"`
 
 	Loaded    *Loaded    `json:"loaded,omitempty"`    // newest loaded instance
+	Approved  *Loaded    `json:"approved,omitempty"`  // newest loaded instance that may be signed
 	Signed    *Signed    `json:"signed,omitempty"`    // newest signed instance
 	Published *Published `json:"published,omitempty"` // what is served
 
 	LoadFailure *Failure `json:"load_failure,omitempty"` // since the newest loaded instance
 	SignFailure *Failure `json:"sign_failure,omitempty"` // since the newest signed instance
+
+	LoadedReview *Review `json:"loaded_review,omitempty"` // of the newest loaded instance
+	SignedReview *Review `json:"signed_review,omitempty"` // of a signed instance
+	// Rejected is the signed instance with new content that a review refused
+	// last, RefreshRejected the one with the published content.
+	Rejected        *Rejection `json:"rejected,omitempty"`
+	RefreshRejected *Rejection `json:"refresh_rejected,omitempty"`
+	// SignedApproval is the last approval of a signed instance by a person.
+	SignedApproval *Approval `json:"signed_approval,omitempty"`
+	// Stopped is set where a review halted the zone.
+	Stopped *Stop `json:"stopped,omitempty"`
+	// Maintenance is set while new work is blocked.
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
+
 	// Swept is the sequence of the newest bulk.swept.
 	Swept uint64 `json:"swept,omitempty"`
 	// Halted is set where this program met an event that it must understand
@@ -50,6 +65,8 @@ type Loaded struct {
 	Facts event.InstanceLoaded `json:"facts"`
 	// Broken says why its contents cannot be had from the journal.
 	Broken string `json:"broken,omitempty"`
+	// Abandoned says why it will never be used.
+	Abandoned string `json:"abandoned,omitempty"`
 }
 
 // Signed is a signed instance.
@@ -60,6 +77,8 @@ type Signed struct {
 	Facts  event.InstanceSigned `json:"facts"`  // without the manifest's chunks
 	// Broken says why what the signer made cannot be had from the journal.
 	Broken string `json:"broken,omitempty"`
+	// Abandoned says why it will never be published.
+	Abandoned string `json:"abandoned,omitempty"`
 }
 
 // Published is the instance that is served.

@@ -117,13 +117,20 @@ func (r *runner) describe(st *ZoneStatus) {
 			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk or raise the journal's limits; what is published stays served",
 		})
 	}
+	if err := r.e.policyFault(st.Policy); err != nil {
+		st.Notices = append(st.Notices, Notice{
+			Severity: "alarm", Text: "policy file not loaded: " + err.Error(),
+			Hint: "correct it, then: sluice policy reload; until then zones go on with the text that they are bound to",
+		})
+	}
 	if s.Halted != nil {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "alarm", Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",
 		})
 	}
 	r.upstreamNotices(st)
-	st.WaitsFor, st.Since = waits(s, st.State, r.lanes)
+	r.describeReviews(st)
+	st.WaitsFor, st.Since = waits(s, *st, r.lanes)
 	if !d.WakeAt.IsZero() {
 		at := d.WakeAt
 		st.NextAt, st.Next = &at, d.WakeFor
@@ -149,7 +156,7 @@ func loadHint(reason string) string {
 // stateWord sums a zone up.
 func stateWord(s State, p Progress, busy bool) string {
 	switch {
-	case s.Halted != nil:
+	case s.Halted != nil, s.Stopped != nil:
 		return "halted"
 	case busy && p.Stage == "load":
 		return "loading"
@@ -171,11 +178,93 @@ func stateWord(s State, p Progress, busy bool) string {
 	return "new"
 }
 
+// describeReviews tells what is under review, halted or blocked. The caller
+// holds mu.
+func (r *runner) describeReviews(st *ZoneStatus) {
+	s := r.state
+	p, err := r.e.boundPolicy(s)
+	if err != nil {
+		return
+	}
+	st.Reviews = r.e.reviews(s, p)
+	for _, rv := range st.Reviews {
+		if rv.State == "pending" && (st.State == "new" || strings.HasPrefix(st.State, "published")) {
+			st.State = strings.TrimPrefix(st.State+", in review", "new, ")
+		}
+	}
+	if m := s.Maintenance; m != nil {
+		st.Maintenance = &MaintenanceStatus{Since: m.Time, Actor: m.Actor.Name, Reason: m.Reason}
+		st.Notices = append(st.Notices, Notice{
+			Severity: "warning", Text: "maintenance: new work is blocked" + because(m.Reason),
+			Hint: "sluice zone maintenance disable " + s.Name,
+		})
+	}
+	if stop := s.Stopped; stop != nil {
+		st.Notices = append(st.Notices, Notice{
+			Severity: "alarm",
+			Text:     fmt.Sprintf("halted at the %s review of %s: %s", stop.Stage, instanceWordOf(stop.Stage, stop.Instance), stop.Reason),
+			Hint:     overrideOrReset(s, stop.Stage),
+		})
+	} else {
+		st.Notices = append(st.Notices, dropped(s)...)
+	}
+	if pub := s.Published; pub != nil && len(st.Reviews) > 0 {
+		if now := r.e.clock.Now(); !now.Before(refreshDue(&pub.Signed, p)) {
+			st.Notices = append(st.Notices, Notice{
+				Severity: "alarm",
+				Text: "signatures of what is published are due and wait for a review; they end at " +
+					time.Unix(pub.Signed.Facts.Earliest, 0).UTC().Format(time.RFC3339),
+				Hint: "decide what is under review",
+			})
+		}
+	}
+}
+
+// overrideOrReset is what a person can do about a halt.
+func overrideOrReset(s State, stage string) string {
+	reset := "sluice zone reset " + s.Name
+	if s.review(stage, s.Stopped.Instance) == nil {
+		return reset
+	}
+	return overrideLine(s, stage) + ", or: " + reset
+}
+
+// dropped tells of the newest instances that did not pass their review.
+func dropped(s State) []Notice {
+	var out []Notice
+	if l := s.Loaded; l != nil && l.Abandoned != "" {
+		out = append(out, Notice{
+			Severity: "warning", Text: fmt.Sprintf("l%d, serial %d, was dropped: %s", l.Seq, l.Facts.Serial, l.Abandoned),
+			Hint: "correct the source, then: sluice zone reload " + s.Name,
+		})
+	}
+	if r := s.Rejected; r != nil && s.Published != nil && s.Published.Loaded.Seq < r.Made.Loaded || r != nil && s.Published == nil {
+		out = append(out, Notice{
+			Severity: "warning", Text: fmt.Sprintf("s%d, signed from l%d, was dropped: %s", r.Instance, r.Made.Loaded, r.Reason),
+			Hint: "it is not made again before content, keys or policy change",
+		})
+	}
+	if r := s.RefreshRejected; r != nil && s.Published != nil && s.Published.Signed.Seq < r.Instance {
+		out = append(out, Notice{
+			Severity: "alarm", Text: fmt.Sprintf("s%d, new signatures for what is published, was dropped: %s", r.Instance, r.Reason),
+			Hint: "correct the review, or the signatures will expire",
+		})
+	}
+	return out
+}
+
 // waits says in a sentence what a zone waits for.
-func waits(s State, word string, l [lanes]laneWork) (text string, since *time.Time) {
+func waits(s State, st ZoneStatus, l [lanes]laneWork) (text string, since *time.Time) {
+	for _, rv := range st.Reviews {
+		return fmt.Sprintf("the %s review of %s: %s", rv.Stage, rv.Instance, rv.WaitsFor), &rv.Since
+	}
 	switch {
 	case l[ContentLane].busy || l[SigningLane].busy:
-		return "its own work: it is " + word, nil
+		return "its own work: it is " + st.State, nil
+	case s.Stopped != nil:
+		return "a person, after a review halted it", &s.Stopped.Time
+	case s.Maintenance != nil:
+		return "the end of maintenance", &s.Maintenance.Time
 	case s.SignFailure != nil:
 		return "its signing to succeed", &s.SignFailure.Time
 	case s.LoadFailure != nil:

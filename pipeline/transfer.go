@@ -130,9 +130,13 @@ func (t *transfer) run(ctx context.Context) (*event.InstanceLoaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !have.Before(serial) {
-		t.stale = serial != have || t.c.Hint != 0 && have.Before(t.c.Hint)
-		t.e.heard(t.s, t.ep.String(), serial, serial != have)
+	newest := have
+	if l := t.s.Loaded; l != nil && l.Facts.Source == t.c.Source {
+		newest = zone.Serial(l.Facts.Serial) // what a review dropped is not loaded again
+	}
+	if !newest.Before(serial) {
+		t.stale = serial != newest || t.c.Hint != 0 && newest.Before(t.c.Hint)
+		t.e.heard(t.s, t.ep.String(), serial, serial != newest)
 		return nil, errUnchanged
 	}
 	loaded, err := t.fetch(ctx, &have)
@@ -251,11 +255,8 @@ func (t *transfer) count() {
 // baseOf is the facts of a loaded instance that a new one is a diff to; false
 // where the state does not hold them.
 func baseOf(s State, base uint64) (event.InstanceLoaded, bool) {
-	if s.Loaded != nil && s.Loaded.Seq == base {
-		return s.Loaded.Facts, true
-	}
-	if s.Published != nil && s.Published.Loaded.Seq == base {
-		return s.Published.Loaded.Facts, true
+	if l := s.loaded(base); l != nil {
+		return l.Facts, true
 	}
 	return event.InstanceLoaded{}, false
 }

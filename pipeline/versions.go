@@ -177,6 +177,11 @@ func (e *Engine) Diff(ctx context.Context, name, from, to string, fn func(DiffLi
 		return err
 	}
 	defer b.close() //nolint:errcheck // read only
+	return diffVersions(a, b, fn)
+}
+
+// diffVersions calls fn for each record that differs.
+func diffVersions(a, b *version, fn func(DiffLine) error) error {
 	for i := range a.parts {
 		err := zone.DiffItems(a.parts[i], b.parts[i], func(key, old, now []byte) error {
 			if a.signed && b.signed && isInputSOA(key) {

@@ -53,6 +53,9 @@ type ZoneStatus struct {
 	// are told of new versions.
 	Upstream    *UpstreamStatus   `json:"upstream,omitempty"`
 	Secondaries []SecondaryStatus `json:"secondaries,omitempty"`
+	// Reviews is what is under review, and what halted the zone there.
+	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
+	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
 }
 
 // InstanceSummary describes one instance.

@@ -55,6 +55,11 @@ type Params struct {
 	// Progress, where set, hears now and then how many RRsets of the contents
 	// were read. It is called from one goroutine at a time.
 	Progress func(rrsets uint64)
+	// NoDigest skips the signed digest: the sink is given no KindDigest item,
+	// the Result has neither sums nor state, and Input needs no ContentState.
+	// It is for a zone that is written and forgotten; it cannot be combined
+	// with a previous instance.
+	NoDigest bool
 	// VerifyAll checks every new signature; else all up to 1,000 and 1 in 64
 	// above.
 	VerifyAll bool

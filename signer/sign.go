@@ -95,8 +95,11 @@ func Sign(ctx context.Context, in Input, keys []Key, p Params, sink Sink) (*Resu
 }
 
 func newRun(in Input, keys []Key, p Params) (*run, error) {
-	if in.Contents == nil || in.ContentState == nil {
+	if in.Contents == nil || in.ContentState == nil && !p.NoDigest {
 		return nil, errors.New("no contents")
+	}
+	if p.NoDigest && in.Previous != nil {
+		return nil, errors.New("a previous instance without the digest")
 	}
 	if p := in.Previous; p != nil {
 		if p.SignedState == nil {
@@ -356,6 +359,23 @@ func (r *run) signZONEMD() ([]zone.Item, error) {
 
 // result joins what the goroutines counted and puts the digest.
 func (r *run) result(in Input, sink Sink) (*Result, error) {
+	total := r.counts
+	for _, w := range r.workers {
+		total.merge(w.counts)
+	}
+	res := &Result{
+		Records:    total.records,
+		RRsets:     total.rrsets,
+		Signatures: total.signatures,
+		Made:       total.made,
+		Reused:     total.reused,
+		Verified:   total.verified,
+		Earliest:   near(total.earliest, r.params.Inception),
+		Denial:     r.params.Denial,
+	}
+	if r.params.NoDigest {
+		return res, nil
+	}
 	state := new(zone.SetHash)
 	if r.full {
 		state.AddSet(in.ContentState)
@@ -363,25 +383,12 @@ func (r *run) result(in Input, sink Sink) (*Result, error) {
 		state.AddSet(in.Previous.SignedState)
 	}
 	state.AddSet(&r.hasher.Set)
-	total := r.counts
 	for _, w := range r.workers {
 		state.AddSet(&w.hasher.Set)
-		total.merge(w.counts)
 	}
 	if err := sink.Put([]byte{byte(zone.KindDigest)}, state.AppendState(nil)); err != nil {
 		return nil, err
 	}
-	return &Result{
-		Records:     total.records,
-		RRsets:      total.rrsets,
-		Signatures:  total.signatures,
-		Made:        total.made,
-		Reused:      total.reused,
-		Verified:    total.verified,
-		Earliest:    near(total.earliest, r.params.Inception),
-		ContentSum:  in.ContentState.Sum(),
-		SignedSum:   state.Sum(),
-		SignedState: state,
-		Denial:      r.params.Denial,
-	}, nil
+	res.ContentSum, res.SignedSum, res.SignedState = in.ContentState.Sum(), state.Sum(), state
+	return res, nil
 }

@@ -1,9 +1,12 @@
 package signer
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
 	"sluice/signer/zone"
@@ -95,4 +98,54 @@ func TestSign_LibraryVerifiesEverySignature(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestSign_NoDigestLeavesTheItemsAsTheyAre(t *testing.T) {
+	contents := parse(t, "example.", sampleZone)
+	keys := testKeys(t, algEd25519)
+	for _, denial := range []Denial{NSEC, NSEC3} {
+		p := testParams("example.", denial)
+		want, with := mustSign(t, contents, keys, p)
+		delete(want, string(rune(zone.KindDigest)))
+		p.NoDigest = true
+		out := memZone{}
+		res, err := Sign(t.Context(), Input{
+			Contents: &teeItems{Iterator: contents.kind(zone.KindContents), to: out}, Spill: memSpill{},
+		}, keys, p, out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, out); diff != "" {
+			t.Errorf("%s: %s", denial, diff)
+		}
+		if res.SignedState != nil || res.SignedSum != [32]byte{} || res.ContentSum != [32]byte{} {
+			t.Errorf("%s: a digest nobody made: %+v", denial, res)
+		}
+		with.SignedState, with.SignedSum, with.ContentSum = nil, [32]byte{}, [32]byte{}
+		if diff := cmp.Diff(with, res); diff != "" {
+			t.Errorf("%s: %s", denial, diff)
+		}
+	}
+	p := testParams("example.", NSEC)
+	p.NoDigest = true
+	err := signError(t, keys, p, func(in *Input) {
+		in.Previous = &Previous{SignedState: new(zone.SetHash)}
+	})
+	if err == nil || !strings.Contains(err.Error(), "previous instance without the digest") {
+		t.Errorf("a diff without the digest: %v", err)
+	}
+}
+
+// teeItems keeps what passes.
+type teeItems struct {
+	zone.Iterator
+	to memZone
+}
+
+func (i *teeItems) Next() bool {
+	if !i.Iterator.Next() {
+		return false
+	}
+	i.to[string(i.Key())] = bytes.Clone(i.Value())
+	return true
 }

@@ -308,6 +308,9 @@ func (b *batch) put(kind zone.Kind, key span, value []byte, changed bool) output
 
 func (w *worker) add(b *batch, o output) error {
 	w.counts.delta.add(zone.Kind(b.out[o.key.from]), b.out[o.value.from:o.value.to])
+	if w.run.params.NoDigest {
+		return nil
+	}
 	return w.hasher.AddItem(b.out[o.key.from:o.key.to], b.out[o.value.from:o.value.to])
 }
 
@@ -316,6 +319,9 @@ func (w *worker) remove(b *batch, kind zone.Kind, key, value span) error {
 	k := b.bytes(key)
 	k[0] = byte(kind)
 	w.counts.delta.remove(kind, b.bytes(value))
+	if w.run.params.NoDigest {
+		return nil
+	}
 	return w.hasher.RemoveItem(k, b.bytes(value))
 }
 

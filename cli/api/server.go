@@ -50,38 +50,43 @@ func Handler(engine *pipeline.Engine, log *slog.Logger) http.Handler {
 // routes is every path of the API below Prefix.
 func (s *server) routes() map[string]handler {
 	return map[string]handler{
-		"GET /health":                   s.health,
-		"GET /zones":                    s.listZones,
-		"POST /zones":                   s.addZone,
-		"GET /zones/{zone}":             s.showZone,
-		"DELETE /zones/{zone}":          s.removeZone,
-		"POST /zones/{zone}/reload":     s.reloadZone,
-		"PATCH /zones/{zone}":           s.changeZone,
-		"POST /zones/{zone}/resign":     s.resignZone,
-		"POST /zones/{zone}/notify":     s.notifySecondaries,
-		"GET /zones/{zone}/serial":      s.serials,
-		"PUT /zones/{zone}/serial":      s.raiseSerial,
-		"GET /tsig":                     s.listTSIG,
-		"POST /tsig":                    s.addTSIG,
-		"GET /tsig/{key}":               s.exportTSIG,
-		"DELETE /tsig/{key}":            s.removeTSIG,
-		"GET /zones/{zone}/await":       s.awaitZone,
-		"GET /zones/{zone}/history":     s.history,
-		"GET /zones/{zone}/events":      s.tail,
-		"GET /events":                   s.tail,
-		"GET /zones/{zone}/replay":      s.replay,
-		"GET /zones/{zone}/dump":        s.dump,
-		"GET /zones/{zone}/diff":        s.diff,
-		"GET /zones/{zone}/verify":      s.verifyZone,
-		"GET /zones/{zone}/keys":        s.listKeys,
-		"POST /zones/{zone}/keys":       s.generateKey,
-		"POST /zones/{zone}/keys/files": s.importKeys,
-		"GET /zones/{zone}/ds":          s.ds,
-		"GET /policies":                 s.listPolicies,
-		"GET /policies/{policy}":        s.showPolicy,
-		"POST /policies/reload":         s.reloadPolicies,
-		"GET /journal":                  s.journalStatus,
-		"GET /journal/verify":           s.verifyJournal,
+		"GET /health":                                 s.health,
+		"GET /zones":                                  s.listZones,
+		"POST /zones":                                 s.addZone,
+		"GET /zones/{zone}":                           s.showZone,
+		"DELETE /zones/{zone}":                        s.removeZone,
+		"POST /zones/{zone}/reload":                   s.reloadZone,
+		"PATCH /zones/{zone}":                         s.changeZone,
+		"POST /zones/{zone}/resign":                   s.resignZone,
+		"POST /zones/{zone}/notify":                   s.notifySecondaries,
+		"GET /zones/{zone}/serial":                    s.serials,
+		"PUT /zones/{zone}/serial":                    s.raiseSerial,
+		"GET /tsig":                                   s.listTSIG,
+		"POST /tsig":                                  s.addTSIG,
+		"GET /tsig/{key}":                             s.exportTSIG,
+		"DELETE /tsig/{key}":                          s.removeTSIG,
+		"GET /zones/{zone}/await":                     s.awaitZone,
+		"POST /zones/{zone}/reviews/{stage}/approve":  s.approve,
+		"POST /zones/{zone}/reviews/{stage}/reject":   s.reject,
+		"POST /zones/{zone}/reviews/{stage}/override": s.override,
+		"POST /zones/{zone}/reset":                    s.reset,
+		"POST /zones/{zone}/maintenance":              s.maintenance,
+		"GET /zones/{zone}/history":                   s.history,
+		"GET /zones/{zone}/events":                    s.tail,
+		"GET /events":                                 s.tail,
+		"GET /zones/{zone}/replay":                    s.replay,
+		"GET /zones/{zone}/dump":                      s.dump,
+		"GET /zones/{zone}/diff":                      s.diff,
+		"GET /zones/{zone}/verify":                    s.verifyZone,
+		"GET /zones/{zone}/keys":                      s.listKeys,
+		"POST /zones/{zone}/keys":                     s.generateKey,
+		"POST /zones/{zone}/keys/files":               s.importKeys,
+		"GET /zones/{zone}/ds":                        s.ds,
+		"GET /policies":                               s.listPolicies,
+		"GET /policies/{policy}":                      s.showPolicy,
+		"POST /policies/reload":                       s.reloadPolicies,
+		"GET /journal":                                s.journalStatus,
+		"GET /journal/verify":                         s.verifyJournal,
 	}
 }
 
@@ -181,10 +186,11 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	if err := s.engine.Health(r.Context()); err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, Health{Status: "ok"})
+	return reply(w, http.StatusOK, Health{Status: "ok", Alarms: s.engine.Alarms()})
 }
 
 // Health is the answer of a daemon that is well.
 type Health struct {
-	Status string `json:"status"` // ok
+	Status string   `json:"status"`           // ok
+	Alarms []string `json:"alarms,omitempty"` // what needs a person all the same
 }

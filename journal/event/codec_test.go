@@ -40,6 +40,7 @@ func samples() map[string]Facts {
 	}
 	indirect := manifest()
 	indirect.Chunks, indirect.Indirect, indirect.Count = nil, indirect.Chunks, 4097
+	hook := &HookOutcome{Command: "check.sh", ExitCode: -1, TimedOut: true, DurationMS: 600000, Output: "slow\n", OutputBytes: 5}
 	m := map[string]Facts{}
 	for _, f := range []Facts{
 		&BulkSwept{Chunks: 3, Bytes: 1 << 40, Until: 99},
@@ -54,6 +55,7 @@ func samples() map[string]Facts {
 			Keys: []string{key.ID}, Signers: []string{key.ID}, Denial: "nsec3-opt-out", Params: "nsec3 iterations=0", Records: 40, Signatures: 10,
 			Made: 2, Reused: 8, Verified: 2, Inception: 1700000000, Expiration: 1701209600, Earliest: 1700604800, DurationMS: 3,
 		},
+		&InstanceAbandoned{Stage: StageLoaded, Instance: 8, Reason: "rejected by hook 1"},
 		&KeyActivated{IDs: []string{key.ID}},
 		&KeyGenerated{Keys: []Key{key}},
 		&KeyImported{Keys: []Key{key}, From: "pkcs11:token=sluice"},
@@ -61,16 +63,25 @@ func samples() map[string]Facts {
 		&KeyRemoved{IDs: []string{key.ID}},
 		&KeyRetired{IDs: []string{key.ID}},
 		&LoadFailed{Source: "zones/example.zone", Reason: "line 3: bad TTL \u2028 \x01 <&>", Errors: []string{"é", "😀"}, Total: 2},
+		&MaintenanceChanged{Enabled: true, Reason: "moving the source"},
 		&PolicyBound{
 			Zone: "example.", Source: "zones/example.zone", Policy: "default", SHA256: hashOf(5),
 			Text: "[signer]\nalgorithm = 13\n", SerialFloor: &floor,
 		},
+		&ReviewApproved{
+			Stage: StageSigned, Instance: 9, Digest: hashOf(4), Checker: "hook 1", Passed: true, Carried: 7, Reason: "looks good", Hook: hook,
+		},
+		&ReviewOverridden{Stage: StageSigned, Instance: 9, Digest: hashOf(4), Reason: "the hook is wrong"},
+		&ReviewRejected{Stage: StageLoaded, Instance: 8, Digest: hashOf(3), Checker: "hook 1", Reason: "exit code 1", Hook: hook},
+		&ReviewRequested{Stage: StageLoaded, Instance: 8, Digest: hashOf(3), Checks: []string{"min-records"}},
 		&SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", Errors: []string{"example. SOA"}},
 		&SerialRaised{Floor: 2026112299, Reason: "zone serial"},
 		&TSIGAdded{Name: "transfer.example.", Algorithm: "hmac-sha256"},
 		&TSIGRemoved{Name: "transfer.example."},
 		&ZoneAdded{Name: "example.", ID: testZone, Source: "file", Policy: "default", SerialFloor: &floor},
 		&ZoneChanged{Source: "192.0.2.2"},
+		&ZoneHalted{Stage: StageLoaded, Instance: 8, Reason: "rejected by hook 1"},
+		&ZoneReset{Reason: "seen"},
 		&ZoneRemoved{Name: "example.", ID: testZone, Force: true},
 	} {
 		m[f.EventType()] = f

@@ -12,6 +12,7 @@ import (
 func registered() []func() Facts {
 	return []func() Facts{
 		func() Facts { return new(BulkSwept) },
+		func() Facts { return new(InstanceAbandoned) },
 		func() Facts { return new(InstanceLoaded) },
 		func() Facts { return new(InstancePublished) },
 		func() Facts { return new(InstanceSigned) },
@@ -22,14 +23,21 @@ func registered() []func() Facts {
 		func() Facts { return new(KeyRemoved) },
 		func() Facts { return new(KeyRetired) },
 		func() Facts { return new(LoadFailed) },
+		func() Facts { return new(MaintenanceChanged) },
 		func() Facts { return new(PolicyBound) },
 		func() Facts { return new(SerialRaised) },
+		func() Facts { return new(ReviewApproved) },
+		func() Facts { return new(ReviewOverridden) },
+		func() Facts { return new(ReviewRejected) },
+		func() Facts { return new(ReviewRequested) },
 		func() Facts { return new(SignFailed) },
 		func() Facts { return new(TSIGAdded) },
 		func() Facts { return new(TSIGRemoved) },
 		func() Facts { return new(ZoneAdded) },
 		func() Facts { return new(ZoneChanged) },
+		func() Facts { return new(ZoneHalted) },
 		func() Facts { return new(ZoneRemoved) },
+		func() Facts { return new(ZoneReset) },
 	}
 }
 

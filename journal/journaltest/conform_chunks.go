@@ -166,7 +166,7 @@ func verifyPasses(t *testing.T, j journal.Journal) {
 	if err != nil || len(r.Faults) != 0 || r.FaultCount != 0 {
 		t.Fatalf("verify: %+v, %v", r, err)
 	}
-	if r.Events != 4 || r.Zones != 2 || r.Manifests != 1 || r.Chunks != 2 || r.ChunkBytes != 400 || r.LastSeq != 4 {
+	if r.Events != 4 || r.Chains != 2 || r.Manifests != 1 || r.Chunks != 2 || r.ChunkBytes != 400 || r.LastSeq != 4 {
 		t.Errorf("verify counted %+v", r)
 	}
 }

@@ -85,8 +85,9 @@ func readPair(path string) (*Pair, error) {
 		return nil, err
 	}
 	if want := keymgr.Describe(p.Role, p.DNSKEY); made.ID != want.ID {
-		return nil, fmt.Errorf("the private key (algorithm %d, tag %d) does not belong to %s.key (algorithm %d, tag %d)",
-			made.Algorithm, made.Tag, base, want.Algorithm, want.Tag)
+		// The private key has no tag of its own: that follows from the flags.
+		return nil, fmt.Errorf("the private key (algorithm %d) does not belong to the public one in %s.key (algorithm %d, tag %d)",
+			made.Algorithm, base, want.Algorithm, want.Tag)
 	}
 	p.private = private
 	p.Signer, err = NewSigner(private, false)

@@ -160,7 +160,7 @@ func TestReadPair_Faults(t *testing.T) {
 	swap := strings.ReplaceAll
 	mixed := swap(rsaPrivate, field(t, rsaPrivate, "Prime1"), field(t, rsaOther, "Prime1"))
 	rows := []struct{ fact, public, private, want string }{
-		{"another key's public part", otherPublic, private, "does not belong to"},
+		{"another key's public part", otherPublic, private, "the private key (algorithm 13) does not belong to"},
 		{"RSA of another number", rsaPublic, swap(rsaOther, "Algorithm: 10", "Algorithm: 8"), "does not belong to"},
 		{"RSA with a wrong prime", rsaPublic, mixed, "RSA key"},
 		{"RSA without prime", rsaPublic, swap(rsaPrivate, "Prime2", "Prime9"), "field Prime2 is missing"},

@@ -11,6 +11,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -50,8 +51,8 @@ const maxFile = 64 << 10
 // maxTries bounds the search for a key tag that is free.
 const maxTries = 1000
 
-// Open opens the keystore in cfg.Dir. A folder that others can read is an
-// error that says how to mend it.
+// Open opens the keystore in cfg.Dir. A folder or a key file that others can
+// read is an error that says how to mend it.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("open keystore: no folder given")
@@ -69,11 +70,60 @@ func Open(cfg Config) (*Store, error) {
 	if err := checkMode(cfg.Dir, info.Mode()); err != nil {
 		return nil, fmt.Errorf("open keystore: %w", err)
 	}
+	if err := checkFiles(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("open keystore: %w", err)
+	}
 	name := cfg.Name
 	if name == "" {
 		name = "file"
 	}
 	return &Store{name: name, dir: cfg.Dir, stdlib: cfg.StdlibECDSA}, nil
+}
+
+// checkFiles refuses key files that could not be used, so that a fault shows
+// at the start and not at the next signing. It names the first ones.
+func checkFiles(dir string) error {
+	const most, batch = 10, 256
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close() //nolint:errcheck // opened for reading
+	var faults []error
+	for len(faults) < most {
+		entries, err := d.ReadDir(batch)
+		for _, entry := range entries {
+			if checkRef(entry.Name()) != nil || len(faults) == most {
+				continue // not a key
+			}
+			path := filepath.Join(dir, entry.Name())
+			info, err := os.Stat(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				err = checkFile(path, info.Mode())
+			}
+			if err != nil {
+				faults = append(faults, err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// checkFile refuses what is not a file that only its owner may read.
+func checkFile(path string, mode fs.FileMode) error {
+	if !mode.IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	return checkMode(path, mode)
 }
 
 // checkMode refuses what group or others may read or write.
@@ -255,10 +305,7 @@ func readPrivate(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	if err := checkMode(path, info.Mode()); err != nil {
+	if err := checkFile(path, info.Mode()); err != nil {
 		return nil, err
 	}
 	return readBounded(f, path)

@@ -238,3 +238,29 @@ func FuzzDecodePEM(f *testing.F) {
 		}
 	})
 }
+
+func TestOpen_KeyFilesOpenToOthersAreRefused(t *testing.T) {
+	s := newStore(t)
+	good, bad := makeKey(t, s, dns.ED25519), makeKey(t, s, dns.ED25519)
+	if err := os.WriteFile(filepath.Join(s.dir, "notes.txt"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	openDir(t, Config{Dir: s.dir}) // what is no key does not matter
+	if err := os.Chmod(filepath.Join(s.dir, bad.Reference), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(Config{Dir: s.dir})
+	if err == nil || !strings.Contains(err.Error(), "chmod 600 "+filepath.Join(s.dir, bad.Reference)) ||
+		strings.Contains(err.Error(), good.Reference) {
+		t.Errorf("error %v", err)
+	}
+	for range 20 {
+		key := makeKey(t, s, dns.ED25519)
+		if err := os.Chmod(filepath.Join(s.dir, key.Reference), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(Config{Dir: s.dir}); err == nil || strings.Count(err.Error(), "chmod") != 10 {
+		t.Errorf("not the first ten: %v", err)
+	}
+}

@@ -138,6 +138,10 @@ func (s *Store) applyFacts(ctx context.Context, e *edit, rec journal.Record, chu
 		if !removed {
 			err = s.applyPublished(e, z, f)
 		}
+	case *event.InstanceAbandoned:
+		if !removed {
+			err = s.applyAbandoned(*e, z, f)
+		}
 	}
 	if errors.Is(err, ErrNoInstance) {
 		return fmt.Errorf("%w: %w", ErrBroken, err)
@@ -214,6 +218,21 @@ func (s *Store) applySigned(ctx context.Context, e *edit, z uint32, seq uint64, 
 		Records: f.Records, ContentDigest: f.ContentDigest, SignedDigest: f.SignedDigest,
 	}
 	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, chunks)
+}
+
+// applyAbandoned lets the next publication drop an instance.
+func (s *Store) applyAbandoned(e edit, z uint32, f *event.InstanceAbandoned) error {
+	all, _, err := s.metas(s.db, z)
+	if err != nil {
+		return err
+	}
+	m := all.find(f.Instance)
+	if m == nil || m.Past || m.Signed != (f.Stage == event.StageSigned) {
+		return nil
+	}
+	gone := *m
+	gone.Abandoned = true
+	return setJSON(e, metaSeqKey(z, tagInstance, m.Seq), gone)
 }
 
 func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas, h head, m *InstanceMeta, list event.Manifest, chunks ChunkSource) error {

@@ -30,6 +30,9 @@ type InstanceMeta struct {
 	SignedDigest  event.Hash `json:"signed_digest,omitzero"`
 	// Past: it cannot be read any more and only tells entries apart.
 	Past bool `json:"past,omitempty"`
+	// Abandoned: nothing will be built on it, and the next publication drops
+	// it.
+	Abandoned bool `json:"abandoned,omitempty"`
 	// Changed counts the items of a diff, by kind from KindContents on.
 	Changed [len(kinds)]uint64 `json:"changed,omitzero"`
 }

@@ -26,7 +26,8 @@ const (
 )
 
 // retained says which instances stay readable once h is published: what is
-// published, whatever is newer, and what a signed one of these was made of.
+// published, whatever is newer and not abandoned, and what a signed one of
+// these was made of.
 func retained(all metas, h head) map[uint64]use {
 	keep := map[uint64]use{}
 	allowed := newest(all, true, maxSignedGenerations)
@@ -38,7 +39,7 @@ func retained(all metas, h head) map[uint64]use {
 		used[m.Generation] = true
 	}
 	for _, m := range all {
-		if m.Signed && !m.Past && m.Seq >= h.Signed && allowed[m.Generation] {
+		if m.Signed && !m.Past && m.Seq >= h.Signed && allowed[m.Generation] && (!m.Abandoned || m.Seq == h.Signed) {
 			keep[m.Seq], keep[m.Loaded] = readable, readable
 			if l := all.find(m.Loaded); l != nil {
 				used[l.Generation] = true
@@ -46,7 +47,7 @@ func retained(all metas, h head) map[uint64]use {
 		}
 	}
 	for _, m := range all {
-		if !m.Signed && !m.Past && m.Seq >= h.Loaded && used[m.Generation] {
+		if !m.Signed && !m.Past && m.Seq >= h.Loaded && used[m.Generation] && (!m.Abandoned || m.Seq == h.Loaded) {
 			keep[m.Seq] = readable
 		}
 	}

@@ -25,6 +25,8 @@ type LoadOptions struct {
 	// KeepSigned keeps the signer's own records as items of KindMade,
 	// KindSigs, KindChain and KindChainSigs instead of dropping them.
 	KeepSigned bool
+	// NoDigest skips the content digest: ContentState stays nil.
+	NoDigest bool
 	// MaxTTL is the highest TTL allowed in seconds (0: no limit). With
 	// ClampTTL a higher one is lowered to it with a notice, else it is an
 	// error.
@@ -63,7 +65,7 @@ type Loaded struct {
 	RRsets, Records uint64            // of KindContents
 	Stripped        map[string]uint64 // the signer's own records that were dropped, by type
 	Notices         []string          // what an operator should know, one line each
-	ContentState    *SetHash          // state of the content digest
+	ContentState    *SetHash          // state of the content digest; nil with NoDigest
 	ZONEMD          ZONEMDOutcome
 }
 
@@ -213,8 +215,11 @@ func (o LoadOptions) withDefaults() LoadOptions {
 // loaded starts the walk of what was read.
 func (r *reader) loaded() (*Loaded, error) {
 	l := &Loaded{
-		Apex: r.opts.Origin, Serial: r.serial, ContentState: &SetHash{},
+		Apex: r.opts.Origin, Serial: r.serial,
 		Stripped: r.strippedByName(), ZONEMD: ZONEMDAbsent,
+	}
+	if !r.opts.NoDigest {
+		l.ContentState = &SetHash{}
 	}
 	items, err := r.main.Sort()
 	if err != nil {

@@ -307,6 +307,17 @@ func TestLoad_ProgressComesToItsEnd(t *testing.T) {
 	}
 }
 
+func TestLoad_NoDigestLeavesTheItemsAsTheyAre(t *testing.T) {
+	_, want, err := loadText(t, signed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, got, err := loadText(t, signed, func(o *LoadOptions) { o.NoDigest = true })
+	if diff := cmp.Diff(want, got); diff != "" || err != nil || l.ContentState != nil {
+		t.Errorf("%v %v %s", err, l.ContentState, diff)
+	}
+}
+
 // FuzzZoneFile: whatever is read without an error is read again as the same
 // after it was written.
 func FuzzZoneFile(f *testing.F) {
