@@ -89,6 +89,7 @@ func newApp(e *env) *urfave.App {
 			serveCommand(e),
 			zoneCommand(e),
 			keyCommand(e),
+			tsigCommand(e),
 			policyCommand(e),
 			journalCommand(e),
 			signzoneCommand(e),

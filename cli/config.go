@@ -38,7 +38,8 @@ type daemonConfig struct {
 }
 
 type serverConfig struct {
-	Servers []string `toml:"servers"`
+	Servers  []string `toml:"servers"`
+	WeakTSIG bool     `toml:"weak-tsig"`
 }
 
 // reviewConfig is where a review listener stands.

@@ -1,10 +1,7 @@
 package cli
 
 import (
-	"net/netip"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"sluice/pipeline"
@@ -74,16 +71,13 @@ func fullName(text string) (string, error) {
 }
 
 // absoluteSource makes a file path absolute, since the daemon may run in
-// another folder; an address (IP[:PORT][^TSIGKEY]) stays as it is.
+// another folder; servers (IP[:PORT][^TSIGKEY]) are written in full.
 func absoluteSource(source string) (string, error) {
-	host, _, _ := strings.Cut(source, "^")
-	if _, err := netip.ParseAddr(host); err == nil {
-		return source, nil
+	source, err := pipeline.CanonicalSource(source)
+	if err != nil {
+		return "", usagef("%v", err)
 	}
-	if _, err := netip.ParseAddrPort(host); err == nil {
-		return source, nil
-	}
-	return filepath.Abs(source)
+	return source, nil
 }
 
 // when writes a time for people.

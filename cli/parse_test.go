@@ -55,11 +55,20 @@ func FuzzParseTime(f *testing.F) {
 	})
 }
 
-func TestAbsoluteSource_AddressesStay(t *testing.T) {
-	for _, source := range []string{"192.0.2.1", "192.0.2.1:5353", "2001:db8::1^key.", "[2001:db8::1]:53^key"} {
-		if got, err := absoluteSource(source); err != nil || got != source {
+func TestAbsoluteSource_ServersAreWrittenInFull(t *testing.T) {
+	for source, want := range map[string]string{
+		"192.0.2.1":            "192.0.2.1:53",
+		"192.0.2.1:5353":       "192.0.2.1:5353",
+		"2001:db8::1^Key.":     "[2001:db8::1]:53^key.",
+		"192.0.2.1, 192.0.2.2": "192.0.2.1:53,192.0.2.2:53",
+		"[2001:db8::1]:54^key": "[2001:db8::1]:54^key.",
+	} {
+		if got, err := absoluteSource(source); err != nil || got != want {
 			t.Errorf("%q became %q, %v", source, got, err)
 		}
+	}
+	if got, err := absoluteSource("192.0.2.1,/zones/x"); err == nil {
+		t.Errorf("servers and a file together became %q", got)
 	}
 	want, err := filepath.Abs("zones/example.com")
 	if err != nil {

@@ -144,6 +144,10 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	tsig, err := file.OpenTSIG(filepath.Join(s.data.keys(), "tsig"))
+	if err != nil {
+		return err
+	}
 	s.journal, err = journal.Open(ctx, journal.Config{
 		Dir: s.data.journal(), Logger: s.log.With("part", "journal"),
 		EventsMaxBytes: int64(s.cfg.Journal.EventsMaxSize), BulkMaxBytes: int64(s.cfg.Journal.BulkMaxSize),
@@ -158,6 +162,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 		DSAtParent: newParentAsker("/etc/resolv.conf").seen,
+		TSIG:       tsig, Client: xfr.ClientConfig{WeakTSIG: s.cfg.Server.WeakTSIG},
 	}); err != nil {
 		return err
 	}
@@ -189,7 +194,11 @@ func (s *serving) policies(ctx context.Context) (policies map[string]pipeline.Po
 
 // listen opens the listeners of publication and API.
 func (s *serving) listen(ctx context.Context) (err error) {
-	s.xfr, err = xfr.NewServer(xfr.Config{Source: s.engine.Source(), Logger: s.log.With("part", "publication")})
+	s.xfr, err = xfr.NewServer(xfr.Config{
+		Source: s.engine.Source(), Keys: s.engine.TSIG(), WeakTSIG: s.cfg.Server.WeakTSIG,
+		AllowsNotify: s.engine.AllowsNotify, Notified: s.engine.Notified,
+		Logger: s.log.With("part", "publication"),
+	})
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,7 @@ func (s *serving) startZone(ctx context.Context, z pipeline.NewZone) error {
 	case err == nil && have.Source != z.Source:
 		return fmt.Errorf("it is here already with the source %s: %w", have.Source, pipeline.ErrState)
 	case err == nil:
-		if err = s.engine.Reload(ctx, actor, z.Name); errors.Is(err, pipeline.ErrState) {
+		if err = s.engine.Reload(ctx, actor, z.Name, false); errors.Is(err, pipeline.ErrState) {
 			s.log.WarnContext(ctx, "zone not loaded", "zone", z.Name, "reason", err)
 			err = nil
 		}

@@ -23,7 +23,7 @@ func zoneCommand(e *env) *urfave.Command {
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
-			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneReload(e),
+			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneSet(e), zoneReload(e), zoneResign(e), zoneSerial(e), zoneNotify(e),
 			zoneApprove(e), zoneReject(e), zoneOverride(e), zoneReset(e), zoneMaintenance(e),
 			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneVerify(e),
 		},
@@ -70,7 +70,7 @@ func zoneAdd(e *env) *urfave.Command {
 		Name: "add", Usage: "add a zone: it is loaded, signed and published", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "source", Usage: "where the zone comes from: a zone `FILE`"},
+			&urfave.StringFlag{Name: "source", Usage: "where the zone comes from: a zone file, or servers as IP[:PORT][^TSIGKEY], separated by commas (`SOURCE`)"},
 			&urfave.StringFlag{Name: "policy", Value: "default", Usage: "`NAME` of its policy"},
 			&urfave.StringSliceFlag{Name: "import-ksk-file", Usage: "take this key as KSK: BIND's K*.private `FILE`, the .key file beside it"},
 			&urfave.StringSliceFlag{Name: "import-zsk-file", Usage: "take this key as ZSK: `FILE` as above"},
@@ -99,7 +99,7 @@ func zoneAdd(e *env) *urfave.Command {
 func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
 	z := pipeline.NewZone{Name: name, Policy: c.String("policy")}
 	if c.String("source") == "" {
-		return z, &usageError{msg: "--source is missing", hint: "usage: sluice zone add ZONE --source FILE"}
+		return z, &usageError{msg: "--source is missing", hint: "usage: sluice zone add ZONE --source SOURCE"}
 	}
 	var err error
 	if z.Source, err = absoluteSource(c.String("source")); err != nil {
@@ -274,22 +274,14 @@ func zoneReload(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name: "reload", Usage: "load a zone now; what changed is signed and published", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
-		Flags:        []urfave.Flag{noWaitFlag()},
+		Flags: []urfave.Flag{
+			&urfave.BoolFlag{Name: "full", Usage: "take everything from the zone's servers by AXFR, whatever its serial"}, noWaitFlag(),
+		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
-			if err := client.Reload(c.Context, args[0]); err != nil {
+			if err := client.Reload(c.Context, args[0], c.Bool("full")); err != nil {
 				return err
 			}
-			if !c.Bool("no-wait") {
-				return e.awaitZone(c, client, args[0])
-			}
-			name, err := fullName(args[0])
-			if err != nil {
-				return err
-			}
-			if e.json {
-				return e.printJSON(map[string]any{"zone": name, "asked": true})
-			}
-			return e.printf("asked for; see: sluice zone status %s\n", args[0])
+			return e.asked(c, client, args[0])
 		}),
 	}
 }

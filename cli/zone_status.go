@@ -118,8 +118,8 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 			return err
 		}
 	}
-	if len(s.Keys) == 0 {
-		return nil
+	if err := e.printServers(s); err != nil || len(s.Keys) == 0 {
+		return err
 	}
 	if err := e.printf("\n"); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/signer/zone"
 )
 
 // Lane is one of the ways of a zone's work, so that trouble in one never
@@ -62,8 +63,16 @@ type Load struct {
 	// Base is the loaded instance that the new one is a diff to; 0 for a
 	// new generation.
 	Base uint64
-	// Asked is the number of the request that asked for it; 0 for none.
+	// Full takes the whole zone from its servers, whatever its serial.
+	Full bool
+
+	// What follows is no part of the identity: a request that comes while the
+	// command runs does not undo it.
+
+	// Asked is the number of the newest request that it serves; 0 for none.
 	Asked uint64
+	// Hint is the serial that a NOTIFY told; 0 for none.
+	Hint zone.Serial
 }
 
 // Sign signs a loaded instance.
@@ -78,6 +87,9 @@ type Sign struct {
 	// Refresh is the sequence of the signed instance whose signatures grow
 	// old; 0 where content, keys or parameters changed.
 	Refresh uint64
+	// Asked is the number of the request that it serves; 0 for none. It is no
+	// part of the identity.
+	Asked uint64
 }
 
 // Publish lets a signed instance out, once the egress gate has passed it.
@@ -157,12 +169,15 @@ func (c ActivateKeys) Identity() string { return identity("activate", c) }
 // Identity implements Command. Who asked for a load makes no difference to
 // it: a request that comes meanwhile does not throw the result away.
 func (c Load) Identity() string {
-	c.Asked = 0
+	c.Asked, c.Hint = 0, 0
 	return identity("load", c)
 }
 
 // Identity implements Command.
-func (c Sign) Identity() string { return identity("sign", c) }
+func (c Sign) Identity() string {
+	c.Asked = 0
+	return identity("sign", c)
+}
 
 // Identity implements Command.
 func (c Publish) Identity() string { return identity("publish", c) }

@@ -6,6 +6,7 @@ import (
 
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/signer/zone"
 )
 
 // Moment is what a decision sees besides the zone's state.
@@ -14,6 +15,14 @@ type Moment struct {
 	// Reload is the number of the newest request to load that was not yet
 	// served; 0 for none.
 	Reload uint64
+	// Full: one of the requests wants everything, whatever its serial.
+	Full bool
+	// Resign is the number of the newest request to sign that was not yet
+	// served, 0 for none; ResignFull: all signatures are to be made again.
+	Resign     uint64
+	ResignFull bool
+	// Inbound is where the zone stands with its servers.
+	Inbound Inbound
 	// Lanes is what this process does for the zone, and what failed before.
 	Lanes [lanes]LaneState
 }
@@ -44,7 +53,7 @@ func Decide(s State, p Policy, m Moment) Decision {
 		d.add(m, BindPolicy{Policy: s.Added.Facts.Policy})
 		return d
 	}
-	if c := decideContent(s, p, m); c != nil {
+	if c := decideContent(&d, s, p, m); c != nil {
 		d.add(m, c)
 	}
 	if c := decideSigning(&d, s, p, m); c != nil {
@@ -70,7 +79,7 @@ func (d *Decision) wake(at time.Time, reason string) {
 	}
 }
 
-func decideContent(s State, p Policy, m Moment) Command {
+func decideContent(d *Decision, s State, p Policy, m Moment) Command {
 	if s.Maintenance != nil || s.Stopped != nil {
 		return nil
 	}
@@ -81,15 +90,27 @@ func decideContent(s State, p Policy, m Moment) Command {
 		return nil // what is asked for meanwhile is loaded after the verdict
 	case none, halted, rejected, approved:
 	}
+	remote := IsTransfer(s.Source)
 	switch {
 	case s.Loaded == nil || s.Loaded.Broken != "":
-		return Load{Source: s.Source, Asked: m.Reload}
+		return Load{Source: s.Source, Full: remote && m.Full, Asked: m.Reload}
 	case m.Reload != 0:
-		return Load{Source: s.Source, Base: loadBase(s), Asked: m.Reload}
-	case s.Loaded.Facts.Source != s.Source:
+		return Load{Source: s.Source, Base: loadBase(s), Full: remote && m.Full, Asked: m.Reload}
+	case s.Loaded.Facts.Source != s.Source && m.Inbound.Read != s.Source:
+		// Other servers: their serials say nothing of what is loaded.
+		return Load{Source: s.Source, Base: loadBase(s), Full: remote}
+	case remote && !m.Now.Before(m.Inbound.Next):
 		return Load{Source: s.Source, Base: loadBase(s)}
+	case remote:
+		d.wake(m.Inbound.Next, "the source is asked for news")
 	}
 	return nil
+}
+
+// expired reports whether a zone's contents are too old to be vouched for and
+// the policy wants it to end then (RFC 1035, 3.3.13).
+func expired(p Policy, m Moment) bool {
+	return p.StopsOnExpire() && !m.Inbound.Expires.IsZero() && !m.Now.Before(m.Inbound.Expires)
 }
 
 func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
@@ -107,7 +128,13 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 			return Publish{Signed: s.Signed.Seq}
 		}
 	}
-	return decideSign(d, s, p, m.Now)
+	if expired(p, m) {
+		return nil
+	}
+	if p.StopsOnExpire() && !m.Inbound.Expires.IsZero() {
+		d.wake(m.Inbound.Expires, "the zone expires unless a server of its source answers")
+	}
+	return decideSign(d, s, p, m)
 }
 
 // decideKeys makes up for the keys that a zone lacks. All keys of a new zone
@@ -172,7 +199,8 @@ func signCommand(s State, p Policy, loaded uint64) Sign {
 	}
 }
 
-func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
+func decideSign(d *Decision, s State, p Policy, m Moment) Command {
+	now := m.Now
 	content := wantedContent(s, p)
 	if content == nil {
 		return decideRefresh(d, s, p, now)
@@ -180,6 +208,9 @@ func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
 	c := signCommand(s, p, content.Seq)
 	if len(c.Signers) == 0 {
 		return nil
+	}
+	if !m.ResignFull {
+		c.Asked = m.Resign
 	}
 	if signWait(s, p, c, now) {
 		return decideRefresh(d, s, p, now)
@@ -203,12 +234,20 @@ func decideSign(d *Decision, s State, p Policy, now time.Time) Command {
 		return c
 	}
 	due := refreshDue(last, p)
-	if now.Before(due) {
+	if m.Resign == 0 && now.Before(due) && !belowFloor(s) {
 		d.wake(due, "signatures are made again")
 		return nil
 	}
-	c.Refresh = last.Seq
+	c.Refresh, c.Asked = last.Seq, m.Resign
+	if m.ResignFull {
+		c.Base = 0
+	}
 	return c
+}
+
+// belowFloor reports whether the newest serial does not stand above the floor.
+func belowFloor(s State) bool {
+	return s.SerialFloor != nil && !zone.Serial(*s.SerialFloor).Before(zone.Serial(s.Signed.Facts.Serial))
 }
 
 // sameInput reports whether the newest signed instance was made of contents

@@ -113,6 +113,45 @@ func TestDecide(t *testing.T) {
 			[]Command{Load{Source: "/zones/example.com", Base: 5, Asked: 3}},
 		},
 		{
+			"servers are asked at once after a start", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{}, []Command{Load{Source: "192.0.2.1:53", Base: 5}},
+		},
+		{
+			"servers are asked again in time", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{Inbound: Inbound{Next: noon.Add(time.Second)}}, nil,
+		},
+		{
+			"a request for everything asks at once", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{Reload: 2, Full: true, Inbound: Inbound{Next: noon.Add(time.Second)}},
+			[]Command{Load{Source: "192.0.2.1:53", Base: 5, Full: true, Asked: 2}},
+		},
+		{
+			"other servers are asked for everything", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, remote),
+			Moment{Inbound: Inbound{Next: noon.Add(time.Second)}}, []Command{Load{Source: "192.0.2.1:53", Base: 5, Full: true}},
+		},
+		{
+			"a source that held the same is not read again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, remote),
+			Moment{Inbound: Inbound{Read: "192.0.2.1:53", Next: noon.Add(time.Second)}}, nil,
+		},
+		{
+			"an expired zone is signed again by default", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{Now: noon.Add(15 * 24 * time.Hour), Inbound: Inbound{Next: noon.Add(400 * time.Hour), Expires: noon}}, []Command{refresh},
+		},
+		{
+			"a request signs now", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{Resign: 4}, []Command{resigned(refresh, 6, 4)},
+		},
+		{
+			"a request signs everything", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
+			Moment{Resign: 4, ResignFull: true}, []Command{resigned(refresh, 0, 4)},
+		},
+		{
+			"a serial below the floor is replaced", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {
+				floor := uint32(1)
+				s.SerialFloor = &floor
+			}), Moment{}, []Command{refresh},
+		},
+		{
 			"another policy signs again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {
 				s.Signed.Facts.Params = "other"
 			}), Moment{}, []Command{based},
@@ -154,6 +193,40 @@ func TestDecide(t *testing.T) {
 				t.Errorf("commands (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// remote gives the zone a server as its source.
+func remote(s *State) { s.Source = "192.0.2.1:53" }
+
+func resigned(c Sign, base, asked uint64) Sign {
+	c.Base, c.Asked = base, asked
+	return c
+}
+
+func TestDecide_AnExpiredZoneStopsWhereThePolicyWantsIt(t *testing.T) {
+	p, err := Parse("p", []byte("version = \"v1\"\n[loader]\non-expire = \"stop\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished)
+	s.Signed.Facts.Params = "other"
+	in := Inbound{Next: noon.Add(time.Hour), Expires: noon.Add(time.Minute)}
+	if d := Decide(s, p, Moment{Now: noon, Inbound: in}); len(d.Commands) != 1 {
+		t.Errorf("before: %v", d.Commands)
+	}
+	if d := Decide(s, p, Moment{Now: in.Expires, Inbound: in}); len(d.Commands) != 0 || !d.WakeAt.Equal(in.Next) {
+		t.Errorf("then: %v, wake at %v", d.Commands, d.WakeAt)
+	}
+}
+
+func TestLoadIdentity_RequestsDoNotUndoARunningLoad(t *testing.T) {
+	a, b := Load{Source: "192.0.2.1:53", Base: 5}, Load{Source: "192.0.2.1:53", Base: 5, Asked: 9, Hint: 7}
+	if a.Identity() != b.Identity() {
+		t.Error("a request changes the identity")
+	}
+	if b.Full = true; a.Identity() == b.Identity() {
+		t.Error("a full load is the same as another")
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -68,8 +67,8 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if z.Source == "" {
 		return nil, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
 	}
-	if z.Source, err = filepath.Abs(z.Source); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	if z.Source, err = e.checkSource(z.Source); err != nil {
+		return nil, err
 	}
 	var id [8]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -141,9 +140,10 @@ func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string,
 	})
 }
 
-// Reload asks for the source to be read now. It returns at once; Await tells
+// Reload asks for the source to be read now; with full, everything is taken
+// from its servers, whatever its serial. It returns at once; Await tells
 // when it was.
-func (e *Engine) Reload(_ context.Context, _ event.Actor, name string) error {
+func (e *Engine) Reload(_ context.Context, _ event.Actor, name string, full bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (e *Engine) Reload(_ context.Context, _ event.Actor, name string) error {
 	case s.Maintenance != nil:
 		return fmt.Errorf("zone %s is in maintenance; sluice zone maintenance disable %s: %w", s.Name, s.Name, ErrState)
 	}
-	r.askReload()
+	r.askReload(full)
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"sluice/journal/event"
 	"sluice/keymgr"
 	"sluice/pipeline/store"
+	"sluice/xfr"
 )
 
 // Config is what an Engine is built from.
@@ -47,6 +48,11 @@ type Config struct {
 	DSAtParent func(ctx context.Context, zone string) (bool, error)
 	// Workers is the number of signing goroutines of one run; 0: one a core.
 	Workers int
+	// TSIG keeps the secrets of TSIG keys; nil keeps none.
+	TSIG TSIGStore
+	// Client is how zones are transferred in and secondaries told; its Keys
+	// are the engine's own. Zero values have their defaults.
+	Client xfr.ClientConfig
 }
 
 // Engine runs all zones of one process: it folds the journal into the
@@ -63,7 +69,11 @@ type Engine struct {
 	stuck chan struct{} // asks tend to reopen the journal
 	short chan struct{} // asks tend to look for room
 	heavy chan struct{} // bounds loads, signings and verifications at a time
-	work  sync.WaitGroup
+	// transfers and checks bound what is asked of other servers at a time.
+	transfers, checks, notifying chan struct{}
+	client                       *xfr.Client
+	work                         sync.WaitGroup
+	tsig                         sync.Mutex // held while the TSIG keys change
 
 	foldTries int // of the event being folded; only the fold uses it
 
@@ -89,17 +99,22 @@ type Engine struct {
 func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		keystore: cfg.Keystore, clock: cfg.Clock, log: cfg.Logger, cfg: cfg,
-		stuck:    make(chan struct{}, 1),
-		short:    make(chan struct{}, 1),
-		heavy:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
-		moved:    make(chan struct{}),
-		runners:  map[event.ZoneID]*runner{},
-		names:    map[string]event.ZoneID{},
-		policies: map[string]Policy{},
-		parsed:   map[event.Hash]Policy{},
+		stuck:     make(chan struct{}, 1),
+		short:     make(chan struct{}, 1),
+		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
+		transfers: make(chan struct{}, maxTransfers),
+		checks:    make(chan struct{}, maxChecks),
+		notifying: make(chan struct{}, maxNotifying),
+		moved:     make(chan struct{}),
+		runners:   map[event.ZoneID]*runner{},
+		names:     map[string]event.ZoneID{},
+		policies:  map[string]Policy{},
+		parsed:    map[event.Hash]Policy{},
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room}
 	e.spill = roomySpill{spillDir(cfg.SpillDir), e.room}
+	cfg.Client.Keys = e.TSIG()
+	e.client = xfr.NewClient(cfg.Client)
 	for name, p := range cfg.Policies {
 		e.policies[name] = p
 	}
@@ -230,6 +245,7 @@ func (e *Engine) caughtUp() {
 	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })
 	for _, r := range all {
 		r.step()
+		r.announce()
 	}
 }
 
@@ -251,6 +267,13 @@ func (e *Engine) start(fn func(context.Context)) bool {
 	ctx := e.ctx
 	e.work.Go(func() { fn(ctx) })
 	return true
+}
+
+// context ends when Run does.
+func (e *Engine) context() context.Context {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.ctx
 }
 
 // moveLocked wakes all that wait for the fold. The caller holds mu.

@@ -38,6 +38,7 @@ type rig struct {
 	dir     string
 	journal journal.Journal
 	clock   Clock
+	tsig    TSIGStore
 	e       *Engine
 	stop    func()
 }
@@ -57,7 +58,7 @@ func (r *rig) start(policies map[string]Policy) {
 	}
 	r.e, err = NewEngine(r.t.Context(), Config{
 		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
-		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: testLogger(r.t),
+		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: testLogger(r.t), TSIG: r.tsig,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -122,7 +123,7 @@ func (r *rig) await() ZoneStatus {
 func (r *rig) reload(text string) ZoneStatus {
 	r.t.Helper()
 	r.zoneFile(text)
-	if err := r.e.Reload(r.t.Context(), testActor, "example.com"); err != nil {
+	if err := r.e.Reload(r.t.Context(), testActor, "example.com", false); err != nil {
 		r.t.Fatal(err)
 	}
 	return r.await()

@@ -45,6 +45,9 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.Name, s.Source, s.SerialFloor = f.Zone, f.Source, f.SerialFloor
 	case *event.ZoneChanged:
 		s.Source = f.Source
+	case *event.SerialRaised:
+		floor := f.Floor
+		s.SerialFloor = &floor
 	case *event.LoadFailed:
 		s.LoadFailure = evolveLoadFailure(s.LoadFailure, rec, f)
 	case *event.InstanceLoaded:

@@ -46,7 +46,7 @@ func TestEngine_AFaultAtEveryWrite(t *testing.T) {
 				arrives("192.0.2.80")
 				r.zoneFile(changed)
 				for range 2 { // one request may be lost with the fault
-					if err := r.e.Reload(ctx, testActor, "example.com"); err != nil {
+					if err := r.e.Reload(ctx, testActor, "example.com", false); err != nil {
 						t.Fatal(err)
 					}
 					r.await()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"sluice/journal"
@@ -95,6 +96,15 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		if !slices.Contains(reg.Former, f.Name) {
 			reg.Former = append(slices.Clone(reg.Former), f.Name)
 		}
+	case *event.TSIGAdded:
+		reg.TSIG = maps.Clone(reg.TSIG)
+		if reg.TSIG == nil {
+			reg.TSIG = map[string]string{}
+		}
+		reg.TSIG[f.Name] = f.Algorithm
+	case *event.TSIGRemoved:
+		reg.TSIG = maps.Clone(reg.TSIG)
+		delete(reg.TSIG, f.Name)
 	}
 	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)

@@ -226,8 +226,12 @@ func Describe(ev event.Event) string {
 	case *event.LoadFailed:
 		return "load failed: " + f.Reason
 	case *event.InstanceLoaded:
+		from := f.Source
+		if f.Peer != "" {
+			from = f.Peer + " by " + f.Transfer
+		}
 		return fmt.Sprintf("loaded from %s: serial %d, %d records, %d added, %d removed%s",
-			f.Source, f.Serial, f.Records, f.Added, f.Removed, stripped(f.Stripped))
+			from, f.Serial, f.Records, f.Added, f.Removed, stripped(f.Stripped))
 	case *event.InstanceSigned:
 		return fmt.Sprintf("l%d signed: serial %d, %d records, %d signatures (%d made, %d kept), %s, valid until %s",
 			f.Loaded, f.Serial, f.Records, f.Signatures, f.Made, f.Reused, f.Denial,
@@ -236,6 +240,12 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("%s of l%d failed: %s", f.Stage, f.Loaded, f.Reason)
 	case *event.InstancePublished:
 		return fmt.Sprintf("s%d published: serial %d", f.Signed, f.Serial)
+	case *event.SerialRaised:
+		return fmt.Sprintf("serials stand above %d from here on", f.Floor)
+	case *event.TSIGAdded:
+		return fmt.Sprintf("TSIG key %s added, %s", f.Name, f.Algorithm)
+	case *event.TSIGRemoved:
+		return fmt.Sprintf("TSIG key %s removed", f.Name)
 	case *event.BulkSwept:
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:

@@ -42,7 +42,7 @@ func loadFailed(source string, err error) *event.LoadFailed {
 	failed := &event.LoadFailed{Source: source, Reason: oneLine(err.Error()), Total: 1}
 	var le *zone.LoadError
 	if errors.As(err, &le) {
-		failed.Reason = fmt.Sprintf("%s: %d errors", filepath.Base(source), le.Total)
+		failed.Reason = fmt.Sprintf("%s: %d errors", sourceName(source), le.Total)
 		if le.Total == 1 && len(le.Errors) == 1 {
 			failed.Reason = oneLine(le.Errors[0].Error())
 		}
@@ -52,6 +52,14 @@ func loadFailed(source string, err error) *event.LoadFailed {
 		}
 	}
 	return failed
+}
+
+// sourceName is a file's name without its folder, or the servers.
+func sourceName(source string) string {
+	if IsTransfer(source) {
+		return source
+	}
+	return filepath.Base(source)
 }
 
 // oneLine keeps a message to one line of bounded length.
@@ -73,6 +81,17 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 	if err != nil {
 		return nil, err
 	}
+	servers, err := ParseSource(c.Source)
+	if err != nil {
+		return nil, err
+	}
+	if servers != nil {
+		return e.loadTransfer(ctx, s, c, servers, report)
+	}
+	if err := take(ctx, e.heavy); err != nil {
+		return nil, err
+	}
+	defer give(e.heavy)
 	files, err := OpenZoneFile(c.Source)
 	if err != nil {
 		return nil, fmt.Errorf("open source: %w", err)
@@ -87,25 +106,31 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 		return nil, err
 	}
 	defer in.Close() //nolint:errcheck // temporary files
-	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
 	facts := &event.InstanceLoaded{Source: c.Source, Base: c.Base}
+	return facts, e.takeLoaded(ctx, s, c, in, facts)
+}
+
+// takeLoaded sends a whole zone that was read, or what it changes against the
+// base, and fills in the facts.
+func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, in *zone.Loaded, facts *event.InstanceLoaded) (err error) {
+	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
 	if c.Base == 0 {
 		err = loadWhole(in, out, facts)
 	} else {
 		err = e.loadDiff(s, c, in, out, facts)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	facts.Serial = uint32(in.Serial)
 	facts.RRsets, facts.Records = in.RRsets, in.Records
 	facts.Stripped, facts.Notices = in.Stripped, in.Notices
 	facts.ContentDigest = in.ContentState.Sum()
 	if err := out.putState(in.ContentState); err != nil {
-		return nil, err
+		return err
 	}
 	facts.Manifest, err = out.finish()
-	return facts, err
+	return err
 }
 
 // loadWhole sends everything.

@@ -31,6 +31,7 @@ type Policy struct {
 type settings struct {
 	maxTTL   time.Duration
 	clampTTL bool
+	stop     bool // on expiry
 
 	useCSK    bool
 	algorithm uint8
@@ -49,7 +50,9 @@ type settings struct {
 	zonemd          bool
 	verifyAll       bool
 
-	transfer xfr.Prefixes
+	transfer   xfr.Prefixes
+	notifyFrom xfr.Prefixes
+	notifyTo   []xfr.Endpoint
 
 	loadedReview reviewSettings
 	signedReview reviewSettings
@@ -74,7 +77,7 @@ func defaults() settings {
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour,
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
-		transfer: loopback(),
+		transfer: loopback(), notifyFrom: xfr.Prefixes{},
 
 		loadedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},
 		signedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},
@@ -112,6 +115,18 @@ func (p Policy) MaxTTL() uint32 { return seconds(p.set.maxTTL) }
 // ClampTTL reports whether a TTL above MaxTTL is lowered to it with a notice;
 // else the input is refused.
 func (p Policy) ClampTTL() bool { return p.set.clampTTL }
+
+// StopsOnExpire reports whether a zone is neither signed again nor served once
+// its source was not to be had for the time that its SOA allows; else it goes
+// on, with an alarm.
+func (p Policy) StopsOnExpire() bool { return p.set.stop }
+
+// AllowNotifyFrom is who may send NOTIFY beside the servers of the source. It
+// is not to be changed.
+func (p Policy) AllowNotifyFrom() xfr.Prefixes { return p.set.notifyFrom }
+
+// NotifyTo is whom a published zone is announced to. It is not to be changed.
+func (p Policy) NotifyTo() []xfr.Endpoint { return p.set.notifyTo }
 
 // SerialPolicy says where the serials of signed instances come from.
 func (p Policy) SerialPolicy() SerialPolicy { return p.set.serial }

@@ -122,6 +122,31 @@ func TestParse_EveryOptionHasItsEffect(t *testing.T) {
 	}
 }
 
+func TestParse_ServersToTellAndToHear(t *testing.T) {
+	p, err := Parse("p", []byte(`version = "v1"
+[loader]
+on-expire = "stop"
+[server.outbound]
+send-notify-to = ["192.0.2.1", "[2001:db8::1]:5353^K.example"]
+[server.inbound]
+allow-notify-from = ["198.51.100.0/24"]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var to []string
+	for _, ep := range p.NotifyTo() {
+		to = append(to, ep.String())
+	}
+	if want := []string{"192.0.2.1:53", "[2001:db8::1]:5353^k.example."}; !slices.Equal(to, want) || !p.StopsOnExpire() {
+		t.Errorf("tells %v, stops %v", to, p.StopsOnExpire())
+	}
+	if !p.AllowNotifyFrom().Allows(xfr.Peer{Addr: netip.MustParseAddrPort("198.51.100.9:1")}) || Default().StopsOnExpire() ||
+		len(Default().AllowNotifyFrom()) != 0 || len(Default().NotifyTo()) != 0 {
+		t.Error("who may send NOTIFY, or the defaults, are wrong")
+	}
+}
+
 func TestParse_TransferDefaultsToLoopback(t *testing.T) {
 	local := xfr.Peer{Addr: netip.MustParseAddrPort("127.0.0.1:1")}
 	local6 := xfr.Peer{Addr: netip.MustParseAddrPort("[::1]:1")}
@@ -217,6 +242,10 @@ func TestParse_Faults(t *testing.T) {
 		{"iterations negative", v1 + "[signer.denial]\ntype = \"nsec3\"\niterations = -1\n", "at most 100"},
 		{"salt not hex", v1 + "[signer.denial]\ntype = \"nsec3\"\nsalt = \"xyz\"\n", "in hex"},
 		{"salt too long", v1 + "[signer.denial]\ntype = \"nsec3\"\nsalt = \"" + strings.Repeat("00", 256) + "\"\n", "in hex"},
+		{"bad choice on expiry", v1 + "[loader]\non-expire = \"wait\"\n", "line 3: loader.on-expire"},
+		{"bad server", v1 + "[server.outbound]\nsend-notify-to = [\"ns.example\"]\n", "line 3: server.outbound.send-notify-to"},
+		{"servers of another type", v1 + "[server.outbound]\nsend-notify-to = \"192.0.2.1\"\n", "line 3: server.outbound.send-notify-to: want a list"},
+		{"bad sender", v1 + "[server.inbound]\nallow-notify-from = [\"x\"]\n", "line 3: server.inbound.allow-notify-from"},
 		{"bad prefix", v1 + "[server.outbound]\nprovide-xfr-to = [\"192.0.2.0/33\"]\n", "line 3: server.outbound.provide-xfr-to"},
 		{"use-csk of another type", v1 + "[key-manager.generation]\nuse-csk = \"yes\"\n", "line 3: key-manager.generation.use-csk = \"yes\": want true or false"},
 		{"algorithm of another type", v1 + "[key-manager.generation]\nalgorithm = 13\n", "line 3: key-manager.generation.algorithm = 13: want a string"},

@@ -30,8 +30,9 @@ const maxPolicy = 64 << 10
 type policyFile struct {
 	Version any `toml:"version"`
 	Loader  struct {
-		Review reviewFile `toml:"review"`
-		Checks checksFile `toml:"checks"`
+		OnExpire any        `toml:"on-expire"`
+		Review   reviewFile `toml:"review"`
+		Checks   checksFile `toml:"checks"`
 	} `toml:"loader"`
 	KeyManager struct {
 		DSAlgorithm any `toml:"ds-algorithm"`
@@ -62,7 +63,11 @@ type policyFile struct {
 	Server struct {
 		Outbound struct {
 			ProvideXFRTo any `toml:"provide-xfr-to"`
+			SendNotifyTo any `toml:"send-notify-to"`
 		} `toml:"outbound"`
+		Inbound struct {
+			AllowNotifyFrom any `toml:"allow-notify-from"`
+		} `toml:"inbound"`
 	} `toml:"server"`
 }
 
@@ -235,6 +240,7 @@ func (r *policyReader) word(key string, value any) (text string, ok bool) {
 func (r *policyReader) loader(f *policyFile) {
 	r.review("loader.review", &f.Loader.Review, &r.set.loadedReview)
 	r.checks(&f.Loader.Checks)
+	r.set.stop = r.choice("loader.on-expire", f.Loader.OnExpire, "keep", "stop") == 1
 	r.duration("loader.checks.max-ttl", f.Loader.Checks.MaxTTL, &r.set.maxTTL)
 	if r.set.maxTTL < time.Second {
 		r.fault("loader.checks.max-ttl", "must be at least a second")
@@ -347,28 +353,57 @@ func (r *policyReader) denial(f *policyFile) {
 const maxIterations = 100
 
 func (r *policyReader) server(f *policyFile) {
-	if value := f.Server.Outbound.ProvideXFRTo; value != nil {
-		r.prefixes("server.outbound.provide-xfr-to", value, &r.set.transfer)
+	const provide, from, to = "server.outbound.provide-xfr-to", "server.inbound.allow-notify-from", "server.outbound.send-notify-to"
+	r.prefixes(provide, f.Server.Outbound.ProvideXFRTo, &r.set.transfer)
+	r.prefixes(from, f.Server.Inbound.AllowNotifyFrom, &r.set.notifyFrom)
+	words, ok := r.words(to, f.Server.Outbound.SendNotifyTo, `a list of servers such as ["192.0.2.1", "192.0.2.2:5353^key.example"]`)
+	if !ok {
+		return
+	}
+	if len(words) > maxNotified {
+		r.fault(to, ": %d servers, at most %d are told", len(words), maxNotified)
+		return
+	}
+	for _, word := range words {
+		ep, err := xfr.ParseEndpoint(word)
+		if err != nil {
+			r.fault(to, ": %v", err)
+			return
+		}
+		r.set.notifyTo = append(r.set.notifyTo, ep)
 	}
 }
 
-// prefixes reads an access list.
-func (r *policyReader) prefixes(key string, value any, to *xfr.Prefixes) {
-	list, ok := value.([]any)
-	peers := make([]string, 0, len(list))
-	for _, item := range list {
-		peer, isText := item.(string)
-		ok = ok && isText
-		peers = append(peers, peer)
-	}
+// maxNotified bounds send-notify-to.
+const maxNotified = 256
+
+// prefixes reads an access list into list, where it is given.
+func (r *policyReader) prefixes(key string, value any, list *xfr.Prefixes) {
+	words, ok := r.words(key, value, `a list of prefixes such as ["192.0.2.0/24", "2001:db8::1"]`)
 	if !ok {
-		r.fault(key, `: want a list of prefixes such as ["192.0.2.0/24", "2001:db8::1"]`)
 		return
 	}
 	var err error
-	if *to, err = xfr.ParsePrefixes(peers); err != nil {
+	if *list, err = xfr.ParsePrefixes(words); err != nil {
 		r.fault(key, ": %v", err)
 	}
+}
+
+// words reads a list of strings; ok is false where it is absent or wrong.
+func (r *policyReader) words(key string, value any, want string) (words []string, ok bool) {
+	if value == nil {
+		return nil, false
+	}
+	list, ok := value.([]any)
+	for _, item := range list {
+		word, isText := item.(string)
+		ok = ok && isText
+		words = append(words, word)
+	}
+	if !ok {
+		r.fault(key, ": want %s", want)
+	}
+	return words, ok
 }
 
 // PolicyFault is a policy file that cannot be used.

@@ -251,7 +251,7 @@ func TestReview_HaltEndsByOverrideOrReset(t *testing.T) {
 			if st.State != "halted" || r.served() != served || r.review(stage).State != "halted" {
 				t.Fatalf("after the rejection: %+v", st)
 			}
-			if err := r.e.Reload(ctx, testActor, "example.com"); !errors.Is(err, ErrState) {
+			if err := r.e.Reload(ctx, testActor, "example.com", false); !errors.Is(err, ErrState) {
 				t.Errorf("reload of a halted zone: %v", err)
 			}
 			if _, err := r.e.Reset(ctx, testActor, "example.com", ""); err != nil {
@@ -462,7 +462,7 @@ func TestReview_SignaturesStayFreshWhateverReviewsDo(t *testing.T) {
 				st = r.approve(rv.Stage)
 			}
 			r.zoneFile(strings.Replace(changedZone(), " 7 ", " 8 ", 1))
-			if err := r.e.Reload(t.Context(), testActor, "example.com"); err != nil {
+			if err := r.e.Reload(t.Context(), testActor, "example.com", false); err != nil {
 				t.Fatal(err)
 			}
 			until(t, "the new content is loaded", func() bool {
@@ -523,7 +523,7 @@ func TestReview_MaintenanceBlocksNewWorkAcrossARestart(t *testing.T) {
 	}
 	r.stop()
 	r.start(nil)
-	if err := r.e.Reload(ctx, testActor, "example.com"); !errors.Is(err, ErrState) {
+	if err := r.e.Reload(ctx, testActor, "example.com", false); !errors.Is(err, ErrState) {
 		t.Errorf("reload in maintenance: %v", err)
 	}
 	if _, err := r.e.SetMaintenance(ctx, testActor, "example.com", true, ""); !errors.Is(err, ErrState) {

@@ -18,14 +18,21 @@ type runner struct {
 	e  *Engine
 	id event.ZoneID
 
-	mu       sync.Mutex
-	state    State           // guarded by mu; replaced by the fold
-	reload   uint64          // guarded by mu; newest request not yet served
-	requests uint64          // guarded by mu; requests so far
-	lanes    [lanes]laneWork // guarded by mu
-	progress Progress        // guarded by mu
-	changed  chan struct{}   // guarded by mu; closed and replaced at every change
-	disarm   func()          // guarded by mu; frees the timer
+	mu     sync.Mutex
+	state  State  // guarded by mu; replaced by the fold
+	reload uint64 // guarded by mu; newest request not yet served
+	full   bool   // guarded by mu; one of the requests wants everything
+	resign uint64 // guarded by mu; newest request to sign not yet served
+	// resignFull: guarded by mu; one of them wants all signatures made again.
+	resignFull bool
+	requests   uint64          // guarded by mu; requests so far
+	lanes      [lanes]laneWork // guarded by mu
+	progress   Progress        // guarded by mu
+	changed    chan struct{}   // guarded by mu; closed and replaced at every change
+	disarm     func()          // guarded by mu; frees the timer
+	began      time.Time       // when this process took the zone up
+	up         upstream        // guarded by mu
+	out        outbound        // guarded by mu
 }
 
 // laneWork is what this process does in one lane.
@@ -37,7 +44,7 @@ type laneWork struct {
 }
 
 func newRunner(e *Engine, s State) *runner {
-	return &runner{e: e, id: s.Zone, state: s, changed: make(chan struct{}), disarm: func() {}}
+	return &runner{e: e, id: s.Zone, state: s, changed: make(chan struct{}), disarm: func() {}, began: e.clock.Now()}
 }
 
 // snapshot is the state as folded so far.
@@ -50,9 +57,13 @@ func (r *runner) snapshot() State {
 // fold takes the state that the projection now holds.
 func (r *runner) fold(s State) {
 	r.mu.Lock()
+	was := r.state.Published
 	r.state = s
 	r.notify()
 	r.mu.Unlock()
+	if p := s.Published; s.Removed != 0 || p != nil && (was == nil || was.Seq != p.Seq) {
+		r.announce()
+	}
 }
 
 // notify wakes all that wait for a change. The caller holds mu.
@@ -61,11 +72,13 @@ func (r *runner) notify() {
 	r.changed = make(chan struct{})
 }
 
-// askReload notes a request to load.
-func (r *runner) askReload() {
+// askReload notes a request to load; full wants everything. What failed lately
+// is tried again at once.
+func (r *runner) askReload(full bool) {
 	r.mu.Lock()
 	r.requests++
 	r.reload = r.requests
+	r.full = r.full || full
 	r.lanes[ContentLane].LaneState = LaneState{} // who asks does not wait for a back-off
 	r.notify()
 	r.mu.Unlock()
@@ -79,7 +92,7 @@ func (r *runner) decide() Decision {
 		r.lanes[SigningLane].failure = err
 		return Decision{}
 	}
-	m := Moment{Now: r.e.clock.Now(), Reload: r.reload}
+	m := Moment{Now: r.e.clock.Now(), Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound()}
 	for i := range r.lanes {
 		m.Lanes[i] = r.lanes[i].LaneState
 	}
@@ -98,6 +111,10 @@ func (r *runner) step() {
 		lane := &r.lanes[c.Lane()]
 		if lane.busy {
 			continue
+		}
+		if l, ok := c.(Load); ok {
+			l.Hint = r.up.hint
+			c = l
 		}
 		if !r.e.start(func(ctx context.Context) { r.run(ctx, c) }) {
 			return
@@ -137,24 +154,45 @@ func (r *runner) run(ctx context.Context, c Command) {
 	lane := &r.lanes[c.Lane()]
 	lane.busy = false
 	r.progress = Progress{}
+	load, isLoad := c.(Load)
 	switch {
 	case err == nil:
 		lane.tries, lane.failure, lane.LaneState = 0, nil, LaneState{}
+		if isLoad {
+			r.loadEnded(load, nil)
+		}
 	case ctx.Err() == nil:
 		lane.tries++
 		lane.FailedFor = c.Identity()
 		lane.RetryAt = r.e.clock.Now().Add(backoff(lane.tries))
 		lane.failure = err
+		if isLoad {
+			r.loadFailed(load, lane, err)
+		}
 		r.e.log.WarnContext(ctx, "command failed", "zone", r.state.Name, "command", fmt.Sprintf("%T", c), "error", err)
 	}
 	// Where the journal did not answer, the request stands: it is not known
 	// what became of it.
-	if l, ok := c.(Load); ok && l.Asked == r.reload && !errors.Is(err, journal.ErrStorage) {
-		r.reload = 0
+	if isLoad && load.Asked == r.reload && !errors.Is(err, journal.ErrStorage) {
+		r.reload, r.full = 0, false
+	}
+	if sign, ok := c.(Sign); ok && sign.Asked == r.resign {
+		r.resign, r.resignFull = 0, false
 	}
 	r.notify()
 	r.mu.Unlock()
 	r.step()
+}
+
+// loadFailed says when a load that failed is tried again: at once where that
+// was asked for meanwhile. The caller holds mu.
+func (r *runner) loadFailed(c Load, lane *laneWork, err error) {
+	if again := r.loadEnded(c, err); !again.IsZero() {
+		lane.RetryAt = again
+	}
+	if r.reload > c.Asked {
+		lane.LaneState = LaneState{}
+	}
 }
 
 // backoff is how long a lane waits after the given number of failures in a
@@ -167,20 +205,26 @@ func backoff(tries int) time.Duration {
 // appended also where it failed: the failure is one.
 func (r *runner) execute(ctx context.Context, c Command) error {
 	switch c.(type) {
-	case Load, Sign, Publish, OpenReview:
+	case Sign, Publish, OpenReview:
 		select {
 		case r.e.heavy <- struct{}{}:
 			defer func() { <-r.e.heavy }()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	case BindPolicy, GenerateKeys, ActivateKeys, RunHook, CloseReview:
+	case Load, BindPolicy, GenerateKeys, ActivateKeys, RunHook, CloseReview: // a load takes its place itself
 	}
 	for {
 		s := r.snapshot()
 		facts, failure := r.e.do(ctx, s, c, r.report)
 		if len(facts) == 0 {
 			return failure
+		}
+		if _, ok := c.(Load); ok {
+			// Newer content never cancels a running sign: it waits for it.
+			if err := r.awaitSigning(ctx); err != nil {
+				return err
+			}
 		}
 		err := r.commit(ctx, s, c, facts)
 		if errors.Is(err, errSwept) {
@@ -229,6 +273,23 @@ func (r *runner) wants(c Command) bool {
 		}
 	}
 	return false
+}
+
+// awaitSigning waits until the signing lane does nothing.
+func (r *runner) awaitSigning(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		busy, changed := r.lanes[SigningLane].busy, r.changed
+		r.mu.Unlock()
+		if !busy {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // await waits until the folded state satisfies a condition.

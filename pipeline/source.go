@@ -38,6 +38,9 @@ func (p published) View(name zone.Name) (xfr.View, error) {
 	if err != nil {
 		return nil, err
 	}
+	if policy.StopsOnExpire() && r.hasExpired(policy) {
+		return nil, xfr.ErrNotReady
+	}
 	v, err := p.e.store.Published(r.id)
 	if errors.Is(err, store.ErrNoInstance) {
 		return nil, xfr.ErrNotReady

@@ -51,7 +51,7 @@ func TestEngine_InstanceWithoutRoomLeavesOthersAlone(t *testing.T) {
 		large.WriteString("\n")
 	}
 	r.zoneFile(large.String())
-	if err := r.e.Reload(t.Context(), testActor, "example.com"); err != nil {
+	if err := r.e.Reload(t.Context(), testActor, "example.com", false); err != nil {
 		t.Fatal(err)
 	}
 	z, err := r.e.find("example.com")

@@ -126,6 +126,9 @@ type Registry struct {
 	Former []string `json:"former,omitempty"`
 	// Broken says where the instance's own events do not follow each other.
 	Broken string `json:"broken,omitempty"`
+	// TSIG holds the algorithms of the TSIG keys by name. It is replaced, never
+	// changed.
+	TSIG map[string]string `json:"tsig,omitempty"`
 }
 
 func registered(rec journal.Record, f *event.ZoneAdded) Registered {

@@ -76,6 +76,7 @@ func (r *runner) status() ZoneStatus {
 		expiry := time.Unix(p.Signed.Facts.Earliest, 0).UTC()
 		st.NextExpiry = &expiry
 	}
+	st.Upstream, st.Secondaries = r.upstreamStatus(), r.secondaries()
 	r.describe(&st)
 	return st
 }
@@ -84,6 +85,9 @@ func (r *runner) status() ZoneStatus {
 // mu.
 func (r *runner) describe(st *ZoneStatus) {
 	s := r.state
+	if f := s.LoadFailure; f != nil && r.up.good.After(f.Time) {
+		s.LoadFailure = nil // a server answered since, with nothing newer
+	}
 	d := r.decide()
 	st.State = stateWord(s, r.progress, r.lanes[ContentLane].busy || r.lanes[SigningLane].busy)
 	if f := s.LoadFailure; f != nil {
@@ -124,6 +128,7 @@ func (r *runner) describe(st *ZoneStatus) {
 			Severity: "alarm", Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",
 		})
 	}
+	r.upstreamNotices(st)
 	r.describeReviews(st)
 	st.WaitsFor, st.Since = waits(s, *st, r.lanes)
 	if !d.WakeAt.IsZero() {
@@ -145,7 +150,7 @@ func loadHint(reason string) string {
 	if strings.HasPrefix(reason, journal.ErrNoSpace.Error()) || strings.HasSuffix(reason, syscall.ENOSPC.Error()) {
 		return "free space on the disk or raise the journal's limits"
 	}
-	return "correct the file"
+	return "correct the source"
 }
 
 // stateWord sums a zone up.

@@ -49,6 +49,10 @@ type ZoneStatus struct {
 	Signed    *InstanceSummary `json:"signed,omitempty"`
 	Published *InstanceSummary `json:"published,omitempty"`
 	Keys      []keymgr.Key     `json:"keys,omitempty"`
+	// Upstream is the source's servers, nil for a file; Secondaries those that
+	// are told of new versions.
+	Upstream    *UpstreamStatus   `json:"upstream,omitempty"`
+	Secondaries []SecondaryStatus `json:"secondaries,omitempty"`
 	// Reviews is what is under review, and what halted the zone there.
 	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`

@@ -41,9 +41,9 @@ func (c *Client) RemoveZone(ctx context.Context, name string, force bool) error 
 	return c.act(ctx, http.MethodDelete, zonePath(name), url.Values{"force": {strconv.FormatBool(force)}})
 }
 
-// Reload asks for a load and returns at once.
-func (c *Client) Reload(ctx context.Context, name string) error {
-	return c.act(ctx, http.MethodPost, zonePath(name, "reload"), nil)
+// Reload asks for a load, with full of everything, and returns at once.
+func (c *Client) Reload(ctx context.Context, name string, full bool) error {
+	return c.act(ctx, http.MethodPost, zonePath(name, "reload"), url.Values{"full": {strconv.FormatBool(full)}})
 }
 
 // Await waits until the zone is at rest.

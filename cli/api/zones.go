@@ -68,7 +68,11 @@ func (s *server) removeZone(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) reloadZone(w http.ResponseWriter, r *http.Request) error {
-	if err := s.engine.Reload(r.Context(), actorOf(r.Context()), r.PathValue("zone")); err != nil {
+	full, err := boolParam(r, "full")
+	if err != nil {
+		return err
+	}
+	if err := s.engine.Reload(r.Context(), actorOf(r.Context()), r.PathValue("zone"), full); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)

@@ -75,6 +75,9 @@ func samples() map[string]Facts {
 		&ReviewRejected{Stage: StageLoaded, Instance: 8, Digest: hashOf(3), Checker: "hook 1", Reason: "exit code 1", Hook: hook},
 		&ReviewRequested{Stage: StageLoaded, Instance: 8, Digest: hashOf(3), Checks: []string{"min-records"}},
 		&SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", Errors: []string{"example. SOA"}},
+		&SerialRaised{Floor: 2026112299, Reason: "zone serial"},
+		&TSIGAdded{Name: "transfer.example.", Algorithm: "hmac-sha256"},
+		&TSIGRemoved{Name: "transfer.example."},
 		&ZoneAdded{Name: "example.", ID: testZone, Source: "file", Policy: "default", SerialFloor: &floor},
 		&ZoneChanged{Source: "192.0.2.2"},
 		&ZoneHalted{Stage: StageLoaded, Instance: 8, Reason: "rejected by hook 1"},
@@ -88,7 +91,8 @@ func samples() map[string]Facts {
 
 func sample(f Facts) Event {
 	e := New(time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), testZone, Actor{Name: "op", Door: "cli"}, f)
-	if _, ok := f.(*ZoneAdded); ok {
+	switch f.(type) {
+	case *ZoneAdded, *TSIGAdded, *TSIGRemoved:
 		e.Zone = Instance
 	}
 	e.Version, e.N, e.Prev, e.Cause, e.Epoch, e.MustUnderstand = 1, 2, hashOf(0xab), 11, 3, true

@@ -48,6 +48,11 @@ type InstanceLoaded struct {
 	Stripped      map[string]uint64 `json:"stripped,omitempty"` // signer's own records dropped from input, by type
 	Notices       []string          `json:"notices,omitempty"`
 	DurationMS    uint64            `json:"duration_ms"`
+	// Peer is the server that the zone came from, Transfer "AXFR" or "IXFR"
+	// and Bytes what it sent; empty where Source is a file.
+	Peer     string `json:"peer,omitempty"`
+	Transfer string `json:"transfer,omitempty"`
+	Bytes    uint64 `json:"bytes,omitempty"`
 }
 
 // InstanceSigned commits a signed instance: s<sequence of this event>.

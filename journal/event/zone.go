@@ -37,6 +37,15 @@ type PolicyBound struct {
 	SerialFloor *uint32 `json:"serial_floor,omitempty"`
 }
 
+// SerialRaised puts a floor under the serials that are published from here on.
+type SerialRaised struct {
+	Floor  uint32 `json:"floor"` // published serials stand above it
+	Reason string `json:"reason,omitempty"`
+}
+
+// EventType implements Facts.
+func (*SerialRaised) EventType() string { return "serial.raised" }
+
 // EventType implements Facts.
 func (*ZoneAdded) EventType() string { return "zone.added" }
 

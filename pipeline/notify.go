@@ -1,0 +1,216 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/pipeline/store"
+	"sluice/signer/zone"
+	"sluice/xfr"
+)
+
+const (
+	// maxNotifying bounds the NOTIFY exchanges under way.
+	maxNotifying = 32
+	// notifyTries is how often a secondary is told of one version, each time
+	// over UDP and TCP.
+	notifyTries = 12
+)
+
+// AllowsNotify says whether a peer may send NOTIFY for a zone: the servers of
+// its source may, with the TSIG key that the source names for them, and whom
+// the policy allows. It is made for xfr.Config.
+func (e *Engine) AllowsNotify(name zone.Name, peer xfr.Peer) error {
+	r, err := e.find(name.String())
+	if err != nil {
+		return xfr.ErrUnknownZone
+	}
+	s := r.snapshot()
+	servers, err := ParseSource(s.Source)
+	if err != nil {
+		return err
+	}
+	from := peer.Addr.Addr().Unmap().WithZone("")
+	for _, ep := range servers {
+		if ep.Addr.Addr() == from && (ep.Key == "" || ep.Key == peer.Key) {
+			return nil
+		}
+	}
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return err
+	}
+	if p.AllowNotifyFrom().Allows(peer) {
+		return nil
+	}
+	return xfr.ErrNotAllowed
+}
+
+// Notified takes a NOTIFY from a peer that is allowed to send it: the zone is
+// asked for now. A serial that is no news asks for nothing. It is made for
+// xfr.Config.
+func (e *Engine) Notified(name zone.Name, serial *zone.Serial, _ xfr.Peer) {
+	r, err := e.find(name.String())
+	if err != nil {
+		return // removed since it was allowed
+	}
+	r.mu.Lock()
+	s := r.state
+	known := s.Loaded != nil && s.Loaded.Broken == "" && s.Loaded.Facts.Source == s.Source && IsTransfer(s.Source)
+	if serial != nil {
+		if known && !zone.Serial(s.Loaded.Facts.Serial).Before(*serial) {
+			r.mu.Unlock()
+			return
+		}
+		r.up.hint = *serial
+	}
+	r.mu.Unlock()
+	r.askReload(false)
+}
+
+// SecondaryStatus is what a secondary that is told of new versions said.
+type SecondaryStatus struct {
+	Server string `json:"server"`
+	// Serial is the newest that it acknowledged, at AckedAt.
+	Serial  *uint32    `json:"serial,omitempty"`
+	AckedAt *time.Time `json:"acked_at,omitempty"`
+	// Telling is the serial that it is being told of; RetryAt when it is told
+	// again.
+	Telling   *uint32    `json:"telling,omitempty"`
+	Tries     int        `json:"tries,omitempty"`
+	RetryAt   *time.Time `json:"retry_at,omitempty"`
+	LastError string     `json:"last_error,omitempty"`
+}
+
+// outbound is whom a zone's versions are announced to.
+type outbound struct {
+	told map[string]SecondaryStatus // by server
+	stop context.CancelFunc         // ends the present announcement; nil for none
+}
+
+// announce tells the secondaries of what is published, in place of what they
+// are being told.
+func (r *runner) announce() {
+	if !r.e.running() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.out.stop != nil {
+		r.out.stop()
+		r.out.stop = nil
+	}
+	p, err := r.e.boundPolicy(r.state)
+	if err != nil || r.state.Removed != 0 || r.state.Published == nil {
+		return
+	}
+	now := map[string]SecondaryStatus{}
+	for _, ep := range p.NotifyTo() {
+		st := r.out.told[ep.String()]
+		st.Server = ep.String()
+		now[st.Server] = st
+	}
+	r.out.told = now
+	if len(now) == 0 {
+		return
+	}
+	ctx, stop := context.WithCancel(r.e.context())
+	r.out.stop = stop
+	for _, ep := range p.NotifyTo() {
+		r.e.start(func(context.Context) { r.tell(ctx, ep) })
+	}
+}
+
+// tell announces what is published to one secondary until it acknowledges it.
+func (r *runner) tell(ctx context.Context, ep xfr.Endpoint) {
+	for try := 1; try <= notifyTries; try++ {
+		serial, err := r.tellOnce(ctx, ep)
+		if ctx.Err() != nil || errors.Is(err, store.ErrNoInstance) || errors.Is(err, xfr.ErrUnknownZone) {
+			return
+		}
+		now := r.e.clock.Now()
+		again := now.Add(min(15*time.Second<<(try-1), time.Hour))
+		r.mu.Lock()
+		st, ok := r.out.told[ep.String()]
+		if !ok {
+			r.mu.Unlock()
+			return
+		}
+		if err == nil {
+			st = SecondaryStatus{Server: st.Server, Serial: &serial, AckedAt: &now}
+		} else {
+			st.Telling, st.Tries, st.RetryAt, st.LastError = &serial, try, &again, reasonOf(err)
+			if try == notifyTries {
+				st.RetryAt = nil
+			}
+		}
+		r.out.told[ep.String()] = st
+		name := r.state.Name
+		r.mu.Unlock()
+		if err == nil {
+			return
+		}
+		r.e.log.WarnContext(ctx, "secondary not told", "zone", name, "server", ep.String(), "serial", serial, "try", try, "error", err)
+		due, stop := r.e.clock.Timer(again)
+		select {
+		case <-due:
+		case <-ctx.Done():
+		}
+		stop()
+	}
+}
+
+// tellOnce sends one NOTIFY with the SOA that is served.
+func (r *runner) tellOnce(ctx context.Context, ep xfr.Endpoint) (uint32, error) {
+	if err := take(ctx, r.e.notifying); err != nil {
+		return 0, err
+	}
+	defer give(r.e.notifying)
+	v, err := r.e.store.Published(r.id)
+	if err != nil {
+		return 0, err
+	}
+	apex, serial := v.Apex(), v.Serial()
+	_, soa := v.SOA()
+	soa = slices.Clone(soa)
+	if err := v.Close(); err != nil {
+		return 0, r.e.note(err)
+	}
+	return uint32(serial), r.e.client.Notify(ctx, ep, apex, soa)
+}
+
+// secondaries lists what the secondaries said, by server. The caller holds mu.
+func (r *runner) secondaries() []SecondaryStatus {
+	var out []SecondaryStatus
+	for _, st := range r.out.told {
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b SecondaryStatus) int { return strings.Compare(a.Server, b.Server) })
+	return out
+}
+
+// NotifySecondaries tells the secondaries of a zone again what is published.
+// It returns at once; the zone's status says what they answered. Errors:
+// ErrNotFound, ErrState (nothing is published, or there is nobody to tell).
+func (e *Engine) NotifySecondaries(_ context.Context, name string) error {
+	r, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	s := r.snapshot()
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.Published == nil:
+		return errorState("zone %s is not published yet", s.Name)
+	case len(p.NotifyTo()) == 0:
+		return errorState("policy %s names nobody in server.outbound.send-notify-to", p.Name)
+	}
+	r.announce()
+	return nil
+}
