@@ -166,6 +166,8 @@ func (s *serving) run(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	// By now every listener has ended, and with it every view.
+	defer func() { err = errors.Join(err, s.engine.Close()) }()
 	if err := s.listen(ctx); err != nil {
 		return err
 	}

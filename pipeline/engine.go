@@ -199,7 +199,7 @@ func (e *Engine) adopt(s State) *runner {
 }
 
 // Run folds the journal and drives the zones until ctx ends, or until the
-// projection turns out to be damaged. It closes the projection.
+// projection turns out to be damaged. Close follows it.
 func (e *Engine) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	e.mu.Lock()
@@ -229,8 +229,12 @@ func (e *Engine) Run(ctx context.Context) error {
 			err = cause
 		}
 	}
-	return errors.Join(err, e.store.Close())
+	return err
 }
+
+// Close frees the projection. Run must have ended, and every view of Source
+// and ReviewSource must be closed.
+func (e *Engine) Close() error { return e.store.Close() }
 
 // caughtUp lets the zones go to work.
 func (e *Engine) caughtUp() {

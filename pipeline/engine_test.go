@@ -71,6 +71,9 @@ func (r *rig) start(policies map[string]Policy) {
 		if err := <-done; err != nil {
 			r.t.Errorf("engine ended with %v", err)
 		}
+		if err := r.e.Close(); err != nil {
+			r.t.Errorf("projection closed with %v", err)
+		}
 		r.stop = func() {}
 	}
 	r.t.Cleanup(func() { r.stop() })

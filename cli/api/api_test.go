@@ -77,6 +77,9 @@ func newRig(t *testing.T) *rig {
 		}
 		r.client.Close()
 		srv.Close()
+		if err := engine.Close(); err != nil {
+			t.Errorf("projection closed with %v", err)
+		}
 	})
 	until(t, "the engine is ready", func() bool {
 		_, err := r.client.Health(t.Context())
