@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -90,8 +89,20 @@ zone:
 	return &secondary{"knotd", addr, start(t, "knotd", "knotd", "-c", conf)}
 }
 
-// change makes random updates to a primary of liveZone; rnd repeats.
-func change(zone string, n int, rnd *rand.Rand) *dns.Msg {
+// dice is SplitMix64: the same throws in every run.
+type dice uint64
+
+// throw is a number below n.
+func (d *dice) throw(n int) int {
+	*d += 0x9e3779b97f4a7c15
+	x := uint64(*d)
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return int((x ^ x>>31) % uint64(n))
+}
+
+// change makes random updates to a primary of liveZone.
+func change(zone string, n int, rnd *dice) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetUpdate(dns.Fqdn(zone))
 	rr := func(text string) dns.RR {
@@ -102,11 +113,11 @@ func change(zone string, n int, rnd *rand.Rand) *dns.Msg {
 		return r
 	}
 	host := func(i int) string { return fmt.Sprintf("h%d.%s", i, dns.Fqdn(zone)) }
-	for range 1 + rnd.IntN(3) {
-		h := host(rnd.IntN(12))
-		switch rnd.IntN(8) {
+	for range 1 + rnd.throw(3) {
+		h := host(rnd.throw(12))
+		switch rnd.throw(8) {
 		case 0, 1, 2:
-			m.Insert([]dns.RR{rr(fmt.Sprintf("%s %d IN A 192.0.2.%d", h, 60*(1+rnd.IntN(4)), 1+rnd.IntN(250)))})
+			m.Insert([]dns.RR{rr(fmt.Sprintf("%s %d IN A 192.0.2.%d", h, 60*(1+rnd.throw(4)), 1+rnd.throw(250)))})
 		case 3:
 			m.Insert([]dns.RR{rr(fmt.Sprintf("deep.er.%s 300 IN TXT \"change %d\"", h, n))})
 		case 4:
@@ -114,9 +125,9 @@ func change(zone string, n int, rnd *rand.Rand) *dns.Msg {
 		case 5:
 			m.RemoveRRset([]dns.RR{rr(h + " 0 IN A 192.0.2.1")})
 		case 6:
-			m.Insert([]dns.RR{rr(fmt.Sprintf("d%d.%s 300 IN NS ns.elsewhere.example.", rnd.IntN(4), dns.Fqdn(zone)))})
+			m.Insert([]dns.RR{rr(fmt.Sprintf("d%d.%s 300 IN NS ns.elsewhere.example.", rnd.throw(4), dns.Fqdn(zone)))})
 		case 7:
-			m.RemoveName([]dns.RR{rr(fmt.Sprintf("d%d.%s 0 IN A 192.0.2.1", rnd.IntN(4), dns.Fqdn(zone)))})
+			m.RemoveName([]dns.RR{rr(fmt.Sprintf("d%d.%s 0 IN A 192.0.2.1", rnd.throw(4), dns.Fqdn(zone)))})
 		}
 	}
 	// Something that differs each time.
@@ -176,7 +187,7 @@ func TestLive_ChangesStreamFromPrimaryToSecondaries(t *testing.T) {
 // at what our daemon and all secondaries hold.
 func streamChanges(t *testing.T, d *daemon, p *secondary, seconds []*secondary) {
 	t.Helper()
-	rnd := rand.New(rand.NewPCG(1, 2))
+	rnd := new(dice)
 	rounds := 24
 	if long() {
 		rounds = 500
