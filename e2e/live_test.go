@@ -178,6 +178,9 @@ func TestLive_ChangesStreamFromPrimaryToSecondaries(t *testing.T) {
 			if r := d.cli(t, "tsig", "remove", tsigKeyName); r.code != 4 {
 				t.Errorf("a key in use was removed: %v", r)
 			}
+			for _, s := range seconds {
+				s.awaitSerial(t, example, 1)
+			}
 			streamChanges(t, d, p, seconds)
 		})
 	}

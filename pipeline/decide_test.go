@@ -114,11 +114,13 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			"servers are asked at once after a start", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{}, []Command{Load{Source: "192.0.2.1:53", Base: 5}},
+			Moment{},
+			[]Command{Load{Source: "192.0.2.1:53", Base: 5}},
 		},
 		{
 			"servers are asked again in time", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{Inbound: Inbound{Next: noon.Add(time.Second)}}, nil,
+			Moment{Inbound: Inbound{Next: noon.Add(time.Second)}},
+			nil,
 		},
 		{
 			"a request for everything asks at once", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
@@ -127,23 +129,28 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			"other servers are asked for everything", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, remote),
-			Moment{Inbound: Inbound{Next: noon.Add(time.Second)}}, []Command{Load{Source: "192.0.2.1:53", Base: 5, Full: true}},
+			Moment{Inbound: Inbound{Next: noon.Add(time.Second)}},
+			[]Command{Load{Source: "192.0.2.1:53", Base: 5, Full: true}},
 		},
 		{
 			"a source that held the same is not read again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, remote),
-			Moment{Inbound: Inbound{Read: "192.0.2.1:53", Next: noon.Add(time.Second)}}, nil,
+			Moment{Inbound: Inbound{Read: "192.0.2.1:53", Next: noon.Add(time.Second)}},
+			nil,
 		},
 		{
 			"an expired zone is signed again by default", boundState(withKeys(keymgr.Active), remote, withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{Now: noon.Add(15 * 24 * time.Hour), Inbound: Inbound{Next: noon.Add(400 * time.Hour), Expires: noon}}, []Command{refresh},
+			Moment{Now: noon.Add(15 * 24 * time.Hour), Inbound: Inbound{Next: noon.Add(400 * time.Hour), Expires: noon}},
+			[]Command{refresh},
 		},
 		{
 			"a request signs now", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{Resign: 4}, []Command{resigned(refresh, 6, 4)},
+			Moment{Resign: 4},
+			[]Command{resigned(refresh, 6, 4)},
 		},
 		{
 			"a request signs everything", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
-			Moment{Resign: 4, ResignFull: true}, []Command{resigned(refresh, 0, 4)},
+			Moment{Resign: 4, ResignFull: true},
+			[]Command{resigned(refresh, 0, 4)},
 		},
 		{
 			"a serial below the floor is replaced", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {

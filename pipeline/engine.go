@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"runtime"
@@ -115,9 +116,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e.spill = roomySpill{spillDir(cfg.SpillDir), e.room}
 	cfg.Client.Keys = e.TSIG()
 	e.client = xfr.NewClient(cfg.Client)
-	for name, p := range cfg.Policies {
-		e.policies[name] = p
-	}
+	maps.Copy(e.policies, cfg.Policies)
 	e.faults = faultsByPolicy(cfg.PolicyFaults)
 	addDefault(e.policies, e.faults)
 	if err := e.spill.empty(); err != nil {

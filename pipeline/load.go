@@ -40,8 +40,7 @@ func (e *Engine) doLoad(ctx context.Context, s State, c Load, report func(Progre
 // loadFailed tells an operator why input was refused.
 func loadFailed(source string, err error) *event.LoadFailed {
 	failed := &event.LoadFailed{Source: source, Reason: oneLine(err.Error()), Total: 1}
-	var le *zone.LoadError
-	if errors.As(err, &le) {
+	if le, ok := errors.AsType[*zone.LoadError](err); ok {
 		failed.Reason = fmt.Sprintf("%s: %d errors", sourceName(source), le.Total)
 		if le.Total == 1 && len(le.Errors) == 1 {
 			failed.Reason = oneLine(le.Errors[0].Error())

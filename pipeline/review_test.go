@@ -111,8 +111,10 @@ func TestDecide_Reviews(t *testing.T) {
 		{"a person is waited for", loadedManual, []func(*State){atRest, loadedNow, facts(requested(loaded, 10))}, Moment{}, nil},
 		{"a reload waits for the verdict", loadedManual, []func(*State){atRest, loadedNow, facts(requested(loaded, 10))}, Moment{Reload: 4}, nil},
 		{
-			"what is published is kept fresh meanwhile", loadedManual, []func(*State){atRest, loadedNow, facts(requested(loaded, 10))},
-			due, []Command{refresh},
+			"what is published is kept fresh meanwhile", loadedManual,
+			[]func(*State){atRest, loadedNow, facts(requested(loaded, 10))},
+			due,
+			[]Command{refresh},
 		},
 		{"what was approved is signed", loadedManual, []func(*State){atRest, loadedNow, facts(
 			requested(loaded, 10), approvedBy(loaded, 10, "manual", true),
@@ -211,8 +213,10 @@ func TestDecide_Reviews(t *testing.T) {
 			requested(loaded, 10), &event.MaintenanceChanged{Enabled: true},
 		)}, Moment{}, nil},
 		{
-			"what is published is kept fresh in maintenance", "", []func(*State){atRest, loadedNow, facts(&event.MaintenanceChanged{Enabled: true})},
-			due, []Command{refresh},
+			"what is published is kept fresh in maintenance", "",
+			[]func(*State){atRest, loadedNow, facts(&event.MaintenanceChanged{Enabled: true})},
+			due,
+			[]Command{refresh},
 		},
 		{"the end of maintenance lets work go on", "", []func(*State){atRest, loadedNow, facts(
 			&event.MaintenanceChanged{Enabled: true}, &event.MaintenanceChanged{},

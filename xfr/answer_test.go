@@ -134,8 +134,8 @@ func TestAnswer_RefusalsSayWhy(t *testing.T) {
 		})
 	}
 	for _, v := range source {
-		if v != nil && v.opened.Load() != v.closed.Load() {
-			t.Errorf("%s: opened %d, closed %d", v.apex, v.opened.Load(), v.closed.Load())
+		if v != nil {
+			v.awaitClosed(t)
 		}
 	}
 }

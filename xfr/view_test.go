@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -235,4 +236,21 @@ ns.sub.example. 300 IN A 192.0.2.2
 // exampleView is that zone as a view.
 func exampleView(tb testing.TB, serial uint32) *memView {
 	return &memView{apex: "\x07Example\x00", serial: zone.Serial(serial), items: itemsOf(tb, zoneText(serial))}
+}
+
+// awaitClosed waits until every view that was opened is closed: an answer is
+// there before the server is done with its view.
+func (v *memView) awaitClosed(t *testing.T) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for v.opened.Load() != v.closed.Load() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Errorf("%s: view opened %d and closed %d times", v.apex, v.opened.Load(), v.closed.Load())
+			return
+		}
+	}
 }
