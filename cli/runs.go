@@ -5,27 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"os"
 
 	"sluice/signer/zone"
 )
-
-// spillDir is a folder for temporary files, each unlinked as soon as it is
-// made.
-type spillDir string
-
-// Create implements zone.Spill.
-func (d spillDir) Create() (zone.SpillFile, error) {
-	f, err := os.CreateTemp(string(d), ".sluice-spill-*")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		_ = f.Close() // the removal's error says more
-		return nil, err
-	}
-	return f, nil
-}
 
 // runs keeps the items of a zone on disk, one ascending run of chunks a kind.
 // It is a signer.Sink. Runs are read only when all of them are written.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/pipeline"
 	"sluice/signer/zone"
 )
 
@@ -40,7 +41,7 @@ func fill(t testing.TB, r *runs, n int) {
 }
 
 func TestRuns_ComeBackMerged(t *testing.T) {
-	r := newRuns(spillDir(t.TempDir()))
+	r := newRuns(pipeline.SpillDir(t.TempDir()))
 	const n = 60_000 // several chunks
 	fill(t, r, n)
 	if err := r.Put([]byte{byte(zone.KindDigest)}, make([]byte, zone.StateSize)); err != nil {
@@ -70,7 +71,7 @@ func TestRuns_ComeBackMerged(t *testing.T) {
 }
 
 func TestRuns_OutOfOrderIsAnError(t *testing.T) {
-	r := newRuns(spillDir(t.TempDir()))
+	r := newRuns(pipeline.SpillDir(t.TempDir()))
 	defer r.close() //nolint:errcheck // the test's own
 	two, one := item(t, zone.KindContents, 2), item(t, zone.KindContents, 1)
 	if err := r.Put(two.Key, two.Value); err != nil {
@@ -82,7 +83,7 @@ func TestRuns_OutOfOrderIsAnError(t *testing.T) {
 }
 
 func TestWriteZone_KeepsTheOrder(t *testing.T) {
-	r := newRuns(spillDir(t.TempDir()))
+	r := newRuns(pipeline.SpillDir(t.TempDir()))
 	defer r.close() //nolint:errcheck // the test's own
 	const n = 30_000
 	fill(t, r, n)
@@ -121,7 +122,7 @@ func (f *failAfter) Write(p []byte) (int, error) {
 func TestWriteZone_EndsWithAnError(t *testing.T) {
 	full := errors.New("disk full")
 	for _, after := range []int{0, 1 << 20} {
-		r := newRuns(spillDir(t.TempDir()))
+		r := newRuns(pipeline.SpillDir(t.TempDir()))
 		fill(t, r, 60_000)
 		items, err := r.merged()
 		if err != nil {
@@ -134,7 +135,7 @@ func TestWriteZone_EndsWithAnError(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r := newRuns(spillDir(t.TempDir()))
+	r := newRuns(pipeline.SpillDir(t.TempDir()))
 	defer r.close() //nolint:errcheck // the test's own
 	fill(t, r, 60_000)
 	items, err := r.merged()
@@ -147,7 +148,7 @@ func TestWriteZone_EndsWithAnError(t *testing.T) {
 }
 
 func BenchmarkWriteZone(b *testing.B) {
-	r := newRuns(spillDir(b.TempDir()))
+	r := newRuns(pipeline.SpillDir(b.TempDir()))
 	defer r.close() //nolint:errcheck // the benchmark's own
 	const n = 300_000
 	fill(b, r, n)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -172,7 +171,7 @@ func (e *env) signzone(ctx context.Context, j *signJob) error {
 	if err != nil {
 		return err
 	}
-	spill := spillDir(target.folder())
+	spill := pipeline.SpillDir(target.folder())
 	m := e.newMeter()
 	defer m.end()
 	in, err := loadFile(ctx, j.file, j.params.Apex, spill, false, m)
@@ -254,17 +253,13 @@ func loadFile(ctx context.Context, path string, apex zone.Name, spill zone.Spill
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	real, err := filepath.EvalSymlinks(path)
+	files, err := pipeline.OpenZoneFile(path)
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(filepath.Dir(real))
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close() //nolint:errcheck // opened for reading
+	defer files.Close() //nolint:errcheck // opened for reading
 	in, err := zone.Load(ctx, zone.LoadOptions{
-		FS: root.FS(), File: filepath.Base(real), Origin: apex, Spill: spill, KeepSigned: keepSigned,
+		FS: files, File: files.Name, Origin: apex, Spill: spill, KeepSigned: keepSigned,
 		NoDigest: true, // it names instances in the journal, and there is none
 		Progress: func(read, total int64) {
 			m.show(pipeline.Progress{Stage: "load", Done: read, Total: total})

@@ -61,7 +61,7 @@ func verifyCommand(e *env) *urfave.Command {
 // verifyFile verifies a signed zone file and prints what it found.
 func (e *env) verifyFile(ctx context.Context, path string, opts signer.VerifyOptions) error {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(toolMemory))
-	spill := spillDir(os.TempDir())
+	spill := pipeline.SpillDir(os.TempDir())
 	opts.Spill = spill
 	m := e.newMeter()
 	defer m.end()

@@ -113,7 +113,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		parsed:    map[event.Hash]Policy{},
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room}
-	e.spill = roomySpill{spillDir(cfg.SpillDir), e.room}
+	e.spill = roomySpill{SpillDir(cfg.SpillDir), e.room}
 	cfg.Client.Keys = e.TSIG()
 	e.client = xfr.NewClient(cfg.Client)
 	maps.Copy(e.policies, cfg.Policies)

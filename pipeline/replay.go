@@ -33,7 +33,7 @@ type scratch struct {
 
 // newScratch makes an empty projection for a zone.
 func (e *Engine) newScratch(ctx context.Context, id event.ZoneID) (*scratch, error) {
-	dir, err := os.MkdirTemp(string(e.spill.spillDir), "replay-*")
+	dir, err := os.MkdirTemp(string(e.spill.SpillDir), "replay-*")
 	if err != nil {
 		return nil, err
 	}

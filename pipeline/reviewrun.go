@@ -225,7 +225,7 @@ func serialWord(serial *uint32) string {
 // hookDiff writes what differs from what is published, "-record" and
 // "+record" a line, into a file; all of it where nothing is published.
 func (e *Engine) hookDiff(s State, rv *Review) (path string, err error) {
-	f, err := os.CreateTemp(string(e.spill.spillDir), "diff-*")
+	f, err := os.CreateTemp(string(e.spill.SpillDir), "diff-*")
 	if err != nil {
 		return "", err
 	}

@@ -237,13 +237,13 @@ func (e *Engine) leftover(ctx context.Context, done <-chan error) error {
 
 // roomySpill is a place for temporary files that leaves room on the disk.
 type roomySpill struct {
-	spillDir
+	SpillDir
 	room func(need uint64) error
 }
 
 // Create implements zone.Spill.
 func (d roomySpill) Create() (zone.SpillFile, error) {
-	f, err := d.spillDir.Create()
+	f, err := d.SpillDir.Create()
 	if err != nil {
 		return nil, err
 	}

@@ -6,13 +6,13 @@ import (
 	"sluice/signer/zone"
 )
 
-// spillDir is a folder for temporary files. Each is unlinked as soon as it is
+// SpillDir is a folder for temporary files. Each is unlinked as soon as it is
 // made, so that a crash leaves nothing behind.
-type spillDir string
+type SpillDir string
 
 // Create implements zone.Spill.
-func (d spillDir) Create() (zone.SpillFile, error) {
-	f, err := os.CreateTemp(string(d), "spill-*")
+func (d SpillDir) Create() (zone.SpillFile, error) {
+	f, err := os.CreateTemp(string(d), ".sluice-spill-*")
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +24,7 @@ func (d spillDir) Create() (zone.SpillFile, error) {
 }
 
 // empty makes the folder anew.
-func (d spillDir) empty() error {
+func (d SpillDir) empty() error {
 	if err := os.RemoveAll(string(d)); err != nil {
 		return err
 	}
