@@ -38,8 +38,9 @@ type daemonConfig struct {
 }
 
 type serverConfig struct {
-	Servers  []string `toml:"servers"`
-	WeakTSIG bool     `toml:"weak-tsig"`
+	Servers  []string  `toml:"servers"`
+	WeakTSIG bool      `toml:"weak-tsig"`
+	TLS      tlsConfig `toml:"tls"`
 }
 
 // reviewConfig is where a review listener stands.
@@ -67,7 +68,7 @@ func defaultConfig() config {
 		Version: "v1",
 		DataDir: "./sluice-data",
 		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20},
-		Server:  serverConfig{Servers: []string{"127.0.0.1:8053"}},
+		Server:  serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
 	}
 	cfg.Loader.Review.Servers = []string{defaultReviewLoaded}
 	cfg.Signer.Review.Servers = []string{defaultReviewSigned}
@@ -126,7 +127,7 @@ func (c *config) check() *badValue {
 			return &badValue{key: "server.servers", value: s, text: err.Error()}
 		}
 	}
-	return nil
+	return c.Server.TLS.check()
 }
 
 // checkListen checks an address to listen on.

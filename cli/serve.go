@@ -35,6 +35,9 @@ func serveCommand(e *env) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "zone", Usage: "add the zone `NAME=SOURCE`, or load it now where it is here already; may be given again"},
 			&urfave.StringFlag{Name: "policy-dir", Usage: "read policies, one NAME.toml each, from `DIR`"},
 			&urfave.StringSliceFlag{Name: "listen", Usage: "publish on `IP:PORT`, UDP and TCP; may be given again", DefaultText: "127.0.0.1:8053"},
+			&urfave.StringSliceFlag{Name: "listen-tls", Usage: "publish over TLS (XoT) on `IP:PORT`; may be given again"},
+			&urfave.StringFlag{Name: "tls-cert", Usage: "certificate `FILE` for --listen-tls, in PEM form", DefaultText: "a self-signed one"},
+			&urfave.StringFlag{Name: "tls-key", Usage: "private key `FILE` of --tls-cert"},
 			&urfave.StringFlag{Name: "review-loaded", Usage: "serve what was loaded and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewLoaded},
 			&urfave.StringFlag{Name: "review-signed", Usage: "serve what was signed and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewSigned},
 			&urfave.StringFlag{Name: "clock", Usage: "rehearse with a simulated clock: `START[,RATE]`, RATE in seconds a second, 0 is frozen"},
@@ -68,8 +71,11 @@ type serving struct {
 	engine  *pipeline.Engine
 	xfr     *xfr.Server
 	api     net.Listener
+	secure  security
 	listens []netip.AddrPort
-	reviews []*xfr.Server
+	// listensTLS is where zones are published over TLS.
+	listensTLS []netip.AddrPort
+	reviews    []*xfr.Server
 	// reviewAt is where each stage can be fetched; the zero value is nowhere.
 	reviewAt map[string]netip.AddrPort
 }
@@ -91,6 +97,14 @@ func newServing(e *env, c *urfave.Context) (*serving, error) {
 	}
 	if c.IsSet("listen") {
 		s.cfg.Server.Servers = c.StringSlice("listen")
+	}
+	if c.IsSet("listen-tls") {
+		s.cfg.Server.TLS.Servers = c.StringSlice("listen-tls")
+	}
+	for flag, to := range map[string]*string{"tls-cert": &s.cfg.Server.TLS.Certificate, "tls-key": &s.cfg.Server.TLS.Key} {
+		if c.IsSet(flag) {
+			*to = c.String(flag)
+		}
 	}
 	for flag, to := range map[string]*[]string{
 		"review-loaded": &s.cfg.Loader.Review.Servers, "review-signed": &s.cfg.Signer.Review.Servers,
@@ -148,6 +162,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.openTLS(); err != nil {
+		return err
+	}
 	s.journal, err = journal.Open(ctx, journal.Config{
 		Dir: s.data.journal(), Logger: s.log.With("part", "journal"),
 		EventsMaxBytes: int64(s.cfg.Journal.EventsMaxSize), BulkMaxBytes: int64(s.cfg.Journal.BulkMaxSize),
@@ -162,7 +179,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 		DSAtParent: newParentAsker("/etc/resolv.conf").seen,
-		TSIG:       tsig, Client: xfr.ClientConfig{WeakTSIG: s.cfg.Server.WeakTSIG},
+		TSIG:       tsig, Client: xfr.ClientConfig{
+			WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
+		},
 	}); err != nil {
 		return err
 	}
@@ -199,7 +218,8 @@ func (s *serving) listen(ctx context.Context) (err error) {
 	s.xfr, err = xfr.NewServer(xfr.Config{
 		Source: s.engine.Source(), Keys: s.engine.TSIG(), WeakTSIG: s.cfg.Server.WeakTSIG,
 		AllowsNotify: s.engine.AllowsNotify, Notified: s.engine.Notified,
-		Logger: s.log.With("part", "publication"),
+		ClientRoots: s.secure.clients,
+		Logger:      s.log.With("part", "publication"),
 	})
 	if err != nil {
 		return err
@@ -210,6 +230,9 @@ func (s *serving) listen(ctx context.Context) (err error) {
 			return withHint(errors.Join(err, s.xfr.Close()), "choose another address with --listen IP:PORT")
 		}
 		s.listens = append(s.listens, bound)
+	}
+	if err := s.listenTLS(ctx); err != nil {
+		return err
 	}
 	if s.api, err = listenSocket(ctx, s.data.socket()); err != nil {
 		return errors.Join(err, s.xfr.Close())

@@ -17,13 +17,17 @@ import (
 
 // servingInfo is what serve prints first.
 type servingInfo struct {
-	Data         string   `json:"data"`
-	API          string   `json:"api"`
-	Publication  []string `json:"publication"`
-	ReviewLoaded string   `json:"review_loaded,omitempty"`
-	ReviewSigned string   `json:"review_signed,omitempty"`
-	Clock        string   `json:"clock"`
-	Zones        int      `json:"zones"`
+	Data        string   `json:"data"`
+	API         string   `json:"api"`
+	Publication []string `json:"publication"`
+	// PublicationTLS is where zones are published over TLS, TLSPin the pin of
+	// the key that the daemon proves itself with there.
+	PublicationTLS []string `json:"publication_tls,omitempty"`
+	TLSPin         string   `json:"tls_pin,omitempty"`
+	ReviewLoaded   string   `json:"review_loaded,omitempty"`
+	ReviewSigned   string   `json:"review_signed,omitempty"`
+	Clock          string   `json:"clock"`
+	Zones          int      `json:"zones"`
 }
 
 // zoneStart is what serve prints of each zone named on its command line.
@@ -48,6 +52,9 @@ func (s *serving) start(ctx context.Context) error {
 	info := servingInfo{Data: s.data.path, API: "unix:" + s.data.socket(), Clock: s.clockName, Zones: len(zones)}
 	for _, l := range s.listens {
 		info.Publication = append(info.Publication, l.String())
+	}
+	for _, l := range s.listensTLS {
+		info.PublicationTLS, info.TLSPin = append(info.PublicationTLS, l.String()), s.secure.certificate.Pin()
 	}
 	if at, ok := s.reviewAt[event.StageLoaded]; ok {
 		info.ReviewLoaded = at.String()
@@ -91,6 +98,9 @@ func (s *serving) printInfo(info servingInfo) error {
 	fmt.Fprintf(&b, "data in %s, API on %s\n", info.Data, info.API)
 	for _, p := range info.Publication {
 		fmt.Fprintf(&b, "publication on %s, UDP and TCP\n", p)
+	}
+	for _, p := range info.PublicationTLS {
+		fmt.Fprintf(&b, "publication on %s, TLS, %s\n", p, info.TLSPin)
 	}
 	if info.ReviewLoaded+info.ReviewSigned != "" {
 		fmt.Fprintf(&b, "reviews on %s (loaded), %s (signed)\n", cmp.Or(info.ReviewLoaded, "none"), cmp.Or(info.ReviewSigned, "none"))

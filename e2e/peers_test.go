@@ -39,6 +39,12 @@ func namedPrimary(zone, file string) string {
 // startNamed starts named with these zone statements.
 func startNamed(t *testing.T, zones string) *secondary {
 	t.Helper()
+	return startNamedWith(t, "", zones)
+}
+
+// startNamedWith starts named with further options.
+func startNamedWith(t *testing.T, options, zones string) *secondary {
+	t.Helper()
 	dir, addr := shortDir(t), freeAddr(t)
 	conf := writeFile(t, filepath.Join(dir, "named.conf"), fmt.Sprintf(`
 options {
@@ -58,9 +64,9 @@ options {
 	min-refresh-time 1;
 	min-retry-time 1;
 	max-retry-time 1;
-};
+%s};
 controls { };
-%s`, dir, port(addr), zones))
+%s`, dir, port(addr), options, zones))
 	return &secondary{"named", addr, start(t, "named", "named", "-g", "-d", "3", "-4", "-n", "1", "-c", conf)}
 }
 

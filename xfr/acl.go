@@ -16,6 +16,9 @@ type Peer struct {
 	Key string
 	// TLS reports that the peer came over TLS.
 	TLS bool
+	// Name is what the certificate that the peer proved itself with is for;
+	// empty where it was not asked for one.
+	Name string
 }
 
 // Prefix is one line of an access list.
@@ -25,18 +28,22 @@ type Prefix struct {
 	// Key is the TSIG key that must have signed the request, in the form of
 	// Peer.Key; empty asks for none.
 	Key string
+	// TLS wants the peer to come over TLS.
+	TLS bool
 }
 
 // Prefixes is an access list: a peer needs to meet one line. The empty list
 // allows nobody.
 type Prefixes []Prefix
 
-// ParsePrefix reads ADDRESS[/LENGTH][^KEY], such as "192.0.2.0/24",
-// "2001:db8::1" or "192.0.2.7^transfer-key". Bits behind the prefix must be
-// zero.
+// ParsePrefix reads [tls://]ADDRESS[/LENGTH][^KEY], such as "192.0.2.0/24",
+// "2001:db8::1", "192.0.2.7^transfer-key" or "tls://192.0.2.0/24". Bits behind
+// the prefix must be zero.
 func ParsePrefix(text string) (Prefix, error) {
-	where, key, signed := strings.Cut(text, "^")
 	var p Prefix
+	where, overTLS := strings.CutPrefix(text, tlsScheme)
+	p.TLS = overTLS
+	where, key, signed := strings.Cut(where, "^")
 	if signed {
 		name, err := zone.ParseName(key)
 		if err != nil {
@@ -85,6 +92,9 @@ func (p Prefix) String() string {
 	if p.Net.IsSingleIP() {
 		where = p.Net.Addr().String()
 	}
+	if p.TLS {
+		where = tlsScheme + where
+	}
 	if p.Key == "" {
 		return where
 	}
@@ -95,7 +105,7 @@ func (p Prefix) String() string {
 func (l Prefixes) Allows(peer Peer) bool {
 	addr := peer.Addr.Addr().Unmap().WithZone("")
 	for _, p := range l {
-		if p.Net.Contains(addr) && (p.Key == "" || p.Key == peer.Key) {
+		if p.Net.Contains(addr) && (p.Key == "" || p.Key == peer.Key) && (!p.TLS || peer.TLS) {
 			return true
 		}
 	}

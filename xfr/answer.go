@@ -36,7 +36,10 @@ type exchange struct {
 // encoder; over TCP it has been sent. After an error nothing more can be said
 // to this peer: the request was none, or the answer broke off.
 func (s *Server) answer(ctx context.Context, msg []byte, from netip.AddrPort, enc *encoder, conn *streamConn) error {
-	x := &exchange{peer: Peer{Addr: from, TLS: conn != nil && conn.tls}, msg: msg, enc: enc, conn: conn}
+	x := &exchange{peer: Peer{Addr: from}, msg: msg, enc: enc, conn: conn}
+	if conn != nil {
+		x.peer.TLS, x.peer.Name = conn.tls, conn.name
+	}
 	var err error
 	if x.req, err = parseRequest(msg); errors.Is(err, errDrop) {
 		s.stats.dropped.Add(1)

@@ -28,6 +28,9 @@ type ClientConfig struct {
 	// Roots are the certificates that servers with a TLSPeer.Name are
 	// trusted by; nil means those of the system.
 	Roots *x509.CertPool
+	// Certificate is shown to servers that ask for one over TLS; nil shows
+	// none.
+	Certificate *Certificate
 	// Limits bound what one transfer may take.
 	Limits Limits
 	// Tries is how long an answer over UDP is waited for, once for each time
@@ -137,7 +140,7 @@ func (c *Client) dial(ctx context.Context, network string, ep Endpoint) (net.Con
 	if err != nil || ep.TLS == nil {
 		return conn, err
 	}
-	secure := tls.Client(conn, clientTLS(ep.TLS, c.cfg.Roots))
+	secure := tls.Client(conn, clientTLS(ep.TLS, c.cfg.Roots, c.cfg.Certificate))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("TLS: %w", err), conn.Close())
 	}

@@ -224,6 +224,7 @@ type streamConn struct {
 	net.Conn
 	step time.Duration
 	tls  bool
+	name string // of the client, by its certificate
 }
 
 func (c *streamConn) emit(block []byte) ([]byte, error) {
@@ -235,8 +236,10 @@ func (c *streamConn) emit(block []byte) ([]byte, error) {
 func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	defer func() { _ = c.Close() }() // all that could be sent has been
 	from := peerAddr(c.RemoteAddr())
-	_, secure := c.(*tls.Conn)
-	conn := &streamConn{Conn: c, step: s.cfg.WriteTimeout, tls: secure}
+	conn := &streamConn{Conn: c, step: s.cfg.WriteTimeout}
+	if secure, ok := c.(*tls.Conn); ok {
+		conn.tls, conn.name = true, nameOf(secure.ConnectionState())
+	}
 	var length [2]byte
 	var msg []byte
 	for {

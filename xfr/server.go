@@ -1,6 +1,7 @@
 package xfr
 
 import (
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"sync"
@@ -30,6 +31,9 @@ type Config struct {
 	// changed, before the next request on the same connection is read. It
 	// must not block.
 	Transferred func(peer Peer, apex zone.Name, serial zone.Serial, kind TransferKind)
+	// ClientRoots, where set, are the certificates that clients of the
+	// listeners for TLS must prove themselves by (RFC 9103, 9.3).
+	ClientRoots *x509.CertPool
 	// Logger takes transfers, refusals and faults; nil drops them. Refusals
 	// are logged once a second at most, with the number left out.
 	Logger *slog.Logger

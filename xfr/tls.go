@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -21,12 +19,16 @@ const alpnDoT = "dot"
 var errOtherKeyPin = errors.New("the server's public key is none of those pinned")
 
 // clientTLS is how a server is spoken to that must prove itself as peer says.
-func clientTLS(peer *TLSPeer, roots *x509.CertPool) *tls.Config {
+// own, where not nil, is shown to a server that asks for a certificate.
+func clientTLS(peer *TLSPeer, roots *x509.CertPool, own *Certificate) *tls.Config {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS13, // RFC 9103, 7.1
 		NextProtos: []string{alpnDoT},
 		ServerName: peer.Name,
 		RootCAs:    roots,
+	}
+	if own != nil {
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.get(nil) }
 	}
 	pins := peer.Pins
 	if len(pins) > 0 {
@@ -43,80 +45,9 @@ func clientTLS(peer *TLSPeer, roots *x509.CertPool) *tls.Config {
 	return cfg
 }
 
-// certificateLook is how long a certificate is used before its files are
-// looked at again.
-const certificateLook = time.Minute
-
-// Certificate is a server's certificate with its key, from files in PEM form.
-// Files that change are read again within a minute; while what they hold
-// cannot be used, the certificate before stays in use.
-type Certificate struct {
-	certFile, keyFile string
-
-	mu     sync.Mutex
-	cert   *tls.Certificate // guarded by mu
-	read   [2]fileState     // guarded by mu: the files as they were read
-	looked time.Time        // guarded by mu
-	err    error            // guarded by mu: why newer files are not used
-}
-
-// fileState tells one content of a file from another.
-type fileState struct {
-	modified time.Time
-	size     int64
-}
-
-// LoadCertificate reads a certificate chain and its private key.
-func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile}
-	if err := c.load(); err != nil {
-		return nil, err
-	}
-	c.looked = time.Now()
-	return c, nil
-}
-
-// Err is why files that changed are not used; nil where they are.
-func (c *Certificate) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
-// load reads the files where they changed. The caller holds mu or is alone.
-func (c *Certificate) load() error {
-	var now [2]fileState
-	for i, name := range []string{c.certFile, c.keyFile} {
-		info, err := os.Stat(name)
-		if err != nil {
-			return fmt.Errorf("read certificate: %w", err)
-		}
-		now[i] = fileState{info.ModTime(), info.Size()}
-	}
-	if c.cert != nil && now == c.read {
-		return nil
-	}
-	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-	if err != nil {
-		return fmt.Errorf("read certificate %q with key %q: %w", c.certFile, c.keyFile, err)
-	}
-	c.cert, c.read = &cert, now
-	return nil
-}
-
-// get implements tls.Config.GetCertificate.
-func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) >= certificateLook {
-		c.looked = now
-		c.err = c.load()
-	}
-	return c.cert, nil
-}
-
 // ListenTLS opens an address for XoT (RFC 9103) as Listen does for clear
-// text: TLS 1.3 with the protocol "dot" alone.
+// text: TLS 1.3 with the protocol "dot" alone, and where Config.ClientRoots is
+// set, for clients that prove themselves by a certificate.
 func (s *Server) ListenTLS(ctx context.Context, addr string, cert *Certificate) (netip.AddrPort, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,11 +59,15 @@ func (s *Server) ListenTLS(ctx context.Context, addr string, cert *Certificate) 
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	s.doors = append(s.doors, door{tcp: l, tls: &tls.Config{
+	secure := &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     []string{alpnDoT},
 		GetCertificate: cert.get,
-	}})
+	}
+	if s.cfg.ClientRoots != nil {
+		secure.ClientAuth, secure.ClientCAs = tls.RequireAndVerifyClientCert, s.cfg.ClientRoots
+	}
+	s.doors = append(s.doors, door{tcp: l, tls: secure})
 	return l.Addr().(*net.TCPAddr).AddrPort(), nil
 }
 
@@ -154,6 +89,18 @@ func (s *Server) serveTLS(ctx context.Context, c net.Conn, cfg *tls.Config) {
 		return
 	}
 	s.serveConn(ctx, secure)
+}
+
+// nameOf is what a client proved to be; empty where it was not asked.
+func nameOf(state tls.ConnectionState) string {
+	if len(state.VerifiedChains) == 0 {
+		return ""
+	}
+	cert := state.PeerCertificates[0]
+	if len(cert.DNSNames) > 0 {
+		return cert.DNSNames[0]
+	}
+	return cert.Subject.CommonName
 }
 
 var errNoALPN = errors.New("the client does not ask for the protocol " + alpnDoT)

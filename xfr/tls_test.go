@@ -257,3 +257,82 @@ func TestTLS_SilentClientIsGivenUp(t *testing.T) {
 		}
 	}
 }
+
+func TestOwnCertificate_IsMadeOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys", "tls")
+	c, err := OwnCertificate(dir, []string{"signer.example", "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, "key.pem"): 0o600} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	again, err := OwnCertificate(dir, nil)
+	if err != nil || again.Pin() != c.Pin() {
+		t.Errorf("pin %s, then %s, %v", c.Pin(), again.Pin(), err)
+	}
+	addr, _ := startTLS(t, Config{Source: memSource{exampleName: exampleView(t, 7)}}, again)
+	if serial, _, err := NewClient(ClientConfig{}).SOA(t.Context(), endpoint(t, "tls://"+addr+"#"+c.Pin()), exampleName); err != nil || serial != 7 {
+		t.Errorf("%d, %v", serial, err)
+	}
+	roots, err := ReadRoots(filepath.Join(dir, "cert.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"signer.example": true, "127.0.0.1": true, "other.example": false} {
+		_, _, err := NewClient(ClientConfig{Roots: roots}).SOA(t.Context(), endpoint(t, "tls://"+addr+"#"+name), exampleName)
+		if (err == nil) != want {
+			t.Errorf("as %s: %v", name, err)
+		}
+	}
+	// A key without its certificate was never used.
+	if err := os.Remove(filepath.Join(dir, "cert.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if anew, err := OwnCertificate(dir, nil); err != nil || anew.Pin() == c.Pin() {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestReadRoots_WithoutACertificateIsAnError(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "roots.pem")
+	for range 2 { // not there, then empty
+		if _, err := ReadRoots(file); err == nil || !strings.Contains(err.Error(), "roots.pem") {
+			t.Errorf("%v", err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRFC9103_9_3_ClientsProveThemselves(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	pin, _ := newCertificate(t, dir, "ns1.example")
+	_, clients := newCertificate(t, other, "secondary.example")
+	fetched := make(chan Peer, 1)
+	addr, s := startTLS(t, Config{
+		Source: memSource{exampleName: exampleView(t, 7)}, ClientRoots: clients,
+		Transferred: func(p Peer, _ zone.Name, _ zone.Serial, _ TransferKind) { fetched <- p },
+	}, loadCertificate(t, dir))
+	ep := endpoint(t, "tls://"+addr+"#"+pin)
+	if r, err := NewClient(ClientConfig{Certificate: loadCertificate(t, other)}).Transfer(t.Context(), ep, exampleName, nil, new(memSink)); err != nil || r.Serial != 7 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if p := <-fetched; p.Name != "secondary.example" || !p.TLS {
+		t.Errorf("%+v", p)
+	}
+	for fact, own := range map[string]*Certificate{"none": nil, "of another": loadCertificate(t, dir)} {
+		before := s.Stats().Dropped
+		if _, err := NewClient(ClientConfig{Certificate: own}).Transfer(t.Context(), ep, exampleName, nil, new(memSink)); err == nil {
+			t.Errorf("certificate %s: served", fact)
+		}
+		for deadline := time.Now().Add(5 * time.Second); s.Stats().Dropped != before+1; time.Sleep(time.Millisecond) { // polls a named condition
+			if time.Now().After(deadline) {
+				t.Fatalf("certificate %s: %+v", fact, s.Stats())
+			}
+		}
+	}
+}

@@ -193,7 +193,7 @@ func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string
 	x.enc.buf = own
 	s.blocks.Put(blocks)
 	log := s.log.With("zone", view.Apex().String(), "kind", kind, "serial", view.Serial(),
-		"peer", x.peer.Addr.String(), "key", x.peer.Key, "records", x.enc.records,
+		"peer", x.peer.Addr.String(), "key", x.peer.Key, "tls", x.peer.TLS, "certificate", x.peer.Name, "records", x.enc.records,
 		"messages", x.enc.messages, "bytes", x.enc.bytes, "took", time.Since(begun))
 	if err != nil {
 		s.stats.brokenTransfers.Add(1)
