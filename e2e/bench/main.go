@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -39,6 +40,9 @@ type config struct {
 	tools  string
 	dir    string
 	out    string
+
+	changes []liveChange
+	sizes   []int
 }
 
 func parse(args []string) (config, error) {
@@ -50,7 +54,9 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.denial, "denial", "", "nsec, nsec3 or nsec3-opt-out (default: nsec3-opt-out for tld, nsec for hosting)")
 	flags.StringVar(&c.verify, "verify", "sample", "how many of its signatures sluice verifies: sample or all")
 	flags.StringVar(&c.sluice, "sluice", "bin/sluice", "the program")
-	flags.StringVar(&c.tools, "tools", "all", "which to run, by the start of their names, with commas between: signzone,serve,kzonesign,dnssec-signzone,ldns-signzone,axfr")
+	flags.StringVar(&c.tools, "tools", "all", "which to run, by the start of their names, with commas between: signzone,serve,kzonesign,dnssec-signzone,ldns-signzone,axfr,live-sluice,live-named,live-knotd,flat-sluice,flat-named,flat-knotd")
+	flags.Func("changes", "live and flat: RRsets that a change has and how many are made a run, with commas between; flat takes the first (default 1:100,100:20,10000:4)", c.parseChanges)
+	flags.Func("sizes", "flat: names in the zones, with commas between (default: a hundredth, a tenth and all of -n)", c.parseSizes)
 	flags.StringVar(&c.dir, "dir", "", "folder for zones and output, kept (default: a temporary one, removed)")
 	flags.StringVar(&c.out, "o", "", "file for the table (default: standard output)")
 	if err := flags.Parse(args); err != nil {
@@ -73,7 +79,35 @@ func parse(args []string) (config, error) {
 	if c.runs < 1 {
 		return c, errors.New("at least one run is needed")
 	}
+	if c.changes == nil {
+		c.changes = []liveChange{{1, 100}, {100, 20}, {10_000, 4}}
+	}
+	if c.sizes == nil {
+		c.sizes = []int{max(c.zone.Names/100, 1), max(c.zone.Names/10, 1), c.zone.Names}
+	}
 	return c, nil
+}
+
+func (c *config) parseChanges(text string) error {
+	for part := range strings.SplitSeq(text, ",") {
+		var l liveChange
+		if _, err := fmt.Sscanf(part, "%d:%d", &l.rrsets, &l.times); err != nil || l.rrsets < 1 || l.times < 2 || l.times%2 != 0 {
+			return fmt.Errorf("%q: want RRSETS:TIMES, an even number of times", part)
+		}
+		c.changes = append(c.changes, l)
+	}
+	return nil
+}
+
+func (c *config) parseSizes(text string) error {
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q: want a number of names", part)
+		}
+		c.sizes = append(c.sizes, n)
+	}
+	return nil
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
@@ -107,7 +141,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	table := report(c, signed, served)
+	big, flat, err := b.live(ctx)
+	if err != nil {
+		return err
+	}
+	table := report(c, signed, served) + reportLive(big, flat)
 	if c.out == "" {
 		_, err = io.WriteString(stdout, table)
 		return err

@@ -73,3 +73,54 @@ func count(n int) string {
 	}
 	return fmt.Sprint(n)
 }
+
+// reportLive writes what changes cost: in one zone beside the others, then one
+// change in zones of several sizes.
+func reportLive(big, flat []live) string {
+	var b strings.Builder
+	if len(big) > 0 {
+		b.WriteString("\n| change by IXFR and NOTIFY | changes | p50 ms | p99 ms | worst ms | CPU ms a change | p50, ours to it |\n|---|---|---|---|---|---|---|\n")
+		for i := range big[0].groups {
+			for _, l := range big {
+				g, ratio := l.groups[i], ""
+				if l.peer != big[0].peer && big[0].peer == "sluice" {
+					ratio = fmt.Sprintf("%.2f", big[0].groups[i].quantile(50).Seconds()/g.quantile(50).Seconds())
+				}
+				fmt.Fprintf(&b, "| %s, %s | %d | %s | %.1f | %s |\n", rrsets(g.rrsets), l.peer, len(g.took), g.quantiles(),
+					milliseconds(g.cpu)/float64(len(g.took)), ratio)
+			}
+		}
+		b.WriteString("\n| server | transfer in to first signed zone s | CPU s | RSS MiB after the changes | peak RSS MiB |\n|---|---|---|---|---|\n")
+		for _, l := range big {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", l.peer, l.firsts(), seconds(l.cpu), mebibytes(l.steady), mebibytes(l.peak))
+		}
+	}
+	if len(flat) > 0 {
+		b.WriteString("\n| one RRset changed in a zone of | changes | p50 ms | p99 ms | worst ms | CPU ms a change | RSS MiB after | peak RSS MiB |\n|---|---|---|---|---|---|---|---|\n")
+		for _, l := range flat {
+			g := l.groups[0]
+			fmt.Fprintf(&b, "| %d names, %s | %d | %s | %.1f | %s | %s |\n", l.names, l.peer, len(g.took), g.quantiles(),
+				milliseconds(g.cpu)/float64(len(g.took)), mebibytes(l.steady), mebibytes(l.peak))
+		}
+	}
+	return b.String()
+}
+
+func (g liveGroup) quantiles() string {
+	return fmt.Sprintf("%.1f | %.1f | %.1f", milliseconds(g.quantile(50)), milliseconds(g.quantile(99)), milliseconds(g.quantile(100)))
+}
+
+func (l live) firsts() string {
+	var all []string
+	for _, took := range l.first {
+		all = append(all, fmt.Sprintf("%.2f", took.Seconds()))
+	}
+	return strings.Join(all, " ")
+}
+
+func rrsets(n int) string {
+	if n == 1 {
+		return "1 RRset"
+	}
+	return fmt.Sprintf("%d RRsets", n)
+}

@@ -275,12 +275,17 @@ func (s *server) awaitOther(ctx context.Context, old uint32) (uint32, error) {
 		select {
 		case <-tick.C:
 		case <-s.exited:
-			text, _ := os.ReadFile(s.log.Name())
-			return 0, fmt.Errorf("the server has ended: %s", lastBytes(text))
+			return 0, s.ended()
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// ended is why a server has ended, as far as it said.
+func (s *server) ended() error {
+	text, _ := os.ReadFile(s.log.Name())
+	return fmt.Errorf("the server has ended: %s", lastBytes(text))
 }
 
 func (s *server) measureAXFR(name string, add func(string, sample)) error {

@@ -11,8 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"sluice/e2e/zonegen"
 )
 
 // contender is one command line that signs the zone, or one that serves it.
@@ -39,12 +37,7 @@ func prepare(ctx context.Context, c config) (*bench, error) {
 			return nil, err
 		}
 	}
-	f, err := os.Create(b.zoneFile)
-	if err != nil {
-		return nil, err
-	}
-	err = zonegen.Write(f, c.zone)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := writeZone(b.zoneFile, c.zone); err != nil {
 		return nil, err
 	}
 	lines, _, err := countLines(b.zoneFile)

@@ -44,9 +44,13 @@ func askSerial(addr, apex string) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	var serial uint32
+	return serialOf(buf[:n])
+}
+
+// serialOf reads an answer to the question for the SOA.
+func serialOf(msg []byte) (serial uint32, err error) {
 	found := false
-	_, err = eachAnswer(buf[:n], func(rrtype uint16, rdata []byte) {
+	_, err = eachAnswer(msg, func(rrtype uint16, rdata []byte) {
 		// The serial is the first of the five numbers at the end.
 		if rrtype == typeSOA && len(rdata) >= 20 {
 			serial, found = binary.BigEndian.Uint32(rdata[len(rdata)-20:]), true

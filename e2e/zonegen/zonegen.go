@@ -5,6 +5,7 @@ package zonegen
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -46,6 +47,8 @@ type Config struct {
 	// Round tells one set of changes from another; 1 when zero. Each round is
 	// made from the base zone.
 	Round uint32
+	// Offset moves the changes on by so many names.
+	Offset int
 }
 
 // Apex returns the zone's name with its final dot.
@@ -74,6 +77,37 @@ func (c Config) SOASerial() uint32 {
 // Write writes the zone as a zone file. The names come in an order that is
 // random with respect to the canonical one.
 func Write(w io.Writer, c Config) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	g := newGenerator(w, c)
+	g.apex(c)
+	for i := range c.Names {
+		g.name(c, i, editOf(c, i))
+	}
+	return g.flush()
+}
+
+// WriteChanged writes the apex and those names that the edit changes, and no
+// others: to before as they are without it, to after as they are with it.
+func WriteChanged(before, after io.Writer, c Config) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	base := c
+	base.Change = 0
+	one, two := newGenerator(before, c), newGenerator(after, c)
+	one.apex(base)
+	two.apex(c)
+	for j := range c.Change {
+		i := (j*c.Names/c.Change + c.Offset) % c.Names
+		one.name(c, i, unchanged)
+		two.name(c, i, editOf(c, i))
+	}
+	return errors.Join(one.flush(), two.flush())
+}
+
+func (c Config) check() error {
 	if c.Kind != TLD && c.Kind != Hosting {
 		return fmt.Errorf("zone kind %q: want %s or %s", c.Kind, TLD, Hosting)
 	}
@@ -83,24 +117,8 @@ func Write(w io.Writer, c Config) error {
 	if c.Names > maxNames {
 		return fmt.Errorf("%d names: want at most %d", c.Names, maxNames)
 	}
-	g := &generator{w: bufio.NewWriterSize(w, 1<<16), round: uint64(max(c.Round, 1))}
-	g.apex(c)
-	name := g.delegation
-	if c.Kind == Hosting {
-		name = g.host
-	}
-	for i := range c.Names {
-		switch edit := editOf(c, i); edit {
-		case removed:
-		case added:
-			name(uint64(i), unchanged)
-			name(uint64(i)+uint64(c.Names)*g.round, unchanged)
-		default:
-			name(uint64(i), edit)
-		}
-	}
-	if err := g.w.Flush(); err != nil {
-		return fmt.Errorf("write zone: %w", err)
+	if c.Offset < 0 || c.Offset >= c.Names {
+		return fmt.Errorf("offset %d: want one of the %d names", c.Offset, c.Names)
 	}
 	return nil
 }
@@ -119,6 +137,7 @@ func editOf(c Config, i int) edit {
 	if c.Change == 0 {
 		return unchanged
 	}
+	i = (i - c.Offset + c.Names) % c.Names
 	// j is the change whose name this is, if it is one.
 	j := (i*c.Change + c.Names - 1) / c.Names
 	if j >= c.Change || j*c.Names/c.Change != i {
@@ -135,6 +154,33 @@ type generator struct {
 	round uint64
 	line  []byte
 	owner []byte
+}
+
+func newGenerator(w io.Writer, c Config) *generator {
+	return &generator{w: bufio.NewWriterSize(w, 1<<16), round: uint64(max(c.Round, 1))}
+}
+
+func (g *generator) flush() error {
+	if err := g.w.Flush(); err != nil {
+		return fmt.Errorf("write zone: %w", err)
+	}
+	return nil
+}
+
+// name writes the name of that number as an edit leaves it.
+func (g *generator) name(c Config, i int, e edit) {
+	write := g.delegation
+	if c.Kind == Hosting {
+		write = g.host
+	}
+	switch e {
+	case removed:
+	case added:
+		write(uint64(i), unchanged)
+		write(uint64(i)+uint64(c.Names)*g.round, unchanged)
+	case unchanged, modified:
+		write(uint64(i), e)
+	}
 }
 
 func (g *generator) apex(c Config) {

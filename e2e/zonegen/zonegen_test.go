@@ -118,9 +118,41 @@ func TestWrite_RefusesNonsense(t *testing.T) {
 		{Kind: TLD, Names: 5, Change: 6},
 		{Kind: TLD, Names: 5, Change: -1},
 		{Kind: TLD, Names: maxNames + 1},
+		{Kind: TLD, Names: 5, Offset: 5},
+		{Kind: TLD, Names: 5, Offset: -1},
 	} {
 		if err := Write(&bytes.Buffer{}, c); err == nil {
 			t.Errorf("%+v was accepted", c)
+		}
+	}
+}
+
+func TestWriteChanged_IsWhereTwoZonesDiffer(t *testing.T) {
+	for _, c := range []Config{
+		{Kind: TLD, Names: 1000, Change: 7, ModifyOnly: true, Offset: 997},
+		{Kind: TLD, Names: 1000, Change: 1, Offset: 3, Round: 9},
+		{Kind: Hosting, Names: 1000, Change: 300, Offset: 1, Round: 2},
+		{Kind: Hosting, Names: 10, Change: 10, ModifyOnly: true},
+	} {
+		base := c
+		base.Change = 0
+		whole, edited := body(generate(t, base)), body(generate(t, c))
+		var before, after bytes.Buffer
+		if err := WriteChanged(&before, &after, c); err != nil {
+			t.Fatal(err)
+		}
+		one, two := body(before.String()), body(after.String())
+		if missing(whole, one) > 0 || missing(edited, two) > 0 {
+			t.Errorf("%+v: records that are not of the zone", c)
+		}
+		if got, want := missing(one, two), missing(whole, edited); got != want || got == 0 {
+			t.Errorf("%+v: %d records come, want %d", c, got, want)
+		}
+		if got, want := missing(two, one), missing(edited, whole); got != want {
+			t.Errorf("%+v: %d records go, want %d", c, got, want)
+		}
+		if got := strings.Count(after.String(), "\n"); got > 20+8*c.Change {
+			t.Errorf("%+v: %d lines", c, got)
 		}
 	}
 }
