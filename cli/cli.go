@@ -92,6 +92,7 @@ func newApp(e *env) *urfave.App {
 			tsigCommand(e),
 			policyCommand(e),
 			journalCommand(e),
+			clockCommand(e),
 			signzoneCommand(e),
 			verifyCommand(e),
 			templateCommand(e),

@@ -49,6 +49,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		dumpRecord{},
 		versionInfo{},
 		api.Health{},
+		pipeline.ClockStatus{},
 	} {
 		for name := range jsonFields(reflect.TypeOf(v)) {
 			if !strings.Contains(text, "`"+name+"`") {

@@ -12,6 +12,9 @@ import (
 // Moment is what a decision sees besides the zone's state.
 type Moment struct {
 	Now time.Time
+	// ClockDoubted: Now is not trusted, so nothing is made or let out that
+	// depends on it.
+	ClockDoubted bool
 	// Reload is the number of the newest request to load that was not yet
 	// served; 0 for none.
 	Reload uint64
@@ -114,6 +117,9 @@ func expired(p Policy, m Moment) bool {
 }
 
 func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
+	if m.ClockDoubted {
+		return nil
+	}
 	if s.Maintenance == nil || s.Published != nil {
 		if c := decideKeys(s, p); c != nil {
 			return c
@@ -223,7 +229,7 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 		if fresh := decideRefresh(d, s, p, now); fresh != nil && c.Loaded != s.Published.Loaded.Seq {
 			return fresh
 		}
-		if again := f.Time.Add(backoff(f.Count)); f.Stage == "verify" && now.Before(again) {
+		if again := f.Time.Add(backoff(f.Count)); f.Stage == "verify" && stampHolds(f.Time, again, now) {
 			d.wake(again, "what failed is tried again")
 			return nil
 		}
@@ -234,7 +240,7 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 		return c
 	}
 	due := refreshDue(last, p)
-	if m.Resign == 0 && now.Before(due) && !belowFloor(s) {
+	if m.Resign == 0 && now.Before(due) && !belowFloor(s) && !signedAhead(last, now) {
 		d.wake(due, "signatures are made again")
 		return nil
 	}

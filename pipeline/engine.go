@@ -63,6 +63,7 @@ type Engine struct {
 	store    *store.Store
 	keystore keymgr.Keystore
 	clock    Clock
+	watch    *clockWatch
 	log      *slog.Logger
 	cfg      Config
 	spill    roomySpill
@@ -75,6 +76,8 @@ type Engine struct {
 	client                       *xfr.Client
 	work                         sync.WaitGroup
 	tsig                         sync.Mutex // held while the TSIG keys change
+	clocking                     sync.Mutex // held while it is recorded how the clock is
+	newest                       time.Time  // of the journal's newest event at the start
 
 	foldTries int // of the event being folded; only the fold uses it
 
@@ -99,7 +102,7 @@ type Engine struct {
 // not belong to the journal, and reads the zones' states.
 func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
-		keystore: cfg.Keystore, clock: cfg.Clock, log: cfg.Logger, cfg: cfg,
+		keystore: cfg.Keystore, clock: cfg.Clock, watch: newClockWatch(cfg.Clock), log: cfg.Logger, cfg: cfg,
 		stuck:     make(chan struct{}, 1),
 		short:     make(chan struct{}, 1),
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
@@ -128,6 +131,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	if err := e.readStates(); err != nil {
 		return nil, errors.Join(err, e.store.Close())
 	}
+	e.newest = e.newestTime(ctx)
 	return e, nil
 }
 
@@ -235,16 +239,22 @@ func (e *Engine) Run(ctx context.Context) error {
 // and ReviewSource must be closed.
 func (e *Engine) Close() error { return e.store.Close() }
 
+// allRunners lists the zones that are here, in no order.
+func (e *Engine) allRunners() []*runner {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return slices.Collect(maps.Values(e.runners))
+}
+
 // caughtUp lets the zones go to work.
 func (e *Engine) caughtUp() {
+	e.startClock()
 	e.mu.Lock()
 	e.ready = true
-	all := make([]*runner, 0, len(e.runners))
-	for _, r := range e.runners {
-		all = append(all, r)
-	}
 	e.moveLocked()
 	e.mu.Unlock()
+	e.start(e.watchClock)
+	all := e.allRunners()
 	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })
 	for _, r := range all {
 		r.step()
@@ -304,7 +314,8 @@ func (e *Engine) awaitFold(ctx context.Context, seq uint64) error {
 
 // append stores facts as events of a zone behind head.
 func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head, cause uint64, actor event.Actor, facts ...event.Facts) (journal.Head, error) {
-	now := e.clock.Now().Truncate(time.Microsecond)
+	reading, elapsed := e.clock.Reading()
+	now := reading.Truncate(time.Microsecond)
 	events := make([]event.Event, 0, len(facts))
 	for _, f := range facts {
 		events = append(events, event.Event{
@@ -313,6 +324,9 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 		})
 	}
 	next, err := e.journal.Append(ctx, id, head, events...)
+	if err == nil {
+		e.watch.stamped(reading, elapsed)
+	}
 	return next, e.note(err)
 }
 

@@ -96,6 +96,10 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		if !slices.Contains(reg.Former, f.Name) {
 			reg.Former = append(slices.Clone(reg.Former), f.Name)
 		}
+	case *event.ClockDoubted:
+		reg.Clock = &ClockDoubt{Seq: rec.Seq, Facts: *f}
+	case *event.ClockAccepted:
+		reg.Clock = nil
 	case *event.TSIGAdded:
 		reg.TSIG = maps.Clone(reg.TSIG)
 		if reg.TSIG == nil {

@@ -246,6 +246,10 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("TSIG key %s added, %s", f.Name, f.Algorithm)
 	case *event.TSIGRemoved:
 		return fmt.Sprintf("TSIG key %s removed", f.Name)
+	case *event.ClockDoubted:
+		return "clock not trusted, nothing is signed: " + clockText(*f)
+	case *event.ClockAccepted:
+		return fmt.Sprintf("clock trusted as it is, %s%s", time.Unix(f.Shown, 0).UTC().Format(time.RFC3339), because(f.Reason))
 	case *event.BulkSwept:
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:

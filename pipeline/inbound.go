@@ -206,7 +206,7 @@ func (r *runner) inbound() Inbound {
 	if s.Loaded != nil && s.Loaded.Broken == "" {
 		since := r.began
 		for _, t := range []time.Time{s.Loaded.Time, r.up.good} {
-			if t.After(since) {
+			if t.After(since) && !t.After(r.e.clock.Now()) {
 				since = t
 			}
 		}
@@ -219,7 +219,7 @@ func (r *runner) inbound() Inbound {
 func (r *runner) hasExpired(p Policy) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return expired(p, Moment{Now: r.e.clock.Now(), Inbound: r.inbound()})
+	return r.e.watch.check() == nil && expired(p, Moment{Now: r.e.clock.Now(), Inbound: r.inbound()})
 }
 
 func (u *upstream) read() string {

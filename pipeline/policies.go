@@ -81,9 +81,12 @@ func (e *Engine) policyFault(name string) error {
 // Alarms says what an operator must see to although all zones work, one line
 // each.
 func (e *Engine) Alarms() []string {
+	var alarms []string
+	if doubt := e.watch.check(); doubt != nil {
+		alarms = append(alarms, clockAlarm(*doubt)+"; "+ClockHint)
+	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	var alarms []string
 	for _, name := range slices.Sorted(maps.Keys(e.faults)) {
 		alarms = append(alarms, "policy file not loaded: "+e.faults[name].Error())
 	}

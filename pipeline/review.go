@@ -129,7 +129,8 @@ func decideReviews(d *Decision, s State, p Policy, m Moment) {
 			d.add(m, c)
 		}
 	}
-	if signedStanding(s, p, m.Now) == pending && !s.newContentHeld(s.Signed.Facts.Loaded) {
+	// A hook that looks at signatures must not judge them by a wrong clock.
+	if !m.ClockDoubted && signedStanding(s, p, m.Now) == pending && !s.newContentHeld(s.Signed.Facts.Loaded) {
 		if c := nextVerdict(s, p, event.StageSigned, s.Signed.Seq); c != nil {
 			d.add(m, c)
 		}
@@ -207,6 +208,12 @@ func refreshDue(signed *Signed, p Policy) time.Time {
 	return time.Unix(signed.Facts.Earliest, 0).Add(-p.RemainTime())
 }
 
+// signedAhead reports whether an instance was signed by a clock that was
+// ahead of now: its signatures are not valid yet.
+func signedAhead(signed *Signed, now time.Time) bool {
+	return now.Before(time.Unix(signed.Facts.Inception, 0))
+}
+
 // decideRefresh keeps fresh what is published while something newer waits,
 // was rejected or failed. It makes none while one waits for its verdict, and
 // after a rejection tries again only when a quarter of the time that was left
@@ -217,7 +224,7 @@ func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
 		return nil
 	}
 	due := refreshDue(&pub.Signed, p)
-	if now.Before(due) {
+	if now.Before(due) && !signedAhead(&pub.Signed, now) {
 		d.wake(due, "signatures are made again")
 		return nil
 	}
@@ -234,7 +241,7 @@ func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
 	}
 	if r := s.RefreshRejected; r != nil && r.Seq > pub.Signed.Seq {
 		left := time.Unix(pub.Signed.Facts.Earliest, 0).Sub(r.Time)
-		if again := r.Time.Add(max(left/4, time.Hour)); now.Before(again) {
+		if again := r.Time.Add(max(left/4, time.Hour)); stampHolds(r.Time, again, now) {
 			d.wake(again, "signatures are made again, after the last ones were dropped")
 			return nil
 		}

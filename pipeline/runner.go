@@ -30,7 +30,7 @@ type runner struct {
 	progress   Progress        // guarded by mu
 	changed    chan struct{}   // guarded by mu; closed and replaced at every change
 	disarm     func()          // guarded by mu; frees the timer
-	began      time.Time       // when this process took the zone up
+	began      time.Time       // guarded by mu; when this process took the zone up
 	up         upstream        // guarded by mu
 	out        outbound        // guarded by mu
 }
@@ -92,7 +92,10 @@ func (r *runner) decide() Decision {
 		r.lanes[SigningLane].failure = err
 		return Decision{}
 	}
-	m := Moment{Now: r.e.clock.Now(), Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound()}
+	m := Moment{
+		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil,
+		Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound(),
+	}
 	for i := range r.lanes {
 		m.Lanes[i] = r.lanes[i].LaneState
 	}

@@ -146,13 +146,7 @@ func (e *Engine) relieve(ctx context.Context) {
 // retry lets every zone try again at once what failed. What has failed often
 // waits for its back-off all the same: it may be what takes up the room.
 func (e *Engine) retry() {
-	e.mu.RLock()
-	all := make([]*runner, 0, len(e.runners))
-	for _, r := range e.runners {
-		all = append(all, r)
-	}
-	e.mu.RUnlock()
-	for _, r := range all {
+	for _, r := range e.allRunners() {
 		r.mu.Lock()
 		for i := range r.lanes {
 			if r.lanes[i].tries <= promptTries {

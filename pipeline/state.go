@@ -129,6 +129,8 @@ type Registry struct {
 	// TSIG holds the algorithms of the TSIG keys by name. It is replaced, never
 	// changed.
 	TSIG map[string]string `json:"tsig,omitempty"`
+	// Clock is set while the clock is not trusted.
+	Clock *ClockDoubt `json:"clock,omitempty"`
 }
 
 func registered(rec journal.Record, f *event.ZoneAdded) Registered {

@@ -117,6 +117,10 @@ func (r *runner) describe(st *ZoneStatus) {
 			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk or raise the journal's limits; what is published stays served",
 		})
 	}
+	doubt := r.e.watch.check()
+	if doubt != nil {
+		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: clockAlarm(*doubt), Hint: ClockHint})
+	}
 	if err := r.e.policyFault(st.Policy); err != nil {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "alarm", Text: "policy file not loaded: " + err.Error(),
@@ -131,6 +135,10 @@ func (r *runner) describe(st *ZoneStatus) {
 	r.upstreamNotices(st)
 	r.describeReviews(st)
 	st.WaitsFor, st.Since = waits(s, *st, r.lanes)
+	if doubt != nil && !r.lanes[ContentLane].busy {
+		since := time.Unix(doubt.Shown, 0).UTC()
+		st.WaitsFor, st.Since = "a clock that is trusted", &since
+	}
 	if !d.WakeAt.IsZero() {
 		at := d.WakeAt
 		st.NextAt, st.Next = &at, d.WakeFor

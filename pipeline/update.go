@@ -25,7 +25,7 @@ func (e *Engine) updatable(s State, c Sign) (bool, error) {
 		return false, nil
 	}
 	f := s.Published.Signed.Facts
-	if f.Params != c.Params || !slices.Equal(f.Keys, c.Keys) || !slices.Equal(f.Signers, c.Signers) {
+	if signedAhead(&s.Published.Signed, e.clock.Now()) || f.Params != c.Params || !slices.Equal(f.Keys, c.Keys) || !slices.Equal(f.Signers, c.Signers) {
 		return false, nil
 	}
 	most := max(s.Loaded.Facts.RRsets/updateShare, 16)

@@ -55,7 +55,7 @@ func (r *runner) upstreamNotices(st *ZoneStatus) {
 	if u == nil {
 		return
 	}
-	if u.ExpiresAt != nil && !r.e.clock.Now().Before(*u.ExpiresAt) {
+	if u.ExpiresAt != nil && r.e.watch.check() == nil && !r.e.clock.Now().Before(*u.ExpiresAt) {
 		text := "no server of the source could be asked for the EXPIRE time of the SOA"
 		if p, err := r.e.boundPolicy(r.state); err == nil && p.StopsOnExpire() {
 			st.State = "expired"

@@ -44,6 +44,8 @@ func samples() map[string]Facts {
 	m := map[string]Facts{}
 	for _, f := range []Facts{
 		&BulkSwept{Chunks: 3, Bytes: 1 << 40, Until: 99},
+		&ClockAccepted{Shown: 1701209600, Expected: 1700604800, Reason: "the time server was wrong"},
+		&ClockDoubted{Shown: 1701209600, Expected: 1700604800, Reason: "168h0m0s after what was expected"},
 		&InstanceLoaded{
 			Source: "192.0.2.1:53^tsig", Serial: 2026010100, Base: 12, Manifest: manifest(), ContentDigest: hashOf(3),
 			RRsets: 10, Records: 20, Added: 5, Removed: 4, Stripped: map[string]uint64{"RRSIG": 2, "NSEC": 1},

@@ -12,6 +12,8 @@ import (
 func registered() []func() Facts {
 	return []func() Facts{
 		func() Facts { return new(BulkSwept) },
+		func() Facts { return new(ClockAccepted) },
+		func() Facts { return new(ClockDoubted) },
 		func() Facts { return new(InstanceAbandoned) },
 		func() Facts { return new(InstanceLoaded) },
 		func() Facts { return new(InstancePublished) },
