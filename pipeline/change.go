@@ -50,7 +50,7 @@ func (e *Engine) SetZone(ctx context.Context, actor event.Actor, name string, c 
 	plan := ZonePlan{Zone: r.snapshot().Name, Changes: []string{}}
 	err = e.appendZone(ctx, actor, r, func(s State) (event.Facts, error) {
 		var facts event.Facts
-		facts, plan.Changes, err = e.planChange(s, c)
+		facts, plan.Changes, err = e.planChange(ctx, s, c)
 		if c.DryRun {
 			facts = nil
 		}
@@ -62,7 +62,7 @@ func (e *Engine) SetZone(ctx context.Context, actor event.Actor, name string, c 
 
 // planChange says what a change means, and the event that makes it; nil where
 // nothing changes.
-func (e *Engine) planChange(s State, c ZoneChange) (event.Facts, []string, error) {
+func (e *Engine) planChange(ctx context.Context, s State, c ZoneChange) (event.Facts, []string, error) {
 	if s.Policy.Name == "" {
 		return nil, nil, errorState("zone %s is being added", s.Name)
 	}
@@ -83,8 +83,13 @@ func (e *Engine) planChange(s State, c ZoneChange) (event.Facts, []string, error
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := e.mayTurn(ctx, s, p); err != nil {
+		return nil, nil, err
+	}
 	changes = append(changes, fmt.Sprintf("policy %s becomes %s", s.Policy.Name, p.Name))
-	if old.Parameters() != p.Parameters() {
+	if old.Mode() != p.Mode() {
+		changes = append(changes, turnText(old.Mode(), p.Mode()))
+	} else if old.Parameters() != p.Parameters() {
 		changes = append(changes, fmt.Sprintf("the zone is signed again: %s becomes %s", old.Parameters(), p.Parameters()))
 	}
 	if old.UseCSK() != p.UseCSK() || old.Algorithm() != p.Algorithm() || old.Bits() != p.Bits() {
@@ -203,7 +208,10 @@ func (e *Engine) RaiseSerial(ctx context.Context, actor event.Actor, name string
 		if err != nil {
 			return nil, err
 		}
-		if p.SerialPolicy() == SerialKeepStrict {
+		switch {
+		case p.passThrough():
+			return nil, errorState("the zone is passed through under its source's serial: raise it there")
+		case p.SerialPolicy() == SerialKeepStrict:
 			return nil, errorState("serial-policy keep-strict publishes the source's serial or nothing: raise it there")
 		}
 		for _, have := range []*uint32{publishedSerial(s), s.SerialFloor} {
@@ -231,7 +239,14 @@ func (e *Engine) Resign(_ context.Context, _ event.Actor, name string, full bool
 	if err != nil {
 		return err
 	}
-	if s := r.snapshot(); s.Signed == nil {
+	s := r.snapshot()
+	p, err := e.boundPolicy(s)
+	switch {
+	case err != nil:
+		return err
+	case p.Mode() != ModeSign:
+		return errorState("zone %s is not signed here: its policy says signer.mode = %q", s.Name, p.Mode())
+	case s.Signed == nil:
 		return errorState("zone %s was not signed yet", s.Name)
 	}
 	r.askResign(full)

@@ -65,6 +65,8 @@ type Load struct {
 	Base uint64
 	// Full takes the whole zone from its servers, whatever its serial.
 	Full bool
+	// PassThrough keeps the DNSSEC records of the input.
+	PassThrough bool
 
 	// What follows is no part of the identity: a request that comes while the
 	// command runs does not undo it.
@@ -75,8 +77,10 @@ type Load struct {
 	Hint zone.Serial
 }
 
-// Sign signs a loaded instance.
+// Sign signs a loaded instance, or makes it ready to be published as its mode
+// says.
 type Sign struct {
+	Mode   Mode
 	Loaded uint64
 	// Base is the signed instance whose signatures are taken over; 0 signs
 	// everything.

@@ -96,14 +96,17 @@ func decideContent(d *Decision, s State, p Policy, m Moment) Command {
 	remote := IsTransfer(s.Source)
 	switch {
 	case s.Loaded == nil || s.Loaded.Broken != "":
-		return Load{Source: s.Source, Full: remote && m.Full, Asked: m.Reload}
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Full: remote && m.Full, Asked: m.Reload}
+	case !s.Loaded.fits(p):
+		// It has not what the mode wants, whatever its serial.
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Full: remote, Asked: m.Reload}
 	case m.Reload != 0:
-		return Load{Source: s.Source, Base: loadBase(s), Full: remote && m.Full, Asked: m.Reload}
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p), Full: remote && m.Full, Asked: m.Reload}
 	case s.Loaded.Facts.Source != s.Source && m.Inbound.Read != s.Source:
 		// Other servers: their serials say nothing of what is loaded.
-		return Load{Source: s.Source, Base: loadBase(s), Full: remote}
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p), Full: remote}
 	case remote && !m.Now.Before(m.Inbound.Next):
-		return Load{Source: s.Source, Base: loadBase(s)}
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p)}
 	case remote:
 		d.wake(m.Inbound.Next, "the source is asked for news")
 	}
@@ -147,6 +150,9 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 // are published and active at once: nobody can have cached anything of a
 // zone that was never signed here.
 func decideKeys(s State, p Policy) Command {
+	if p.Mode() != ModeSign {
+		return nil
+	}
 	missing := missingRoles(s.Keys, p.UseCSK())
 	if len(missing) > 0 {
 		// What completes keys that are there has their algorithm: each
@@ -194,16 +200,29 @@ func missingRoles(ks keymgr.KeySet, useCSK bool) []keymgr.Role {
 	return []keymgr.Role{keymgr.KSK, keymgr.ZSK}
 }
 
-// signCommand signs a loaded instance with today's keys and parameters.
+// signCommand makes of a loaded instance what the policy's mode says.
 func signCommand(s State, p Policy, loaded uint64) Sign {
+	mode := p.Mode()
+	if mode == ModeSign {
+		return resignCommand(s, p, loaded)
+	}
+	return Sign{Mode: mode, Loaded: loaded, Base: reusable(s, mode), Params: p.Parameters()}
+}
+
+// resignCommand signs a loaded instance with today's keys and parameters.
+func resignCommand(s State, p Policy, loaded uint64) Sign {
 	return Sign{
+		Mode:    ModeSign,
 		Loaded:  loaded,
-		Base:    reusable(s),
-		Params:  p.Parameters(),
+		Base:    reusable(s, ModeSign),
+		Params:  p.signParameters(),
 		Keys:    keyIDs(s.Keys.Published()),
 		Signers: keyIDs(s.Keys.Signing()),
 	}
 }
+
+// possible reports whether there are the keys that the mode needs.
+func (c Sign) possible() bool { return c.Mode != ModeSign || len(c.Signers) > 0 }
 
 func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 	now := m.Now
@@ -212,7 +231,7 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 		return decideRefresh(d, s, p, now)
 	}
 	c := signCommand(s, p, content.Seq)
-	if len(c.Signers) == 0 {
+	if !c.possible() {
 		return nil
 	}
 	if !m.ResignFull {
@@ -226,7 +245,8 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 		return c
 	}
 	if f := s.SignFailure; f != nil && f.Seq > last.Seq {
-		if fresh := decideRefresh(d, s, p, now); fresh != nil && c.Loaded != s.Published.Loaded.Seq {
+		if fresh := decideRefresh(d, s, p, now); fresh != nil &&
+			(c.Loaded != s.Published.Loaded.Seq || c.Mode != s.Published.Signed.mode()) {
 			return fresh
 		}
 		if again := f.Time.Add(backoff(f.Count)); f.Stage == "verify" && stampHolds(f.Time, again, now) {
@@ -238,6 +258,13 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 	made := madeOf(last.Facts)
 	if !sameInput(s, content) || !made.sameWay(c.made()) {
 		return c
+	}
+	if c.Mode != ModeSign {
+		if c.Mode == ModeUnsigned && belowFloor(s) {
+			c.Refresh = last.Seq
+			return c
+		}
+		return nil // nothing in it grows old, or the source must renew it
 	}
 	due := refreshDue(last, p)
 	if m.Resign == 0 && now.Before(due) && !belowFloor(s) && !signedAhead(last, now) {
@@ -272,9 +299,10 @@ func sameContent(a, b *Loaded) bool {
 }
 
 // reusable is the signed instance to build on: the one that is served, so
-// that diffs follow each other. It is 0 where that cannot be read.
-func reusable(s State) uint64 {
-	if p := s.Published; p != nil && p.Signed.Broken == "" && p.Loaded.Broken == "" {
+// that diffs follow each other. It is 0 where that cannot be read, or was made
+// in another mode.
+func reusable(s State, mode Mode) uint64 {
+	if p := s.Published; p != nil && p.Signed.Broken == "" && p.Loaded.Broken == "" && p.Signed.mode() == mode {
 		return p.Signed.Seq
 	}
 	return 0

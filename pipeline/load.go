@@ -98,14 +98,14 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 	defer files.Close() //nolint:errcheck // opened for reading
 	in, err := zone.Load(ctx, zone.LoadOptions{
 		FS: files, File: files.Name, Origin: apex, Spill: e.spill,
-		MaxTTL: p.MaxTTL(), ClampTTL: p.ClampTTL(),
+		MaxTTL: p.loadTTL(), ClampTTL: p.ClampTTL(), KeepSigned: c.PassThrough,
 		Progress: func(read, total int64) { report(Progress{Stage: "load", Done: read, Total: total}) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close() //nolint:errcheck // temporary files
-	facts := &event.InstanceLoaded{Source: c.Source, Base: c.Base}
+	facts := &event.InstanceLoaded{Source: c.Source, Base: c.Base, PassThrough: c.PassThrough}
 	return facts, e.takeLoaded(ctx, s, c, in, facts)
 }
 
@@ -122,7 +122,11 @@ func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, in *zone.Loade
 		return err
 	}
 	facts.Serial = uint32(in.Serial)
-	facts.RRsets, facts.Records = in.RRsets, in.Records
+	facts.RRsets, facts.Records = in.RRsets, in.Records+in.Kept.Records
+	facts.Signatures, facts.Earliest = in.Kept.Signatures, in.Kept.Earliest
+	if in.ZONEMD != zone.ZONEMDAbsent {
+		facts.ZONEMD = string(in.ZONEMD)
+	}
 	facts.Stripped, facts.Notices = in.Stripped, in.Notices
 	facts.ContentDigest = in.ContentState.Sum()
 	if err := out.putState(in.ContentState); err != nil {
@@ -140,13 +144,13 @@ func loadWhole(in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) err
 			return err
 		}
 	}
-	facts.Added = in.Records
+	facts.Added = in.Records + in.Kept.Records
 	return in.Items.Err()
 }
 
 // loadDiff merges the file with the instance before and sends what differs.
 func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) error {
-	before, err := e.store.Contents(s.Zone, c.Base)
+	before, err := e.store.LoadedItems(s.Zone, c.Base)
 	if err != nil {
 		return err
 	}

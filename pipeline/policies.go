@@ -155,6 +155,10 @@ func (e *Engine) ReloadPolicies(ctx context.Context, actor event.Actor) (PolicyC
 		if !ok || s.Policy.SHA256 == p.SHA256 {
 			continue
 		}
+		if err := e.mayTurn(ctx, s, p); err != nil {
+			change.Errors = append(change.Errors, "zone "+s.Name+" keeps the text that it is bound to: "+err.Error())
+			continue
+		}
 		if err := e.rebind(ctx, actor, s.Zone, p); err != nil {
 			return change, err
 		}

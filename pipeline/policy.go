@@ -39,6 +39,7 @@ type settings struct {
 	dsDigest  uint8
 	keyTTL    time.Duration
 
+	mode            Mode // "" is ModeSign
 	serial          SerialPolicy
 	inceptionOffset time.Duration
 	lifetime        time.Duration
@@ -49,6 +50,7 @@ type settings struct {
 	salt            string // bytes
 	zonemd          bool
 	verifyAll       bool
+	verifyNone      bool // pass-through only
 
 	transfer   xfr.Prefixes
 	notifyFrom xfr.Prefixes
@@ -128,8 +130,14 @@ func (p Policy) AllowNotifyFrom() xfr.Prefixes { return p.set.notifyFrom }
 // NotifyTo is whom a published zone is announced to. It is not to be changed.
 func (p Policy) NotifyTo() []xfr.Endpoint { return p.set.notifyTo }
 
-// SerialPolicy says where the serials of signed instances come from.
-func (p Policy) SerialPolicy() SerialPolicy { return p.set.serial }
+// SerialPolicy says where the serials of signed instances come from. What is
+// passed through has the source's.
+func (p Policy) SerialPolicy() SerialPolicy {
+	if p.Mode() == ModePassThrough {
+		return SerialKeepStrict
+	}
+	return p.set.serial
+}
 
 // RemainTime is how long before the earliest expiration the zone is signed
 // again.
@@ -149,6 +157,14 @@ func seconds(d time.Duration) uint32 {
 // zone is signed again. Lifetimes are not among them, they concern new
 // signatures only.
 func (p Policy) Parameters() string {
+	if mode := p.Mode(); mode != ModeSign {
+		return "mode=" + string(mode)
+	}
+	return p.signParameters()
+}
+
+// signParameters is Parameters of ModeSign.
+func (p Policy) signParameters() string {
 	salt := "-"
 	if p.set.salt != "" {
 		salt = hex.EncodeToString([]byte(p.set.salt))

@@ -45,6 +45,7 @@ type policyFile struct {
 		} `toml:"records"`
 	} `toml:"key-manager"`
 	Signer struct {
+		Mode            any        `toml:"mode"`
 		SerialPolicy    any        `toml:"serial-policy"`
 		InceptionOffset any        `toml:"signature-inception-offset"`
 		Lifetime        any        `toml:"signature-lifetime"`
@@ -280,10 +281,11 @@ func (r *policyReader) signer(f *policyFile) {
 	if i := r.choice("signer.serial-policy", s.SerialPolicy, serials...); i >= 0 {
 		r.set.serial = SerialPolicy(serials[i])
 	}
-	if i := r.choice("signer.verify", s.Verify, "all", "sample"); i >= 0 {
-		r.set.verifyAll = i == 0
-	}
+	r.mode(s.Mode, s.Verify)
 	r.flag("signer.zonemd", s.ZONEMD, &r.set.zonemd)
+	if r.set.zonemd && r.set.mode != "" {
+		r.fault("signer.zonemd", `needs mode = "sign"`)
+	}
 	before := len(r.faults)
 	r.duration("signer.signature-inception-offset", s.InceptionOffset, &r.set.inceptionOffset)
 	r.duration("signer.signature-lifetime", s.Lifetime, &r.set.lifetime)
@@ -307,6 +309,20 @@ func (r *policyReader) signer(f *policyFile) {
 	case t.lifetime <= t.remain+t.refreshInterval:
 		r.fault("signer.signature-lifetime", "(%s) must be longer than signature-remain-time (%s) plus signature-refresh-interval (%s)",
 			t.lifetime, t.remain, t.refreshInterval)
+	}
+}
+
+// mode reads what is done to zones, and what of it is verified.
+func (r *policyReader) mode(mode, verify any) {
+	modes := []string{string(ModeSign), string(ModePassThrough), string(ModeUnsigned)}
+	if i := r.choice("signer.mode", mode, modes...); i > 0 {
+		r.set.mode = Mode(modes[i])
+	}
+	if i := r.choice("signer.verify", verify, "all", "sample", "none"); i >= 0 {
+		r.set.verifyAll, r.set.verifyNone = i == 0, i == 2
+	}
+	if r.set.verifyNone && r.set.mode != ModePassThrough {
+		r.fault("signer.verify", `= "none": is for mode = "pass-through" alone; want "all" or "sample"`)
 	}
 }
 

@@ -146,7 +146,7 @@ func (s *scratch) step(rec journal.Record, verify bool) (ReplayStep, bool, error
 		recorded = f.ContentDigest
 		h, err := s.store.ContentState(s.id, rec.Seq)
 		if err == nil && verify {
-			h, err = digestOf(s.store.Contents(s.id, rec.Seq))(true)
+			h, err = digestOf(s.store.LoadedItems(s.id, rec.Seq))(true)
 		}
 		if err != nil {
 			return step, false, err

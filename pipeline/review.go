@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -34,7 +35,7 @@ const (
 // loadedStanding is where the newest loaded instance is.
 func loadedStanding(s State, p Policy) standing {
 	switch {
-	case s.Loaded == nil || s.Loaded.Broken != "":
+	case s.Loaded == nil || s.Loaded.Broken != "" || !s.Loaded.fits(p):
 		return none
 	case s.Loaded.Abandoned != "":
 		return rejected
@@ -71,7 +72,7 @@ func signedStanding(s State, p Policy, now time.Time) standing {
 		return rejected
 	case s.stoppedAt(event.StageSigned, last.Seq):
 		return halted
-	case last.Facts.Earliest != 0 && !now.Before(time.Unix(last.Facts.Earliest, 0)):
+	case last.mode() == ModeSign && last.Facts.Earliest != 0 && !now.Before(time.Unix(last.Facts.Earliest, 0)):
 		return none
 	}
 	rv := s.review(event.StageSigned, last.Seq)
@@ -99,7 +100,7 @@ func wantedContent(s State, p Policy) *Loaded {
 	switch {
 	case loadedStanding(s, p) == approved:
 		return s.Loaded
-	case s.Approved != nil && s.Approved.Broken == "":
+	case s.Approved != nil && s.Approved.Broken == "" && s.Approved.fits(p):
 		return s.Approved
 	}
 	return nil
@@ -107,15 +108,15 @@ func wantedContent(s State, p Policy) *Loaded {
 
 // loadBase is what the next load is a diff to: the newest instance unless it
 // was dropped, else the newest approved one; 0 for a new generation.
-func loadBase(s State) uint64 {
+func loadBase(s State, p Policy) uint64 {
 	switch {
-	case s.Loaded == nil || s.Loaded.Broken != "":
+	case s.Loaded == nil || s.Loaded.Broken != "" || !s.Loaded.fits(p):
 		return 0
 	case s.Loaded.Abandoned == "":
 		return s.Loaded.Seq
-	case s.Approved != nil && s.Approved.Broken == "":
+	case s.Approved != nil && s.Approved.Broken == "" && s.Approved.fits(p):
 		return s.Approved.Seq
-	case s.Published != nil && s.Published.Loaded.Broken == "":
+	case s.Published != nil && s.Published.Loaded.Broken == "" && s.Published.Loaded.fits(p):
 		return s.Published.Loaded.Seq
 	}
 	return 0
@@ -203,8 +204,12 @@ func (c Sign) made() Made {
 	return Made{Loaded: c.Loaded, Params: c.Params, Keys: c.Keys, Signers: c.Signers}
 }
 
-// refreshDue is when the signatures of an instance are to be made again.
+// refreshDue is when the signatures of an instance are to be made again; far
+// away where they are not made here.
 func refreshDue(signed *Signed, p Policy) time.Time {
+	if signed.mode() != ModeSign {
+		return time.Unix(math.MaxInt32<<8, 0)
+	}
 	return time.Unix(signed.Facts.Earliest, 0).Add(-p.RemainTime())
 }
 
@@ -220,7 +225,7 @@ func signedAhead(signed *Signed, now time.Time) bool {
 // is over, an hour at least.
 func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
 	pub := s.Published
-	if pub == nil || pub.Loaded.Broken != "" {
+	if pub == nil || pub.Loaded.Broken != "" || pub.Signed.mode() != ModeSign {
 		return nil
 	}
 	due := refreshDue(&pub.Signed, p)
@@ -228,8 +233,8 @@ func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
 		d.wake(due, "signatures are made again")
 		return nil
 	}
-	c := signCommand(s, p, pub.Loaded.Seq)
-	if len(c.Signers) == 0 {
+	c := resignCommand(s, p, pub.Loaded.Seq)
+	if !c.possible() {
 		return nil
 	}
 	c.Refresh = pub.Signed.Seq

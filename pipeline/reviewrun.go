@@ -245,7 +245,7 @@ func (e *Engine) writeDiff(s State, rv *Review, w *bufio.Writer) error {
 		return err
 	}
 	defer now.close() //nolint:errcheck // read only
-	before := &version{signed: !loaded, close: func() error { return nil }}
+	before := &version{signed: now.signed, close: func() error { return nil }}
 	if p := s.Published; p != nil {
 		seq := p.Signed.Seq
 		if loaded {

@@ -23,6 +23,9 @@ func (e *Engine) doSign(ctx context.Context, s State, c Sign, report func(Progre
 		return nil, err
 	}
 	failed := &event.SignFailed{Loaded: c.Loaded, Stage: "sign", Reason: oneLine(err.Error())}
+	if bad, ok := errors.AsType[*unfitError](err); ok {
+		failed = bad.facts(c.Loaded)
+	}
 	if last := s.SignFailure; last != nil && last.Reason == failed.Reason && last.Loaded == failed.Loaded {
 		return nil, err
 	}
@@ -42,6 +45,13 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	content := s.loaded(c.Loaded)
 	if content == nil {
 		return nil, fmt.Errorf("l%d: %w", c.Loaded, ErrNotFound)
+	}
+	switch c.Mode {
+	case ModePassThrough:
+		return e.passThrough(ctx, s, c, p, report)
+	case ModeUnsigned:
+		return e.unsigned(ctx, s, c, p)
+	case ModeSign:
 	}
 	serial, err := nextSerial(s, p, content.Facts.Serial, now)
 	if err != nil {

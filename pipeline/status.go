@@ -73,8 +73,10 @@ func (r *runner) status() ZoneStatus {
 		st.PublishedSerial = &p.Signed.Facts.Serial
 		st.Published = signedSummary(p.Signed)
 		st.Published.Time = p.Time
-		expiry := time.Unix(p.Signed.Facts.Earliest, 0).UTC()
-		st.NextExpiry = &expiry
+		if p.Signed.Facts.Earliest != 0 {
+			expiry := time.Unix(p.Signed.Facts.Earliest, 0).UTC()
+			st.NextExpiry = &expiry
+		}
 	}
 	st.Upstream, st.Secondaries = r.upstreamStatus(), r.secondaries()
 	r.describe(&st)
@@ -133,6 +135,7 @@ func (r *runner) describe(st *ZoneStatus) {
 		})
 	}
 	r.upstreamNotices(st)
+	r.describeMode(st)
 	r.describeReviews(st)
 	st.WaitsFor, st.Since = waits(s, *st, r.lanes)
 	if doubt != nil && !r.lanes[ContentLane].busy {
@@ -289,6 +292,7 @@ func loadedSummary(l Loaded) *InstanceSummary {
 		Instance: fmt.Sprintf("l%d", l.Seq), Serial: f.Serial, Time: l.Time, Records: f.Records,
 		ContentDigest: hex.EncodeToString(f.ContentDigest[:]), DurationMS: f.DurationMS,
 		Stripped: f.Stripped, Added: f.Added, Removed: f.Removed, Notices: f.Notices,
+		Signatures: f.Signatures, ZONEMD: f.ZONEMD,
 	}
 }
 
@@ -298,6 +302,7 @@ func signedSummary(s Signed) *InstanceSummary {
 		Instance: fmt.Sprintf("s%d", s.Seq), Serial: f.Serial, Time: s.Time, Records: f.Records,
 		ContentDigest: hex.EncodeToString(f.ContentDigest[:]), SignedDigest: hex.EncodeToString(f.SignedDigest[:]),
 		Signatures: f.Signatures, Made: f.Made, Reused: f.Reused, DurationMS: f.DurationMS,
+		Mode: s.mode(),
 	}
 }
 
@@ -340,6 +345,8 @@ func dsRecord(s State, p Policy, k keymgr.Key, record string, now time.Time) DSR
 	switch {
 	case s.Published == nil:
 		out.Note = "not yet to be submitted: the signed zone is not published"
+	case s.Published.Signed.mode() != ModeSign:
+		out.Note = fmt.Sprintf("not to be submitted: the zone is published %s, not signed with this key", s.Published.Signed.mode())
 	default:
 		since := k.Activated
 		if s.Published.Time.After(since) && s.Published.Signed.Facts.Base == 0 {

@@ -177,7 +177,7 @@ func (t *transfer) fetch(ctx context.Context, have *zone.Serial) (loaded *event.
 		return nil, errUnchanged
 	}
 	facts := &event.InstanceLoaded{
-		Source: t.c.Source, Base: t.c.Base,
+		Source: t.c.Source, Base: t.c.Base, PassThrough: t.c.PassThrough,
 		Peer: t.ep.String(), Transfer: result.Kind.String(), Bytes: uint64(max(0, result.Bytes)),
 	}
 	if result.Kind == xfr.IXFR {
@@ -223,7 +223,7 @@ func (t *transfer) Begin(kind xfr.TransferKind, _ *xfr.Record) (err error) {
 	}
 	t.receiver, err = zone.NewReceiver(t.ctx, zone.LoadOptions{
 		File: t.ep.String(), Origin: t.apex, Spill: t.e.spill, Memory: transferMemory,
-		MaxTTL: t.policy.MaxTTL(), ClampTTL: t.policy.ClampTTL(),
+		MaxTTL: t.policy.loadTTL(), ClampTTL: t.policy.ClampTTL(), KeepSigned: t.c.PassThrough,
 	})
 	return err
 }

@@ -100,9 +100,16 @@ func (a *accessed) close() error { return errors.Join(a.access.Close(), a.view.C
 // it was made on top of the published one, which passed them before, else
 // over all of it.
 func (e *Engine) gate(ctx context.Context, s State, signed uint64) (*signer.Report, error) {
+	switch s.Signed.mode() {
+	case ModePassThrough:
+		return e.gatePassThrough(s)
+	case ModeUnsigned:
+		return e.gateUnsigned(s, signed)
+	case ModeSign:
+	}
 	content := [32]byte(s.Signed.Facts.ContentDigest)
 	opts := signer.VerifyOptions{Sample: true, ContentSum: &content}
-	if p := s.Published; p != nil && s.Signed.Facts.Base == p.Signed.Seq {
+	if p := s.Published; p != nil && p.Signed.mode() == ModeSign && s.Signed.Facts.Base == p.Signed.Seq {
 		sum := [32]byte(s.Signed.Facts.SignedDigest)
 		changed := opts
 		changed.SignedSum = &sum

@@ -17,7 +17,7 @@ import (
 // version is one instance of a zone opened for reading, one iterator a kind.
 type version struct {
 	parts  []zone.Iterator
-	signed bool
+	signed bool // the signer's SOA stands in the place of the input's
 	close  func() error
 }
 
@@ -103,7 +103,7 @@ func openVersion(st *store.Store, t target) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &version{signed: !t.loaded}
+	v := &version{signed: !t.loaded && !view.Meta().Whole}
 	v.close = func() error {
 		var err error
 		for _, it := range v.parts {

@@ -23,6 +23,7 @@ type ZoneSummary struct {
 	ID              string     `json:"id"`
 	State           string     `json:"state"` // one or two words: new, loading, signing, published, failed ...
 	Policy          string     `json:"policy"`
+	Mode            Mode       `json:"mode"` // sign, pass-through, unsigned: what the policy says
 	Source          string     `json:"source"`
 	LoadedSerial    *uint32    `json:"loaded_serial,omitempty"`
 	PublishedSerial *uint32    `json:"published_serial,omitempty"`
@@ -74,6 +75,11 @@ type InstanceSummary struct {
 	Added         uint64            `json:"added,omitempty"`
 	Removed       uint64            `json:"removed,omitempty"`
 	Notices       []string          `json:"notices,omitempty"`
+	// Mode is how a signed instance was made: sign, pass-through, unsigned.
+	Mode Mode `json:"mode,omitempty"`
+	// ZONEMD says what became of the ZONEMD records that a loaded one came
+	// with: verified, unsupported, unchecked; empty where there was none.
+	ZONEMD string `json:"zonemd,omitempty"`
 }
 
 // NewZone is what AddZone needs.

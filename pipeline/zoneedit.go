@@ -29,6 +29,7 @@ type zoneEdit struct {
 	name []byte // owner key of the apex
 	ttl  uint32 // the highest allowed; 0: no limit
 	cut  bool   // a higher one is lowered
+	all  bool   // the signer's own records are kept: the zone is passed through
 
 	sets     map[string]*editedSet // by item key
 	size     int
@@ -53,7 +54,7 @@ func (e *Engine) newZoneEdit(s State, base uint64, apex zone.Name, p Policy) (*z
 		return nil, e.note(err)
 	}
 	return &zoneEdit{
-		view: v, apex: apex, name: zone.AppendOwnerKey(nil, apex), ttl: p.MaxTTL(), cut: p.ClampTTL(),
+		view: v, apex: apex, name: zone.AppendOwnerKey(nil, apex), ttl: p.loadTTL(), cut: p.ClampTTL(), all: v.Meta().Whole,
 		sets: map[string]*editedSet{}, stripped: map[string]uint64{},
 	}, nil
 }
@@ -62,17 +63,18 @@ func (z *zoneEdit) close() error { return z.view.Close() }
 
 // own reports whether a record is the signer's own, which is not taken over.
 func (z *zoneEdit) own(rr *xfr.Record) bool {
-	return zone.SignersOwn(rr.Type, len(rr.Owner) == len(z.apex))
+	return !z.all && zone.SignersOwn(rr.Type, len(rr.Owner) == len(z.apex))
 }
 
 // set finds the RRset of a record as it stands now.
 func (z *zoneEdit) set(rr *xfr.Record) (*editedSet, error) {
-	z.key = append(z.key[:0], byte(zone.KindContents))
+	kind, t := zone.OwnItem(rr.Type, len(rr.Owner) == len(z.apex), rr.RData)
+	z.key = append(z.key[:0], byte(kind))
 	z.key = zone.AppendOwnerKey(z.key, zone.Name(rr.Owner))
 	if !bytes.HasPrefix(z.key[1:], z.name[:len(z.name)-1]) {
 		return nil, fmt.Errorf("%s is not below %s", zone.Name(rr.Owner), z.apex)
 	}
-	z.key = append(z.key, byte(rr.Type>>8), byte(rr.Type))
+	z.key = append(z.key, byte(t>>8), byte(t))
 	if set := z.sets[string(z.key)]; set != nil {
 		return set, nil
 	}
@@ -108,6 +110,9 @@ func (set *editedSet) find(t zone.Type, data []byte) int {
 func (z *zoneEdit) remove(rr *xfr.Record) error {
 	if z.own(rr) {
 		return nil
+	}
+	if zone.CheckRData(rr.Type, rr.RData) != nil {
+		return fmt.Errorf("%w: malformed %s %s to be removed", errNotApplicable, zone.Name(rr.Owner), rr.Type)
 	}
 	set, err := z.set(rr)
 	if err != nil {
@@ -172,9 +177,12 @@ func (set *editedSet) value(key []byte) (zone.Value, error) {
 	if len(set.records) == 0 {
 		return nil, nil
 	}
-	_, ownerKey, t, err := zone.SplitKey(key)
+	kind, ownerKey, t, err := zone.SplitKey(key)
 	if err != nil {
 		return nil, err
+	}
+	if kind == zone.KindSigs || kind == zone.KindChainSigs {
+		t = zone.TypeRRSIG
 	}
 	owner := set.owner
 	if owner == "" {
@@ -195,6 +203,7 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 		return e.note(err)
 	}
 	facts.Serial, facts.RRsets, facts.Records, facts.MaxTTL = base.Serial, base.RRsets, base.Records, base.MaxTTL
+	facts.Signatures = base.Signatures
 	out := newChunkSink(ctx, e.journal.NewChunks(t.s.Zone, t.c.Identity()))
 	check := newEditCheck(z, t.ep.String())
 	hasher := zone.Hasher{Set: *state}
@@ -226,6 +235,9 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 		return err
 	}
 	facts.Serial = uint32(serialOf(check.soa))
+	if facts.Earliest, err = z.earliest(base.Earliest, e.clock.Now().Add(t.policy.RemainTime())); err != nil {
+		return err
+	}
 	facts.Stripped, facts.Notices = z.stripped, z.notices(check.notices)
 	facts.ContentDigest = hasher.Set.Sum()
 	if err := out.putState(&hasher.Set); err != nil {
@@ -255,16 +267,25 @@ func (z *zoneEdit) change(h *zone.Hasher, key []byte, facts *event.InstanceLoade
 	removed, added := recordChanges(set.before, now)
 	facts.Removed += removed
 	facts.Added += added
+	rrsets, signatures := uint64(1), uint64(0)
+	if kind := zone.Kind(key[0]); kind != zone.KindContents {
+		rrsets = 0
+		if kind == zone.KindSigs || kind == zone.KindChainSigs {
+			signatures = 1
+		}
+	}
 	if len(set.before) > 0 {
-		facts.RRsets--
+		facts.RRsets -= rrsets
 		facts.Records -= uint64(set.before.Count())
+		facts.Signatures -= signatures * uint64(set.before.Count())
 		if err := h.RemoveContent(key, set.before); err != nil {
 			return nil, false, err
 		}
 	}
 	if len(now) > 0 {
-		facts.RRsets++
+		facts.RRsets += rrsets
 		facts.Records += uint64(now.Count())
+		facts.Signatures += signatures * uint64(now.Count())
 		facts.MaxTTL = max(facts.MaxTTL, now.TTL())
 		if err := h.AddContent(key, now); err != nil {
 			return nil, false, err
@@ -325,6 +346,9 @@ func (c *editCheck) fault(err error) {
 // name feeds the RRsets of one name, the changed ones in place of the old, to
 // the checker. changed is the keys of the changed ones.
 func (c *editCheck) name(changed []string) (err error) {
+	if zone.Kind(changed[0][0]) != zone.KindContents {
+		return c.lengths(changed)
+	}
 	owner := changed[0][1 : len(changed[0])-2]
 	it, err := c.z.view.Owner([]byte(owner))
 	if err != nil {
@@ -350,6 +374,20 @@ func (c *editCheck) name(changed []string) (err error) {
 		}
 		if len(value) > 0 {
 			c.checker.Item([]byte(key), value)
+		}
+	}
+	return nil
+}
+
+// lengths bounds RRsets that no other rule of the loader's concerns.
+func (c *editCheck) lengths(changed []string) error {
+	for _, key := range changed {
+		value, err := c.z.sets[key].value([]byte(key))
+		if err != nil {
+			return err
+		}
+		if len(value) > zone.MaxValue {
+			c.fault(fmt.Errorf("RRset longer than %d bytes", zone.MaxValue))
 		}
 	}
 	return nil

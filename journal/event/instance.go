@@ -53,6 +53,15 @@ type InstanceLoaded struct {
 	Peer     string `json:"peer,omitempty"`
 	Transfer string `json:"transfer,omitempty"`
 	Bytes    uint64 `json:"bytes,omitempty"`
+	// PassThrough: the instance keeps the DNSSEC records of the input, in items
+	// of all kinds, to be published as they are; else they were stripped. Its
+	// content digest then covers them too, and Records counts them.
+	PassThrough bool   `json:"pass_through,omitempty"`
+	Signatures  uint64 `json:"signatures,omitempty"`      // RRSIG records kept
+	Earliest    int64  `json:"earliest_expiry,omitempty"` // epoch seconds; no RRSIG kept ends before it
+	// ZONEMD says what became of the ZONEMD records of the input: verified,
+	// unsupported, unchecked; empty where there was none.
+	ZONEMD string `json:"zonemd,omitempty"`
 }
 
 // InstanceSigned commits a signed instance: s<sequence of this event>.
@@ -62,7 +71,10 @@ type InstanceSigned struct {
 	Previous uint32 `json:"previous_serial,omitempty"`
 	// Base is the sequence of the instance.signed that the items are a diff
 	// to; 0 where they are all that the signer made, a new generation.
-	Base          uint64   `json:"base,omitempty"`
+	Base uint64 `json:"base,omitempty"`
+	// Mode is empty where the signer signed, "unsigned" where it made only the
+	// SOA, and "pass-through" where everything is the loaded instance's.
+	Mode          string   `json:"mode,omitempty"`
 	Manifest      Manifest `json:"manifest"`
 	ContentDigest Hash     `json:"content_digest"`
 	SignedDigest  Hash     `json:"signed_digest"`

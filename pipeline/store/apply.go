@@ -200,7 +200,7 @@ func (s *Store) applyLoaded(ctx context.Context, e *edit, z uint32, seq uint64, 
 	}
 	m := &InstanceMeta{
 		Seq: seq, Generation: seq, Base: f.Base, Serial: zone.Serial(f.Serial),
-		Records: f.Records, ContentDigest: f.ContentDigest,
+		Records: f.Records, ContentDigest: f.ContentDigest, Whole: f.PassThrough,
 	}
 	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, chunks)
 }
@@ -210,11 +210,12 @@ func (s *Store) applySigned(ctx context.Context, e *edit, z uint32, seq uint64, 
 	if err != nil {
 		return err
 	}
-	if _, err := all.instance(f.Loaded, false); err != nil {
+	l, err := all.instance(f.Loaded, false)
+	if err != nil {
 		return err
 	}
 	m := &InstanceMeta{
-		Seq: seq, Signed: true, Generation: seq, Base: f.Base, Loaded: f.Loaded, Serial: zone.Serial(f.Serial),
+		Seq: seq, Signed: true, Whole: l.Whole, Generation: seq, Base: f.Base, Loaded: f.Loaded, Serial: zone.Serial(f.Serial),
 		Records: f.Records, ContentDigest: f.ContentDigest, SignedDigest: f.SignedDigest,
 	}
 	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, chunks)
@@ -240,6 +241,10 @@ func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas,
 		base, err := all.instance(m.Base, m.Signed)
 		if err != nil {
 			return err
+		}
+		if base.Whole != m.Whole {
+			return fmt.Errorf("%w: %s does not have the kinds of items of %s", ErrBroken,
+				instanceName(m.Base, m.Signed), instanceName(m.Seq, m.Signed))
 		}
 		m.Generation = base.Generation
 		m.scaleBytes(base)

@@ -137,7 +137,7 @@ func (l *loader) chunk(raw []byte) (items uint64, err error) {
 // begin checks the first key of a chunk and prepares for its kind.
 func (l *loader) begin(key []byte) (k int, err error) {
 	k = kindIndex(zone.Kind(key[0]))
-	if k < 0 || (k > 0) != l.m.Signed {
+	if k < 0 || !l.m.has(kinds[k]) {
 		return k, errKind
 	}
 	if bytes.Compare(key, l.last[k]) <= 0 {

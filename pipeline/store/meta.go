@@ -16,6 +16,9 @@ import (
 type InstanceMeta struct {
 	Seq    uint64 `json:"seq"`              // of its event
 	Signed bool   `json:"signed,omitempty"` // a signed instance; else a loaded one
+	// Whole: a loaded one has items of all kinds, and a signed one of it shows
+	// them as they are and has none itself.
+	Whole bool `json:"whole,omitempty"`
 	// Generation is the sequence of the instance whose items are stored
 	// whole; this one is it, or a version inside it.
 	Generation uint64      `json:"generation"`
@@ -62,11 +65,19 @@ func wireBytes(key, value []byte) uint64 {
 
 // kinds are those that its items can have.
 func (m *InstanceMeta) kinds() []zone.Kind {
-	if m.Signed {
+	switch {
+	case m.Signed && m.Whole:
+		return nil
+	case m.Signed:
 		return kinds[1:]
+	case m.Whole:
+		return kinds[:]
 	}
 	return kinds[:1]
 }
+
+// has reports whether its own items may be of a kind.
+func (m *InstanceMeta) has(kind zone.Kind) bool { return slices.Contains(m.kinds(), kind) }
 
 // head is what a zone serves.
 type head struct {

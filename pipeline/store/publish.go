@@ -129,7 +129,16 @@ type differ struct {
 // side is one side of a diff.
 type side struct {
 	loaded, signed   lens
+	whole            bool     // all kinds are the loaded instance's
 	contents, single *entries // for items hidden or hiding; single reads KindMade
+}
+
+// lensOf says where the items of a kind are.
+func (v *side) lensOf(kind zone.Kind) *lens {
+	if kind == zone.KindContents || v.whole {
+		return &v.loaded
+	}
+	return &v.signed
 }
 
 // diffMeta describes a diff.
@@ -151,10 +160,10 @@ func (s *Store) newDiffer(e edit, z uint32, all metas, before, now head) (*diffe
 	both := [2]*side{&d.before, &d.after}
 	for i, m := range []*InstanceMeta{from, to} {
 		v := both[i]
-		v.loaded, v.signed = all.lens(all.find(m.Loaded)), all.lens(m)
+		v.loaded, v.signed, v.whole = all.lens(all.find(m.Loaded)), all.lens(m), m.Whole
 		var err error
 		if v.contents, err = s.entries(s.db, z, v.loaded.generation); err == nil {
-			v.single, err = s.entries(s.db, z, v.signed.generation)
+			v.single, err = s.entries(s.db, z, v.lensOf(zone.KindMade).generation)
 		}
 		if err != nil {
 			return nil, errors.Join(err, d.close())
@@ -178,10 +187,11 @@ func (d *differ) close() error {
 // other reads the item of the same owner and type in the other one of
 // KindContents and KindMade.
 func (v *side) other(key []byte) ([]byte, error) {
-	r, l, kind := v.contents, &v.loaded, zone.KindContents
+	r, kind := v.contents, zone.KindContents
 	if zone.Kind(key[0]) == zone.KindContents {
-		r, l, kind = v.single, &v.signed, zone.KindMade
+		r, kind = v.single, zone.KindMade
 	}
+	l := v.lensOf(kind)
 	own := key[0]
 	key[0] = byte(kind)
 	err := r.seek(key, []lens{*l})
@@ -195,10 +205,7 @@ func hideable(t zone.Type) bool { return t == zone.TypeSOA || zone.SignersOwn(t,
 // visit takes one changed item; r stands at it.
 func (d *differ) visit(generation uint64, key []byte, r *entries) error {
 	kind := zone.Kind(key[0])
-	a, b := &d.before.signed, &d.after.signed
-	if kind == zone.KindContents {
-		a, b = &d.before.loaded, &d.after.loaded
-	}
+	a, b := d.before.lensOf(kind), d.after.lensOf(kind)
 	if generation != b.generation || d.meta.Records > d.limit {
 		return nil
 	}

@@ -77,6 +77,38 @@ func (s *Store) Contents(id event.ZoneID, loaded uint64) (zone.Iterator, error) 
 	return it, errors.Join(err, v.Close())
 }
 
+// LoadedItems walks all items of a loaded instance, kind by kind: those of
+// KindContents, and the others after them where it is whole.
+func (s *Store) LoadedItems(id event.ZoneID, loaded uint64) (zone.Iterator, error) {
+	v, all, err := s.open(id)
+	if err != nil {
+		return nil, err
+	}
+	var it zone.Iterator
+	if err = v.look(all, loaded, false); err == nil {
+		it, err = v.kindByKind()
+	}
+	return it, errors.Join(err, v.Close())
+}
+
+// kindByKind walks the items of all kinds that the instance has, one kind
+// after the other.
+func (v *View) kindByKind() (zone.Iterator, error) {
+	out := &chain{}
+	for _, kind := range v.meta.kinds() {
+		it, err := v.Kind(kind)
+		if err != nil {
+			return nil, errors.Join(err, out.Close())
+		}
+		if out.now == nil {
+			out.now = it
+		} else {
+			out.rest = append(out.rest, it)
+		}
+	}
+	return out, nil
+}
+
 // ContentState is the state of the content digest of a loaded instance.
 func (s *Store) ContentState(id event.ZoneID, loaded uint64) (*zone.SetHash, error) {
 	return s.state(id, loaded, false)

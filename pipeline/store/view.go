@@ -113,7 +113,7 @@ func (s *Store) Signed(id event.ZoneID, seq uint64) (*View, error) {
 }
 
 // Loaded opens a loaded instance, as the loaded-review server shows it:
-// KindContents only, with the source's serial.
+// KindContents only, or all kinds of a whole one, with the source's serial.
 func (s *Store) Loaded(id event.ZoneID, seq uint64) (*View, error) {
 	v, all, err := s.open(id)
 	if err != nil {
@@ -189,7 +189,7 @@ func (v *View) SOASigs() (key, value []byte) { return v.sigsKey, v.sigsValue }
 
 // lensOf says where the items of a kind are; false where it has none.
 func (v *View) lensOf(kind zone.Kind) (lens, bool) {
-	if kind == zone.KindContents {
+	if kind == zone.KindContents || v.meta.Whole && kindIndex(kind) >= 0 {
 		return v.loaded, true
 	}
 	return v.signed, v.meta.Signed && kindIndex(kind) > 0
@@ -211,7 +211,7 @@ func (v *View) Kind(kind zone.Kind) (zone.Iterator, error) {
 // item hidden by a KindMade one is left out. The iterator may outlive the
 // view.
 func (v *View) Items() (zone.Iterator, error) {
-	if !v.meta.Signed {
+	if !v.meta.Signed && !v.meta.Whole {
 		return v.Kind(zone.KindContents)
 	}
 	its := make([]zone.Iterator, len(kinds))

@@ -209,9 +209,11 @@ func (a *assembler) item() {
 		a.l.RRsets++
 		a.l.Records += uint64(len(g.records))
 		a.checker.Item(g.key, v)
-		if a.l.ContentState != nil {
-			a.digest.add(g.key, v)
-		}
+	} else {
+		a.l.Kept.Add(g.key, v)
+	}
+	if a.l.ContentState != nil {
+		a.digest.add(g.key, v)
 	}
 	if a.check != nil {
 		if err := a.check.contents(g); err != nil {

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,8 +24,11 @@ type LoadOptions struct {
 	// MaxErrors is how many errors a LoadError holds (0: 20); all are counted.
 	MaxErrors int
 	// KeepSigned keeps the signer's own records as items of KindMade,
-	// KindSigs, KindChain and KindChainSigs instead of dropping them.
+	// KindSigs, KindChain and KindChainSigs instead of dropping them. The
+	// content digest then covers them, too, and their ZONEMD is not verified.
 	KeepSigned bool
+	// SkipZONEMD leaves ZONEMD records of the input unverified.
+	SkipZONEMD bool
 	// NoDigest skips the content digest: ContentState stays nil.
 	NoDigest bool
 	// MaxTTL is the highest TTL allowed in seconds (0: no limit). With
@@ -46,7 +50,7 @@ const (
 	ZONEMDAbsent      ZONEMDOutcome = "absent"
 	ZONEMDVerified    ZONEMDOutcome = "verified"
 	ZONEMDUnsupported ZONEMDOutcome = "unsupported" // no scheme and hash that this program knows
-	ZONEMDUnchecked   ZONEMDOutcome = "unchecked"   // kept by KeepSigned
+	ZONEMDUnchecked   ZONEMDOutcome = "unchecked"   // kept by KeepSigned, or left by SkipZONEMD
 )
 
 // Loaded is a zone file that was read without an error so far. Items must be
@@ -63,11 +67,45 @@ type Loaded struct {
 	// Items.Err is nil.
 
 	RRsets, Records uint64            // of KindContents
+	Kept            Kept              // the other kinds, with KeepSigned
 	Stripped        map[string]uint64 // the signer's own records that were dropped, by type
 	Notices         []string          // what an operator should know, one line each
 	ContentState    *SetHash          // state of the content digest; nil with NoDigest
 	ZONEMD          ZONEMDOutcome
 }
+
+// Kept is what a zone has of the signer's own records.
+type Kept struct {
+	Records    uint64 // all of them
+	Signatures uint64 // of these, RRSIGs
+	Earliest   int64  // the first expiration among these, in epoch seconds; 0 without any
+}
+
+// Add counts an item; those of KindContents are passed over.
+func (k *Kept) Add(key []byte, value Value) {
+	kind := Kind(key[0])
+	if kind <= KindContents {
+		return
+	}
+	n := uint64(value.Count())
+	k.Records += n
+	if kind != KindSigs && kind != KindChainSigs {
+		return
+	}
+	k.Signatures += n
+	for data := range value.Records() {
+		if len(data) < rrsigFixed {
+			continue
+		}
+		if at := int64(binary.BigEndian.Uint32(data[8:])); k.Earliest == 0 || at < k.Earliest {
+			k.Earliest = at
+		}
+	}
+}
+
+// rrsigFixed is the length of what stands before the signer's name in an
+// RRSIG (RFC 4034, 3.1).
+const rrsigFixed = 18
 
 // Close frees what Items holds; it may be called twice.
 func (l *Loaded) Close() error { return l.Items.Close() }
@@ -227,7 +265,7 @@ func (r *reader) loaded() (*Loaded, error) {
 	}
 	a := newAssembler(r, l, items)
 	l.Items = a
-	if r.zonemd == nil || r.opts.KeepSigned {
+	if r.zonemd == nil || r.opts.KeepSigned || r.opts.SkipZONEMD {
 		if r.zonemd != nil {
 			l.ZONEMD = ZONEMDUnchecked
 		}

@@ -296,6 +296,16 @@ func transferLength(apex Name, owner, rdata []byte) int {
 	return messageHeader + len(apex) + questionFields + len(owner) + recordFields + len(rdata)
 }
 
+// OwnItem is the kind of a record's item where the signer's own records are
+// kept, and the type in the item's key: that covered by an RRSIG, else t.
+// rdata was checked.
+func OwnItem(t Type, atApex bool, rdata []byte) (Kind, Type) {
+	if !SignersOwn(t, atApex) {
+		return KindContents, t
+	}
+	return ownKind(t, rdata)
+}
+
 // ownKind is where one of the signer's own records belongs.
 func ownKind(t Type, rdata []byte) (Kind, Type) {
 	switch t {

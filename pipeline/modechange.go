@@ -1,0 +1,164 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sluice/keymgr"
+	"sluice/pipeline/store"
+	"sluice/signer/zone"
+)
+
+// mayTurn reports why a zone cannot go over to the mode of a policy: as long
+// as its parent may have a DS, every version must be signed with keys that
+// validators which hold the one before already know. What comes by transfer
+// is judged when it is there (keepsTrust).
+func (e *Engine) mayTurn(ctx context.Context, s State, p Policy) error {
+	pub := s.Published
+	if pub == nil || pub.Signed.mode() == p.Mode() || p.Mode() == ModePassThrough {
+		return nil
+	}
+	served, err := e.servedKeys(s)
+	if err != nil || len(served) == 0 {
+		return err
+	}
+	if p.Mode() == ModeUnsigned {
+		why, err := e.mayHaveDS(ctx, s.Name)
+		if err != nil || why == "" {
+			return err
+		}
+		return errorState("zone %s is published signed and %s: without signatures it would be bogus; have the DS removed at the parent, "+
+			"wait until its TTL has run out, then try again (where no parent can be asked: sluice zone remove --force, then zone add)", s.Name, why)
+	}
+	missing := keysMissing(served, nextKeys(s))
+	if len(missing) == 0 {
+		return nil
+	}
+	why, err := e.mayHaveDS(ctx, s.Name)
+	if err != nil || why == "" {
+		return err
+	}
+	return errorState("zone %s is passed through with keys that are not here, and %s: import those with the tags %s (sluice key import), "+
+		"or have the DS removed at the parent and wait until its TTL has run out", s.Name, why, strings.Join(missing, ", "))
+}
+
+// keepsTrust demands, of the first instance that is passed through after ones
+// that were signed here, that its keys are those known of the zone.
+func (e *Engine) keepsTrust(ctx context.Context, s State, loaded uint64) error {
+	if s.Published == nil || s.Published.Signed.mode() != ModeSign {
+		return nil
+	}
+	served, err := e.servedKeys(s)
+	if err != nil {
+		return err
+	}
+	v, err := e.store.Loaded(s.Zone, loaded)
+	if err != nil {
+		return e.note(err)
+	}
+	defer v.Close() //nolint:errcheck // read only
+	next, err := keysOf(v)
+	if err != nil {
+		return err
+	}
+	missing := keysMissing(served, next)
+	if _, sigs := v.SOASigs(); len(missing) == 0 && signedByAny(sigs, served) {
+		return nil
+	}
+	why, err := e.mayHaveDS(ctx, s.Name)
+	if err != nil || why == "" {
+		return err
+	}
+	what := "is not signed with a key of the zone as it is published"
+	if len(missing) > 0 {
+		what = "lacks the zone's keys with the tags " + strings.Join(missing, ", ")
+	}
+	return &unfitError{reason: fmt.Sprintf("l%d, to be passed through, %s, and %s: have the source publish and sign with them, "+
+		"or have the DS removed at the parent and wait until its TTL has run out; else go back to mode = \"sign\"", loaded, what, why)}
+}
+
+// mayHaveDS says why a zone's parent may have a DS for it; "" where it was
+// asked and has none.
+func (e *Engine) mayHaveDS(ctx context.Context, name string) (why string, err error) {
+	if e.cfg.DSAtParent == nil {
+		return "its parent cannot be asked for a DS", nil
+	}
+	seen, err := e.cfg.DSAtParent(ctx, name)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return "its parent could not be asked for a DS (" + oneLine(err.Error()) + ")", nil
+	case seen:
+		return "its parent has a DS", nil
+	}
+	return "", nil
+}
+
+// nextKeys is the DNSKEY RDATA of the keys that a signed zone would show.
+func nextKeys(s State) [][]byte {
+	keys := s.Keys.Published()
+	if len(s.Keys.Signing()) == 0 {
+		keys = append(keys, s.Keys.InState(keymgr.Generated)...)
+	}
+	out := make([][]byte, 0, len(keys))
+	for _, k := range keys {
+		if data, err := keymgr.RData(k.Key); err == nil {
+			out = append(out, data)
+		}
+	}
+	return out
+}
+
+// servedKeys is the DNSKEY RRset that is published.
+func (e *Engine) servedKeys(s State) ([][]byte, error) {
+	v, err := e.store.Signed(s.Zone, s.Published.Signed.Seq)
+	if err != nil {
+		return nil, e.note(err)
+	}
+	defer v.Close() //nolint:errcheck // read only
+	return keysOf(v)
+}
+
+// keysOf is the DNSKEY RRset of an instance, RDATA by RDATA.
+func keysOf(v *store.View) ([][]byte, error) {
+	value, err := v.Get(zone.AppendKey(nil, zone.KindMade, v.Apex(), zone.TypeDNSKEY))
+	if err != nil || value == nil {
+		return nil, err
+	}
+	var out [][]byte
+	for data := range zone.Value(value).Records() {
+		out = append(out, slices.Clone(data))
+	}
+	return out, nil
+}
+
+// keysMissing is the tags of those keys that are not among others.
+func keysMissing(keys, others [][]byte) []string {
+	var out []string
+	for _, k := range keys {
+		if !slices.ContainsFunc(others, func(o []byte) bool { return string(o) == string(k) }) {
+			out = append(out, strconv.Itoa(int(zone.KeyTag(k))))
+		}
+	}
+	return out
+}
+
+// signedByAny reports whether one of the RRSIGs names one of the keys.
+func signedByAny(sigs zone.Value, keys [][]byte) bool {
+	if len(sigs) == 0 {
+		return false
+	}
+	for data := range sigs.Records() {
+		if slices.ContainsFunc(keys, func(k []byte) bool {
+			tag := zone.KeyTag(k)
+			return len(data) > 18 && len(k) > 3 && data[2] == k[3] && data[16] == byte(tag>>8) && data[17] == byte(tag)
+		}) {
+			return true
+		}
+	}
+	return false
+}

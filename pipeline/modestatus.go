@@ -1,0 +1,67 @@
+package pipeline
+
+import (
+	"fmt"
+	"time"
+)
+
+// describeMode says what is done to the zone, and warns of signatures that are
+// not made here and come to their end. The caller holds mu.
+func (r *runner) describeMode(st *ZoneStatus) {
+	s := r.state
+	p, err := r.e.boundPolicy(s)
+	if err != nil {
+		return
+	}
+	st.Mode = p.Mode()
+	pub := s.Published
+	if pub == nil {
+		return
+	}
+	if now := pub.Signed.mode(); now != st.Mode {
+		st.Notices = append(st.Notices, Notice{
+			Severity: "warning",
+			Text:     fmt.Sprintf("signer.mode is %s, and what is published is still %s", st.Mode, modeText(now)),
+			Hint:     "see: sluice zone history " + s.Name,
+		})
+	}
+	if n, ok := sourceExpiry(pub, p, r.e.clock.Now()); ok {
+		st.Notices = append(st.Notices, n)
+	}
+}
+
+func modeText(m Mode) string {
+	switch m {
+	case ModePassThrough:
+		return "passed through"
+	case ModeUnsigned:
+		return "unsigned"
+	case ModeSign:
+	}
+	return "signed"
+}
+
+// sourceExpiry warns of the end of signatures that the source made: from the
+// policy's remain time on, and louder when a quarter of it is left.
+func sourceExpiry(pub *Published, p Policy, now time.Time) (Notice, bool) {
+	if pub.Signed.mode() != ModePassThrough || pub.Signed.Facts.Earliest == 0 {
+		return Notice{}, false
+	}
+	end := time.Unix(pub.Signed.Facts.Earliest, 0).UTC()
+	left := end.Sub(now)
+	if left > p.RemainTime() {
+		return Notice{}, false
+	}
+	n := Notice{
+		Severity: "warning",
+		Text:     "signatures of the source end at " + end.Format(time.RFC3339),
+		Hint:     "have the source sign again: what is passed through is not signed here",
+	}
+	switch {
+	case left <= 0:
+		n.Severity, n.Text = "alarm", "signatures of the source ended at "+end.Format(time.RFC3339)+": validators refuse them"
+	case left <= p.RemainTime()/4:
+		n.Severity = "alarm"
+	}
+	return n, true
+}
