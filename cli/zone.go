@@ -216,7 +216,11 @@ func zoneList(e *env) *urfave.Command {
 				}
 				rows := make([][]string, 0, len(zones))
 				for _, z := range zones {
-					row := []string{z.Name, z.State, z.Policy, serialText(z.LoadedSerial), serialText(z.PublishedSerial), "-", noticeText(z.Notices)}
+					state := z.State
+					if z.Mode == pipeline.ModePassThrough || z.Mode == pipeline.ModeUnsigned {
+						state += " (" + string(z.Mode) + ")"
+					}
+					row := []string{z.Name, state, z.Policy, serialText(z.LoadedSerial), serialText(z.PublishedSerial), "-", noticeText(z.Notices)}
 					if z.NextExpiry != nil {
 						row[5] = when(*z.NextExpiry)
 					}

@@ -33,6 +33,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		"zone", s.Name,
 		"state", e.paintState(s.State),
 		"policy", s.Policy,
+		"mode", modeText(s.Mode),
 		"source", s.Source,
 		"loaded", instanceText(s.Loaded),
 		"published", instanceText(s.Published),
@@ -58,6 +59,18 @@ func (e *env) paintState(state string) string {
 		return e.paint(red, state)
 	}
 	return e.paint(yellow, state)
+}
+
+// modeText tells what is done to a zone that is not signed here.
+func modeText(m pipeline.Mode) string {
+	switch m {
+	case pipeline.ModePassThrough:
+		return "pass-through: signed by its source, published as it is"
+	case pipeline.ModeUnsigned:
+		return "unsigned: published without DNSSEC"
+	case pipeline.ModeSign:
+	}
+	return ""
 }
 
 // instanceText tells an instance in one line.

@@ -80,8 +80,9 @@ type Load struct {
 // Sign signs a loaded instance, or makes it ready to be published as its mode
 // says.
 type Sign struct {
-	Mode   Mode
 	Loaded uint64
+	// AsIs is ModePassThrough or ModeUnsigned; empty where it is signed.
+	AsIs Mode
 	// Base is the signed instance whose signatures are taken over; 0 signs
 	// everything.
 	Base    uint64

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -206,13 +207,12 @@ func signCommand(s State, p Policy, loaded uint64) Sign {
 	if mode == ModeSign {
 		return resignCommand(s, p, loaded)
 	}
-	return Sign{Mode: mode, Loaded: loaded, Base: reusable(s, mode), Params: p.Parameters()}
+	return Sign{AsIs: mode, Loaded: loaded, Base: reusable(s, mode), Params: p.Parameters()}
 }
 
 // resignCommand signs a loaded instance with today's keys and parameters.
 func resignCommand(s State, p Policy, loaded uint64) Sign {
 	return Sign{
-		Mode:    ModeSign,
 		Loaded:  loaded,
 		Base:    reusable(s, ModeSign),
 		Params:  p.signParameters(),
@@ -222,7 +222,10 @@ func resignCommand(s State, p Policy, loaded uint64) Sign {
 }
 
 // possible reports whether there are the keys that the mode needs.
-func (c Sign) possible() bool { return c.Mode != ModeSign || len(c.Signers) > 0 }
+func (c Sign) possible() bool { return c.AsIs != "" || len(c.Signers) > 0 }
+
+// mode is how it makes an instance.
+func (c Sign) mode() Mode { return cmp.Or(c.AsIs, ModeSign) }
 
 func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 	now := m.Now
@@ -246,10 +249,13 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 	}
 	if f := s.SignFailure; f != nil && f.Seq > last.Seq {
 		if fresh := decideRefresh(d, s, p, now); fresh != nil &&
-			(c.Loaded != s.Published.Loaded.Seq || c.Mode != s.Published.Signed.mode()) {
+			(c.Loaded != s.Published.Loaded.Seq || c.mode() != s.Published.Signed.mode()) {
 			return fresh
 		}
-		if again := f.Time.Add(backoff(f.Count)); f.Stage == "verify" && stampHolds(f.Time, again, now) {
+		again := f.Time.Add(backoff(f.Count))
+		// What did not pass was made as the next one would be.
+		same := f.Loaded == last.Facts.Loaded && sameInput(s, content) && madeOf(last.Facts).sameWay(c.made())
+		if f.Stage == "verify" && same && stampHolds(f.Time, again, now) {
 			d.wake(again, "what failed is tried again")
 			return nil
 		}
@@ -259,8 +265,8 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 	if !sameInput(s, content) || !made.sameWay(c.made()) {
 		return c
 	}
-	if c.Mode != ModeSign {
-		if c.Mode == ModeUnsigned && belowFloor(s) {
+	if c.AsIs != "" {
+		if c.AsIs == ModeUnsigned && belowFloor(s) {
 			c.Refresh = last.Seq
 			return c
 		}

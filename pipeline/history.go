@@ -233,6 +233,10 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("loaded from %s: serial %d, %d records, %d added, %d removed%s",
 			from, f.Serial, f.Records, f.Added, f.Removed, stripped(f.Stripped))
 	case *event.InstanceSigned:
+		if f.Mode != "" {
+			return fmt.Sprintf("l%d to be published %s: serial %d, %d records, %d signatures of the source (%d verified)",
+				f.Loaded, f.Mode, f.Serial, f.Records, f.Signatures, f.Verified)
+		}
 		return fmt.Sprintf("l%d signed: serial %d, %d records, %d signatures (%d made, %d kept), %s, valid until %s",
 			f.Loaded, f.Serial, f.Records, f.Signatures, f.Made, f.Reused, f.Denial,
 			time.Unix(f.Expiration, 0).UTC().Format(time.RFC3339))

@@ -109,7 +109,7 @@ func (e *Engine) passThrough(ctx context.Context, s State, c Sign, p Policy, rep
 		return nil, err
 	}
 	facts := &event.InstanceSigned{
-		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Mode: string(c.Mode), ContentDigest: content.Facts.ContentDigest,
+		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Mode: string(c.AsIs), ContentDigest: content.Facts.ContentDigest,
 		Keys: []string{}, Signers: []string{}, Params: c.Params,
 		Records: content.Facts.Records, Signatures: content.Facts.Signatures, Reused: content.Facts.Signatures,
 		Earliest: content.Facts.Earliest,
@@ -158,7 +158,7 @@ func (e *Engine) unsigned(ctx context.Context, s State, c Sign, p Policy) (*even
 		return nil, err
 	}
 	facts := &event.InstanceSigned{
-		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Mode: string(c.Mode), ContentDigest: content.Facts.ContentDigest,
+		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Mode: string(c.AsIs), ContentDigest: content.Facts.ContentDigest,
 		Keys: []string{}, Signers: []string{}, Params: c.Params, Records: content.Facts.Records,
 	}
 	return facts, e.finishAsIs(ctx, s, c, facts, &serial)

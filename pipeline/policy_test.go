@@ -54,7 +54,7 @@ func TestTemplate_ShowsEveryKey(t *testing.T) {
 		"key-manager.ds-algorithm", "key-manager.generation.use-csk", "key-manager.generation.algorithm",
 		"key-manager.records.ttl", "signer.serial-policy", "signer.signature-inception-offset",
 		"signer.signature-lifetime", "signer.signature-remain-time", "signer.signature-refresh-interval",
-		"signer.verify", "signer.zonemd", "signer.review.mode", "signer.denial.type", "signer.denial.opt-out",
+		"signer.mode", "signer.verify", "signer.zonemd", "signer.review.mode", "signer.denial.type", "signer.denial.opt-out",
 		"signer.denial.iterations", "signer.denial.salt", "server.outbound.provide-xfr-to",
 	} {
 		if lineOf([]byte(Template()), key) == 0 {
@@ -222,7 +222,10 @@ func TestParse_Faults(t *testing.T) {
 		{"algorithm", v1 + "[key-manager.generation]\nalgorithm = \"RSASHA1\"\n", `line 3: key-manager.generation.algorithm: algorithm "RSASHA1"`},
 		{"DS algorithm", v1 + "[key-manager]\nds-algorithm = \"SHA-1\"\n", "want one of SHA-256, SHA-384"},
 		{"serial policy", v1 + "[signer]\nserial-policy = \"date\"\n", "want one of keep, keep-strict, counter, unix-time, date-counter"},
-		{"verify", v1 + "[signer]\nverify = \"none\"\n", "want one of all, sample"},
+		{"verify", v1 + "[signer]\nverify = \"some\"\n", "want one of all, sample, none"},
+		{"verify nothing that is signed here", v1 + "[signer]\nverify = \"none\"\n", "is for mode = \"pass-through\" alone"},
+		{"mode", v1 + "[signer]\nmode = \"insecure\"\n", "want one of sign, pass-through, unsigned"},
+		{"ZONEMD of what is not signed", v1 + "[signer]\nmode = \"unsigned\"\nzonemd = true\n", "needs mode = \"sign\""},
 		{
 			"lifetime not above remain", v1 + "[signer]\nsignature-lifetime = \"1w\"\nsignature-remain-time = \"1w\"\n",
 			"line 3: signer.signature-lifetime (168h0m0s) must be longer than signature-remain-time (168h0m0s)",

@@ -46,7 +46,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	if content == nil {
 		return nil, fmt.Errorf("l%d: %w", c.Loaded, ErrNotFound)
 	}
-	switch c.Mode {
+	switch c.mode() {
 	case ModePassThrough:
 		return e.passThrough(ctx, s, c, p, report)
 	case ModeUnsigned:

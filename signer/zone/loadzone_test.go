@@ -168,8 +168,14 @@ func TestLoad_SignersOwnRecordsAreDroppedOrKept(t *testing.T) {
 	if diff := cmp.Diff(wantKinds, kinds); diff != "" {
 		t.Error(diff)
 	}
-	if *kept.ContentState != *l.ContentState || kept.Records != 3 {
+	if kept.Records != 3 || kept.RRsets != l.RRsets {
 		t.Error("records of the signer's own count as contents")
+	}
+	if want := (Kept{Records: 10, Signatures: 5, Earliest: kept.Kept.Earliest}); kept.Kept != want || want.Earliest == 0 {
+		t.Errorf("kept %+v, want %+v", kept.Kept, want)
+	}
+	if *kept.ContentState == *l.ContentState {
+		t.Error("the content digest does not cover what is kept")
 	}
 }
 
