@@ -50,7 +50,7 @@ func parseHeader(tokens []token) (h header, rest []token, err error) {
 		}
 		t, ok := parseTypeText(text)
 		if !ok {
-			return h, nil, fmt.Errorf("unknown record type %.40q", text)
+			return h, nil, fmt.Errorf("unknown record type %.40q (by its number it is understood: TYPE1234 \\# ..., RFC 3597)", text)
 		}
 		h.t = t
 		return h, tokens[i+1:], nil

@@ -92,6 +92,22 @@ func TestLoad_Forms(t *testing.T) {
 		{"identifiers with and without leading zeros", "a NID 10 14:4FFF:0:ee64\nb NID 10 0014:4fff:0000:ee64\nc L64 1 0:0:0:1\n", []string{
 			"10 a.example. 300 NID 000a00144fff0000ee64", "10 b.example. 300 NID 000a00144fff0000ee64", "10 c.example. 300 L64 00010000000000000001",
 		}},
+		{"NAPTR with and without quotes", "a NAPTR 100 10 u \"E2U+sip\" \"!^.*$!sip:a@b!\" .\nb NAPTR 1 2 \"\" \"\" \"\" C\n", []string{
+			"10 a.example. 300 NAPTR 0064000a0175074532552b7369700e215e2e2a24217369703a6140622100",
+			"10 b.example. 300 NAPTR 000100020000000143076578616d706c6500",
+		}},
+		{"ISDN with and without a subaddress", "a ISDN 1234\nb ISDN \"1234\" 5\n", []string{"10 a.example. 300 ISDN 0431323334", "10 b.example. 300 ISDN 04313233340135"}},
+		{"AMTRELAY keeps its relay whatever its discovery bit", "a AMTRELAY 10 1 1 192.0.2.1\na AMTRELAY 10 0 1 192.0.2.1\nb AMTRELAY 1 1 2 2001:db8::1\nc AMTRELAY 2 1 3 R\nd AMTRELAY 3 1 0 .\n", []string{
+			"10 a.example. 300 AMTRELAY 0a01c0000201", "10 a.example. 300 AMTRELAY 0a81c0000201",
+			"10 b.example. 300 AMTRELAY 018220010db8000000000000000000000001",
+			"10 c.example. 300 AMTRELAY 02830152076578616d706c6500", "10 d.example. 300 AMTRELAY 0380",
+		}},
+		{"APL with host bits", "a APL 1:192.0.2.1/24 !2:2001:db8::/32 1:0.0.0.0/0\nb APL\n", []string{
+			"10 a.example. 300 APL 00011804c000020100022084" + "20010db8" + "00010000", "10 b.example. 300 APL ",
+		}},
+		{"highest and lowest altitude", "a LOC 1 N 1 E 42849672.95m\na LOC 1 N 1 E -100000m\n", []string{
+			"10 a.example. 300 LOC 001216138036ee808036ee8000000000", "10 a.example. 300 LOC 001216138036ee808036ee80ffffffff",
+		}},
 		{"byte order mark", "\xef\xbb\xbf" + head + "a A 192.0.2.1\n", []string{"10 a.example. 300 A c0000201"}},
 		{"no line end at the end", "a A 192.0.2.1", []string{"10 a.example. 300 A c0000201"}},
 		{"$ORIGIN", "$ORIGIN x.example.\na A 192.0.2.1\n$ORIGIN y\na A 192.0.2.1\n", []string{
@@ -177,7 +193,7 @@ func TestLoad_BadInputIsNamed(t *testing.T) {
 		{"ANY", head + "a ANY \\# 0\n", "zone:4: ANY: this type cannot stand in a zone: a ANY \\# 0"},
 		{"AXFR", head + "a AXFR \\# 0\n", "zone:4: AXFR: this type cannot stand in a zone: a AXFR \\# 0"},
 		{"type 0", head + "a TYPE0 \\# 0\n", "zone:4: TYPE0: this type cannot stand in a zone: a TYPE0 \\# 0"},
-		{"unknown mnemonic", head + "a FOO 1\n", `zone:4: unknown record type "FOO": a FOO 1`},
+		{"unknown mnemonic", head + "a FOO 1\n", `zone:4: unknown record type "FOO" (by its number it is understood: TYPE1234 \# ..., RFC 3597): a FOO 1`},
 		{"no type", head + "a 60 IN\n", "zone:4: no record type: a 60 IN"},
 		{"unknown type as text", head + "a TYPE65280 x\n", "zone:4: TYPE65280: no presentation form is known; write it as \\# (RFC 3597): a TYPE65280 x"},
 		{"empty label", head + "a..b A 192.0.2.1\n", "zone:4: owner: empty label: a..b A 192.0.2.1"},
@@ -201,6 +217,17 @@ func TestLoad_BadInputIsNamed(t *testing.T) {
 		{"group of five digits", head + "a L64 1 1:2:3:00004\n", `zone:4: L64: want four groups of one to four hexadecimal digits (RFC 6742), not "1:2:3:00004": a L64 1 1:2:3:00004`},
 		{"empty group", head + "a L64 1 1::3:4\n", `zone:4: L64: want four groups of one to four hexadecimal digits (RFC 6742), not "1::3:4": a L64 1 1::3:4`},
 		{"group cut short", head + "a L64 1 1:2:3:\n", `zone:4: L64: want four groups of one to four hexadecimal digits (RFC 6742), not "1:2:3:": a L64 1 1:2:3:`},
+		{"AMTRELAY without its relay", head + "a AMTRELAY 1 1 1 .\n", `zone:4: AMTRELAY: bad address ".": a AMTRELAY 1 1 1 .`},
+		{"AMTRELAY with one too many", head + "a AMTRELAY 1 1 0 a\n", `zone:4: AMTRELAY: where the relay type is 0, the relay is . and not "a": a AMTRELAY 1 1 0 a`},
+		{"AMTRELAY of another type", head + "a AMTRELAY 1 1 4 a\n", `zone:4: AMTRELAY: bad relay type (RFC 8777, 4.2) "4": a AMTRELAY 1 1 4 a`},
+		{"APL of another family", head + "a APL 2:192.0.2.0/24\n", `zone:4: APL: bad address prefix; it is [!]family:address/length, family 1 or 2 (RFC 3123) "2:192.0.2.0/24": a APL 2:192.0.2.0/24`},
+		{"HINFO of one string", head + "a HINFO \"PC Linux\"\n", `zone:4: HINFO: RDATA ends early: a HINFO "PC Linux"`},
+		{"X25 with a letter", head + "a X25 123a\n", "zone:4: X25: X.25 address is not one string of at least four digits (RFC 1183, 3.1): a X25 123a"},
+		{"altitude too high", head + "a LOC 42 N 71 W 42849673m\n", `zone:4: LOC: altitude is not within -100000.00m and 42849672.95m (RFC 1876, 2): "42849673m": a LOC 42 N 71 W 42849673m`},
+		{"CAA tag with a hyphen", head + "a CAA 0 is-sue x\n", `zone:4: CAA: tag is not letters and digits (RFC 8659, 4.1): "is-sue": a CAA 0 is-sue x`},
+		{"SSHFP cut short", head + "a SSHFP 4 2 1234\n", "zone:4: SSHFP: digest has the wrong length for its type: 2 bytes of type 2: a SSHFP 4 2 1234"},
+		{"CERT without a certificate", head + "a CERT 1 0 0\n", "zone:4: CERT: RDATA is not valid for its type: no data: a CERT 1 0 0"},
+		{"a cause that the library loses", head + "a SVCB 1 . port=70000\n", `zone:4: SVCB: bad RDATA: the value does not fit its field: "port=70000": a SVCB 1 . port=70000`},
 		{"missing file", head + "\n$INCLUDE sub/hosts\n", "zone:5: $INCLUDE: open sub/hosts: file does not exist: $INCLUDE sub/hosts"},
 		{"$GENERATE too many", head + "$GENERATE 0-2000000 a$ A 192.0.2.1\n", fmt.Sprintf("zone:4: $GENERATE: %v: $GENERATE 0-2000000 a$ A 192.0.2.1", errGenerateRange)},
 	} {

@@ -364,11 +364,14 @@ func (r *reader) parseRData(dst []byte, t Type, tokens []token, origin Name) ([]
 		return parseUnknown(dst, t, tokens[1:])
 	}
 	p := rdataParser{dst: dst, rest: tokens, origin: origin}
-	if !p.common(t) && !p.dnssec(t) {
+	if !p.common(t) && !p.dnssec(t) && !p.own(t) {
 		return r.parseByLibrary(dst, t, tokens, origin)
 	}
 	if p.err == nil && len(p.rest) > 0 {
 		p.err = errManyTokens
+	}
+	if p.err == nil {
+		p.err = checkFields(t, p.dst[len(dst):])
 	}
 	return p.dst, p.err
 }
@@ -376,6 +379,11 @@ func (r *reader) parseRData(dst []byte, t Type, tokens []token, origin Name) ([]
 // parseByLibrary has miekg/dns read the RDATA, and checks what comes out of
 // it: the library reads a record whose fields are missing as an empty one.
 func (r *reader) parseByLibrary(dst []byte, t Type, tokens []token, origin Name) ([]byte, error) {
+	if t == Type(dns.TypeLOC) {
+		if err := checkAltitude(tokens); err != nil {
+			return dst, err
+		}
+	}
 	start := len(dst)
 	dst, err := r.lib.parse(dst, t, tokens, origin)
 	if err == nil {
@@ -436,14 +444,10 @@ func (p *rdataParser) common(t Type) bool {
 func (p *rdataParser) dnssec(t Type) bool {
 	switch uint16(t) {
 	case dns.TypeDS, dns.TypeCDS, dns.TypeDLV, dns.TypeTA:
-		at := len(p.dst)
 		p.u16()
 		p.algorithm()
 		p.u8()
 		p.hex()
-		if p.err == nil && (t == TypeDS || t == TypeCDS) {
-			p.err = checkDigest(p.dst[at:])
-		}
 	case dns.TypeDNSKEY, dns.TypeCDNSKEY:
 		p.u16()
 		p.u8()

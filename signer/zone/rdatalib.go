@@ -60,5 +60,9 @@ func libraryMessage(err error) string {
 	if i := strings.LastIndex(s, " at line: "); i >= 0 {
 		s = s[:i]
 	}
+	// The library loses some causes on their way here.
+	if text, bare := strings.CutPrefix(s, ": "); bare {
+		s = "the value does not fit its field: " + strings.ReplaceAll(text, `"\n"`, "the last one")
+	}
 	return s
 }

@@ -170,13 +170,14 @@ func CheckRData(t Type, rdata []byte) error {
 	if len(rdata) > 0xffff {
 		return errRDataLong
 	}
+	if err := checkFields(t, rdata); err != nil || fieldsAlone(t) {
+		return err
+	}
 	switch t {
 	case TypeA:
 		return checkLength(rdata, 4)
 	case TypeAAAA:
 		return checkLength(rdata, 16)
-	case TypeDS, TypeCDS:
-		return checkDigest(rdata)
 	case Type(dns.TypeSVCB), Type(dns.TypeHTTPS):
 		if err := checkByLibrary(t, rdata); err != nil {
 			return err

@@ -23,7 +23,7 @@ type textWriter struct {
 // appendRDataText appends RDATA in presentation form.
 func appendRDataText(dst []byte, t Type, rdata []byte) []byte {
 	w := textWriter{dst: dst, rest: rdata}
-	if w.common(t) || w.dnssec(t) {
+	if w.common(t) || w.dnssec(t) || w.own(t) {
 		if !w.bad && len(w.rest) == 0 {
 			return w.dst
 		}
