@@ -215,7 +215,7 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 // readAll reads the zone file and what it includes. Errors in the files are
 // collected; the error returned is one of the surroundings.
 func (r *reader) readAll() error {
-	err := r.readFile(r.opts.File, r.opts.Origin, 0)
+	err := r.readFile(r.opts.File, r.opts.Origin, nil, 0)
 	if unread, ok := errors.AsType[openError](err); ok {
 		r.errs.add(FileError{File: r.opts.File, Err: unread.error})
 	} else if err != nil {

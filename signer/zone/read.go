@@ -87,10 +87,11 @@ type fileState struct {
 	badOwner bool
 }
 
-// readFile reads one file and collects what is wrong in it. It returns an
-// openError where the file cannot be read at all, and any other error only
+// readFile reads one file and collects what is wrong in it. It begins with the
+// owner of from, which includes it; the zone file itself has none. It returns
+// an openError where the file cannot be read at all, and any other error only
 // when reading must end altogether.
-func (r *reader) readFile(name string, origin Name, depth int) error {
+func (r *reader) readFile(name string, origin Name, from *fileState, depth int) error {
 	f, err := r.opts.FS.Open(name)
 	if err != nil {
 		return openError{err}
@@ -110,6 +111,10 @@ func (r *reader) readFile(name string, origin Name, depth int) error {
 	defer func() { r.opened = r.opened[:len(r.opened)-1] }()
 	r.files = append(r.files, name)
 	s := &fileState{number: len(r.files) - 1, origin: origin}
+	if from != nil {
+		s.owner, s.key = bytes.Clone(from.owner), bytes.Clone(from.key)
+		s.folded, s.inZone, s.badOwner = from.folded, from.inZone, from.badOwner
+	}
 	s.lex = newLexer(f, info.Size(), func(n int) error { return r.onRead(n, depth) })
 	return r.readRecords(s, depth)
 }
@@ -445,6 +450,7 @@ var (
 	errIncludeDepth  = fmt.Errorf("more than %d files include one another", maxIncludeDepth)
 	errIncludeCycle  = errors.New("the file includes itself")
 	errIncludeMany   = fmt.Errorf("more than %d files", maxIncludes)
+	errIncludePath   = errors.New("an absolute path; name the file from the folder of the file that includes it")
 	errIncludeEscape = errors.New("the file is not below the zone file's folder")
 )
 
@@ -460,7 +466,9 @@ func (r *reader) include(s *fileState, args []token, depth int) error {
 	full := path.Join(path.Dir(r.files[s.number]), name)
 	root := path.Dir(r.opts.File)
 	switch {
-	case path.IsAbs(name) || !fs.ValidPath(full) || (root != "." && !strings.HasPrefix(full, root+"/")):
+	case path.IsAbs(name):
+		return wrap(errIncludePath)
+	case !fs.ValidPath(full) || (root != "." && !strings.HasPrefix(full, root+"/")):
 		return wrap(errIncludeEscape)
 	case slices.Contains(r.opened, full):
 		return wrap(errIncludeCycle)
@@ -477,7 +485,7 @@ func (r *reader) include(s *fileState, args []token, depth int) error {
 		}
 		origin = Name(wire)
 	}
-	err := r.readFile(full, origin, depth+1)
+	err := r.readFile(full, origin, s, depth+1)
 	if unread, ok := errors.AsType[openError](err); ok {
 		return wrap(unread.error)
 	}
