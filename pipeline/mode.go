@@ -292,7 +292,10 @@ func (e *Engine) verifyInput(ctx context.Context, s State, loaded uint64, sample
 	if err != nil {
 		return nil, err
 	}
-	opts := signer.VerifyOptions{Apex: apex, At: e.clock.Now(), Spill: e.spill, Sample: sample}
+	opts := signer.VerifyOptions{Apex: apex, At: e.clock.Now(), Spill: e.spill}
+	if sample {
+		opts.Every = signer.SampleEvery
+	}
 	if p := s.Published; p != nil && p.Signed.mode() == ModePassThrough && p.Signed.Facts.Verified > 0 &&
 		p.Signed.Broken == "" && p.Loaded.Broken == "" && e.clock.Now().Before(time.Unix(p.Signed.Facts.Earliest, 0)) {
 		rep, err := e.checkInput(ctx, s, loaded, opts)

@@ -192,6 +192,7 @@ func (e *Engine) verifyInstance(ctx context.Context, s State, signed uint64, opt
 	if err != nil {
 		return nil, err
 	}
+	items = zone.Ahead(items)
 	defer items.Close() //nolint:errcheck // read only
 	opts.Apex, opts.At, opts.Spill = apex, e.clock.Now(), e.spill
 	return signer.Verify(ctx, items, opts)

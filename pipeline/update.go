@@ -96,6 +96,12 @@ func openAccess(v *store.View, err error) (*accessed, error) {
 
 func (a *accessed) close() error { return errors.Join(a.access.Close(), a.view.Close()) }
 
+// gateEvery is which of many signatures the egress gate verifies anew. The
+// command that made them verified all of them, or the sample that the policy
+// asks for, before they were journaled; that the stored ones are those, the
+// chunks' hashes say.
+const gateEvery = 512
+
 // gate runs the egress checks over a signed instance: over what changed where
 // it was made on top of the published one, which passed them before, else
 // over all of it.
@@ -108,7 +114,7 @@ func (e *Engine) gate(ctx context.Context, s State, signed uint64) (*signer.Repo
 	case ModeSign:
 	}
 	content := [32]byte(s.Signed.Facts.ContentDigest)
-	opts := signer.VerifyOptions{Sample: true, ContentSum: &content}
+	opts := signer.VerifyOptions{Every: gateEvery, ContentSum: &content}
 	if p := s.Published; p != nil && p.Signed.mode() == ModeSign && s.Signed.Facts.Base == p.Signed.Seq {
 		sum := [32]byte(s.Signed.Facts.SignedDigest)
 		changed := opts

@@ -135,7 +135,7 @@ func BenchmarkVerify(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				o := VerifyOptions{Apex: p.Apex, At: testTime(), Sample: true, Spill: memSpill{}, ContentSum: &res.ContentSum}
+				o := VerifyOptions{Apex: p.Apex, At: testTime(), Every: 512, Spill: memSpill{}, ContentSum: &res.ContentSum}
 				r, err := Verify(b.Context(), zone.Slice(all...), o)
 				if err != nil || !r.OK() {
 					b.Fatal(err, r.Err())

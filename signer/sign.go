@@ -19,12 +19,12 @@ const (
 	zonemdMemory = 32 << 20
 )
 
-// verifiedAlways is how many new signatures of a run are all checked, and
-// sampleEvery which of the others are, unless Params.VerifyAll is set.
-const (
-	verifiedAlways = 1000
-	sampleEvery    = 64
-)
+// verifiedAlways is how many new signatures of a run are all checked.
+const verifiedAlways = 1000
+
+// SampleEvery is which of the signatures above the first 1,000 a sample
+// checks.
+const SampleEvery = 64
 
 // Result says what one run made.
 type Result struct {
@@ -125,7 +125,7 @@ func newRun(in Input, keys []Key, p Params) (*run, error) {
 		jitter:    uint32(p.Jitter / time.Second),
 		full:      in.Previous == nil,
 		always:    verifiedAlways,
-		every:     sampleEvery,
+		every:     SampleEvery,
 	}
 	if p.VerifyAll {
 		r.every = 1

@@ -214,7 +214,7 @@ func benchmarkCheck(b *testing.B, u *benchUpdate, denial Denial, k int) {
 			return nil
 		},
 	}
-	o := VerifyOptions{Apex: p.Apex, At: testTime(), Sample: true, Spill: memSpill{}, SignedSum: &res.SignedSum}
+	o := VerifyOptions{Apex: p.Apex, At: testTime(), Every: 512, Spill: memSpill{}, SignedSum: &res.SignedSum}
 	b.ReportAllocs()
 	b.ResetTimer()
 	for b.Loop() {

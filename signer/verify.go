@@ -25,9 +25,10 @@ type VerifyOptions struct {
 	// standing in the DNSKEY RRset: those that an algorithm rollover is
 	// introducing or withdrawing (RFC 6781, 4.1.4). Their RRSIGs must verify.
 	AlsoSigning [][]byte
-	// Sample checks all signatures of the first 1,000 RRsets and of 1 in 64
-	// of the others. All else is checked in full.
-	Sample  bool
+	// Every, above 1, checks with the public key the signatures of the first
+	// 1,000 RRsets and of 1 in so many of the others. All else is checked in
+	// full.
+	Every   uint64
 	Workers int // 0: one a core
 	// MaxFaults is how many faults the report lists; 0: 100.
 	MaxFaults int

@@ -83,7 +83,7 @@ func (p *checkPool) check(v *verifier, set, sigs *groupItem) {
 	p.rrsets++
 	u := checkUnit{
 		seq: v.seq, typ: set.typ,
-		full: !v.opts.Sample || p.rrsets <= verifiedAlways || p.rrsets%sampleEvery == 0,
+		full: v.opts.Every <= 1 || p.rrsets <= verifiedAlways || p.rrsets%v.opts.Every == 0,
 	}
 	if b.owner.empty() || string(b.data[b.owner.from:b.owner.to]) != string(g.name) {
 		b.owner = b.add(g.name)

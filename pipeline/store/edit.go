@@ -7,15 +7,18 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
 )
 
 // edit collects what one event changes; commit makes all of it hold at once.
-// Within a lane keys ascend; lanes may alternate.
+// Within a lane keys ascend; lanes may alternate. A tableEdit's lanes of data
+// and lists may be set by one goroutine each.
 type edit interface {
 	set(l lane, key, value []byte) error
 	remove(l lane, key []byte) error
@@ -129,8 +132,13 @@ type tableEdit struct {
 	lanes  [lanes]*laneTables
 	meta   map[string][]byte // nil values delete
 	ranges []string          // prefixes to delete
-	files  int
+	files  atomic.Int64
+	// closing ends full tables, which takes a sync each, while the next fill.
+	closing errgroup.Group
 }
+
+// closingTables is how many tables are ended at once.
+const closingTables = 2
 
 // bytesPerSync is after how many bytes of a table their writing out begins.
 const bytesPerSync = 1 << 20
@@ -147,7 +155,9 @@ func (s *Store) newTables() (*tableEdit, error) {
 	if err := s.cfg.FS.MkdirAll(s.scratch(), 0o700); err != nil {
 		return nil, fmt.Errorf("make scratch folder: %w", err)
 	}
-	return &tableEdit{s: s, meta: map[string][]byte{}}, nil
+	e := &tableEdit{s: s, meta: map[string][]byte{}}
+	e.closing.SetLimit(closingTables)
+	return e, nil
 }
 
 func (e *tableEdit) set(l lane, key, value []byte) error {
@@ -188,9 +198,8 @@ func (e *tableEdit) table(l lane, key []byte, value int) (*laneTables, error) {
 		e.lanes[l] = t
 	}
 	if t.open != nil && (t.bytes >= e.s.cfg.TableSize || !bytes.HasPrefix(key, t.start)) {
-		if err := t.close(); err != nil {
-			return nil, err
-		}
+		e.closing.Go(t.open.Close)
+		t.open = nil
 	}
 	if t.open == nil {
 		w, path, err := e.create()
@@ -214,8 +223,7 @@ func (t *laneTables) close() error {
 }
 
 func (e *tableEdit) create() (*sstable.Writer, string, error) {
-	e.files++
-	path := e.s.cfg.FS.PathJoin(e.s.scratch(), strconv.Itoa(e.files)+".sst")
+	path := e.s.cfg.FS.PathJoin(e.s.scratch(), strconv.FormatInt(e.files.Add(1), 10)+".sst")
 	f, err := e.s.cfg.FS.Create(path, loadCategory)
 	if err != nil {
 		return nil, "", fmt.Errorf("create table: %w", err)
@@ -231,7 +239,7 @@ func (e *tableEdit) forget(l lane) error {
 	if t == nil {
 		return nil
 	}
-	err := t.close()
+	err := errors.Join(t.close(), e.closing.Wait())
 	for _, p := range t.paths {
 		err = errors.Join(err, e.s.cfg.FS.Remove(p))
 	}
@@ -247,10 +255,14 @@ func (e *tableEdit) commit(ctx context.Context) error {
 		if t == nil {
 			continue
 		}
-		if err := t.close(); err != nil {
-			return fmt.Errorf("write table: %w", err)
+		if t.open != nil {
+			e.closing.Go(t.open.Close)
+			t.open = nil
 		}
 		paths = append(paths, t.paths...)
+	}
+	if err := e.closing.Wait(); err != nil {
+		return fmt.Errorf("write table: %w", err)
 	}
 	single := func(fill func(w *sstable.Writer) error) error {
 		w, path, err := e.create()
@@ -302,5 +314,6 @@ func (e *tableEdit) abort() error {
 		err = errors.Join(err, t.close())
 	}
 	e.lanes = [lanes]*laneTables{}
+	err = errors.Join(err, e.closing.Wait())
 	return errors.Join(err, e.s.cfg.FS.RemoveAll(e.s.scratch()))
 }

@@ -17,33 +17,38 @@ type loader struct {
 	e     edit
 	z     uint32
 	m     *InstanceMeta
-	lists [len(kinds)]*listWriter
-	last  [len(kinds)][]byte // last key of each kind
-	key   []byte
-	state bool // the digest's state was met
-	read  zone.ChunkReader
+	parts [len(kinds)]part
+	first zone.ChunkReader // for the first key of a chunk
+	state bool             // the digest's state was met
 }
 
-// load takes all chunks. In a large load the next is fetched while one is
-// taken in.
+// part takes the chunks of one kind.
+type part struct {
+	l     *loader
+	kind  int
+	list  *listWriter // of a diff
+	last  []byte      // last key
+	key   []byte
+	bytes uint64
+	read  zone.ChunkReader
+	queue chan numbered // nil until its goroutine runs
+}
+
+// numbered is a chunk with its place in the manifest, from 0.
+type numbered struct {
+	n   uint64
+	raw []byte
+}
+
+// load takes all chunks. In a large load each kind is taken in by a goroutine
+// of its own while the next chunks are fetched.
 func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource) error {
-	n := uint64(0)
-	take := func(raw []byte) error {
-		n++
-		items, err := l.chunk(raw)
-		if err != nil {
-			return fmt.Errorf("chunk %d of %d: %w", n, m.Count, err)
-		}
-		if n <= uint64(len(m.Chunks)) && items != m.Chunks[n-1].Items {
-			return fmt.Errorf("%w: chunk %d of %d: %d items, the manifest says %d", ErrBroken, n, m.Count, items, m.Chunks[n-1].Items)
-		}
-		return nil
+	run := l.inTurn
+	if _, large := l.e.(*tableEdit); large {
+		run = l.atOnce
 	}
-	run := ahead
-	if _, small := l.e.(*batchEdit); small {
-		run = inTurn
-	}
-	if err := run(ctx, m, chunks, take); err != nil {
+	n, err := run(ctx, m, chunks)
+	if err != nil {
 		return err
 	}
 	if n != m.Count {
@@ -52,46 +57,121 @@ func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource)
 	if !l.state {
 		return fmt.Errorf("%w: no digest state in the chunks", ErrBroken)
 	}
-	for _, w := range l.lists {
-		if w == nil {
-			continue
-		}
-		if err := w.flush(l.e); err != nil {
-			return err
+	for i := range l.parts {
+		l.m.Bytes += l.parts[i].bytes
+		if w := l.parts[i].list; w != nil {
+			if err := w.flush(l.e); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// inTurn fetches and takes on one goroutine.
-func inTurn(ctx context.Context, m event.Manifest, chunks ChunkSource, take func(raw []byte) error) error {
-	return chunks(ctx, m, take)
+// inTurn fetches and takes on one goroutine, and counts the chunks.
+func (l *loader) inTurn(ctx context.Context, m event.Manifest, chunks ChunkSource) (n uint64, err error) {
+	err = chunks(ctx, m, func(raw []byte) error {
+		n++
+		p, err := l.part(raw)
+		if err != nil {
+			return chunkError(n, m, err)
+		}
+		return l.take(m, p, numbered{n - 1, raw})
+	})
+	return n, err
 }
 
-// ahead runs take on one goroutine and chunks on another.
-func ahead(ctx context.Context, m event.Manifest, chunks ChunkSource, take func(raw []byte) error) error {
+// atOnce fetches on one goroutine and takes each kind on another.
+func (l *loader) atOnce(ctx context.Context, m event.Manifest, chunks ChunkSource) (n uint64, err error) {
 	g, ctx := errgroup.WithContext(ctx)
-	raws := make(chan []byte, 2)
-	g.Go(func() error {
-		defer close(raws)
-		return chunks(ctx, m, func(raw []byte) error {
-			select {
-			case raws <- raw:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-	})
-	g.Go(func() error {
-		for raw := range raws {
-			if err := take(raw); err != nil {
-				return err
-			}
+	fetch := func(raw []byte) error {
+		c := numbered{n, raw}
+		n++
+		p, err := l.part(raw)
+		if err != nil {
+			return chunkError(n, m, err)
 		}
-		return nil
-	})
-	return g.Wait()
+		if p == nil {
+			return l.take(m, nil, c)
+		}
+		if p.queue == nil {
+			p.queue = make(chan numbered, 2)
+			g.Go(func() error {
+				for c := range p.queue {
+					if err := l.take(m, p, c); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		select {
+		case p.queue <- c:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err = chunks(ctx, m, fetch)
+	for i := range l.parts {
+		if q := l.parts[i].queue; q != nil {
+			close(q)
+		}
+	}
+	// Where taking failed, fetching has only been told to stop.
+	if failed := g.Wait(); failed != nil {
+		return n, failed
+	}
+	return n, err
+}
+
+// part is what takes a chunk, by its first key; nil for the digest's state.
+func (l *loader) part(raw []byte) (*part, error) {
+	l.first.Reset(raw)
+	if !l.first.Next() {
+		if err := l.first.Err(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+		}
+		return nil, fmt.Errorf("%w: an empty chunk", ErrBroken)
+	}
+	kind := zone.Kind(l.first.Key()[0])
+	if kind == zone.KindDigest {
+		return nil, nil //nolint:nilnil // says so above
+	}
+	k := kindIndex(kind)
+	if k < 0 || !l.m.has(kinds[k]) {
+		return nil, errKind
+	}
+	p := &l.parts[k]
+	if p.l == nil {
+		p.l, p.kind, p.key = l, k, generationKey(l.z, l.m.Generation)
+		if l.m.Base != 0 {
+			p.list = &listWriter{z: l.z, seq: l.m.Seq, kind: kinds[k]}
+		}
+	}
+	return p, nil
+}
+
+// take takes one chunk and holds its count of items against the manifest.
+func (l *loader) take(m event.Manifest, p *part, c numbered) error {
+	var items uint64
+	var err error
+	if p == nil {
+		items, err = l.digests(c.raw)
+	} else {
+		items, err = p.chunk(c.raw)
+	}
+	if err != nil {
+		return chunkError(c.n+1, m, err)
+	}
+	if c.n < uint64(len(m.Chunks)) && items != m.Chunks[c.n].Items {
+		return fmt.Errorf("%w: chunk %d of %d: %d items, the manifest says %d", ErrBroken, c.n+1, m.Count, items, m.Chunks[c.n].Items)
+	}
+	return nil
+}
+
+func chunkError(n uint64, m event.Manifest, err error) error {
+	return fmt.Errorf("chunk %d of %d: %w", n, m.Count, err)
 }
 
 var (
@@ -102,69 +182,50 @@ var (
 )
 
 // chunk takes one chunk and counts its items.
-func (l *loader) chunk(raw []byte) (items uint64, err error) {
-	l.read.Reset(raw)
-	k := -1
-	for l.read.Next() {
-		items++
-		key, value := l.read.Key(), l.read.Value()
-		if items == 1 {
-			if zone.Kind(key[0]) == zone.KindDigest {
-				k = -1
-			} else if k, err = l.begin(key); err != nil {
-				return items, err
-			}
+func (p *part) chunk(raw []byte) (items uint64, err error) {
+	for p.read.Reset(raw); p.read.Next(); items++ {
+		key := p.read.Key()
+		if items == 0 && bytes.Compare(key, p.last) <= 0 {
+			return items, errOrder
 		}
-		if k < 0 {
-			if err := l.digest(value); err != nil {
-				return items, err
-			}
-			continue
-		}
-		if err := l.item(k, key, value); err != nil {
+		if err := p.item(key, p.read.Value()); err != nil {
 			return items, err
 		}
 	}
-	if k >= 0 {
-		l.last[k] = append(l.last[k][:0], l.read.Key()...)
-	}
-	if err := l.read.Err(); err != nil {
+	p.last = append(p.last[:0], p.read.Key()...)
+	if err := p.read.Err(); err != nil {
 		return items, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	return items, nil
 }
 
-// begin checks the first key of a chunk and prepares for its kind.
-func (l *loader) begin(key []byte) (k int, err error) {
-	k = kindIndex(zone.Kind(key[0]))
-	if k < 0 || !l.m.has(kinds[k]) {
-		return k, errKind
-	}
-	if bytes.Compare(key, l.last[k]) <= 0 {
-		return k, errOrder
-	}
-	if l.m.Base != 0 && l.lists[k] == nil {
-		l.lists[k] = &listWriter{z: l.z, seq: l.m.Seq, kind: kinds[k]}
-	}
-	if l.key == nil {
-		l.key = generationKey(l.z, l.m.Generation)
-	}
-	return k, nil
-}
-
-func (l *loader) item(k int, key, value []byte) error {
-	if l.m.Base != 0 {
-		l.m.Changed[k]++
-		if err := l.lists[k].add(l.e, key); err != nil {
+func (p *part) item(key, value []byte) error {
+	m := p.l.m
+	if m.Base != 0 {
+		m.Changed[p.kind]++
+		if err := p.list.add(p.l.e, key); err != nil {
 			return err
 		}
 	} else if len(value) == 0 {
 		return errDelete
 	} else {
-		l.m.Bytes += wireBytes(key, value)
+		p.bytes += wireBytes(key, value)
 	}
-	l.key = appendVersion(append(l.key[:dataPrefix], key...), l.m.Seq)
-	return l.e.set(laneData+lane(k), l.key, value)
+	p.key = appendVersion(append(p.key[:dataPrefix], key...), m.Seq)
+	return p.l.e.set(laneData+lane(p.kind), p.key, value)
+}
+
+// digests takes the chunk with the digest's state and counts its items.
+func (l *loader) digests(raw []byte) (items uint64, err error) {
+	for l.first.Reset(raw); l.first.Next(); items++ {
+		if err := l.digest(l.first.Value()); err != nil {
+			return items, err
+		}
+	}
+	if err := l.first.Err(); err != nil {
+		return items, fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	return items, nil
 }
 
 // digest keeps the state of the instance's set hash once it fits the event.
