@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +49,10 @@ func samples() map[string]Facts {
 		&BulkSwept{Chunks: 3, Bytes: 1 << 40, Until: 99},
 		&ClockAccepted{Shown: 1701209600, Expected: 1700604800, Reason: "the time server was wrong"},
 		&ClockDoubted{Shown: 1701209600, Expected: 1700604800, Reason: "168h0m0s after what was expected"},
+		&InstanceFetched{Fetches: []Fetch{
+			{Signed: 9, Serial: 7, Key: "transfer.example.", Address: "192.0.2.53", Transfer: "IXFR", Time: 1700000000},
+			{Signed: 9, Serial: 7, Certificate: "ns2.example", Address: "2001:db8::53", TLS: true, Transfer: "AXFR", Time: 1700000001},
+		}},
 		&InstanceLoaded{
 			Source: "192.0.2.1:53^tsig", Serial: 2026010100, Base: 12, Manifest: manifest(), ContentDigest: hashOf(3),
 			RRsets: 10, Records: 20, Added: 5, Removed: 4, Stripped: map[string]uint64{"RRSIG": 2, "NSEC": 1},
@@ -102,17 +109,47 @@ func sample(f Facts) Event {
 	return e
 }
 
+// variants holds further facts of some types, with the members that came
+// after their first golden file; the name of their own begins with the type.
+func variants() map[string]Facts {
+	return map[string]Facts{
+		"instance.loaded-transfer": &InstanceLoaded{
+			Source: "192.0.2.1:53^tsig", Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), RRsets: 10, Records: 20,
+			Peer: "192.0.2.1:53^tsig.", Transfer: "IXFR", Bytes: 1 << 33,
+		},
+		"instance.loaded-pass-through": &InstanceLoaded{
+			Source: "192.0.2.1:53", Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), RRsets: 10, Records: 20,
+			PassThrough: true, Signatures: 5, Earliest: 1700604800, ZONEMD: "verified",
+		},
+		"instance.signed-mode": &InstanceSigned{
+			Loaded: 8, Serial: 7, Mode: "unsigned", Manifest: manifest(), ContentDigest: hashOf(3), SignedDigest: hashOf(4),
+		},
+		"instance.published-keep": &InstancePublished{
+			Signed: 9, Loaded: 8, Serial: 7, SignedDigest: hashOf(4), Keep: &DiffLimits{Steps: 3, Bytes: 1 << 30},
+		},
+		"zone.added-import": &ZoneAdded{
+			Name: "example.", ID: testZone, Source: "file", Policy: "default",
+			Import: []Key{{ID: "00112233aabbccdd", Role: "csk", Algorithm: 13, Tag: 1, DNSKEY: "AQEDDQ==", Keystore: "file", Reference: "r"}},
+		},
+	}
+}
+
 // Golden files are never edited: a line once written must decode, and encode
 // to the same bytes, for ever.
 func TestEncode_GoldenFiles(t *testing.T) {
 	all := samples()
 	for _, name := range Types() {
+		if all[name] == nil {
+			t.Errorf("%s has no sample", name)
+		}
+	}
+	if len(all) != len(Types()) {
+		t.Errorf("%d samples for %d types", len(all), len(Types()))
+	}
+	maps.Copy(all, variants())
+	for _, name := range slices.Sorted(maps.Keys(all)) {
 		t.Run(name, func(t *testing.T) {
-			facts, ok := all[name]
-			if !ok {
-				t.Fatal("type has no sample")
-			}
-			want := sample(facts)
+			want := sample(all[name])
 			line, err := Encode(&want)
 			if err != nil {
 				t.Fatal(err)
@@ -137,18 +174,54 @@ func TestEncode_GoldenFiles(t *testing.T) {
 			}
 		})
 	}
-	if len(all) != len(Types()) {
-		t.Errorf("%d samples for %d types", len(all), len(Types()))
+}
+
+// Each member of each type stands in some golden file, with a value that is
+// not its zero.
+func TestGolden_EveryMemberIsCovered(t *testing.T) {
+	files, err := filepath.Glob("testdata/golden/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]map[string]bool{}
+	for _, f := range files {
+		line, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e struct {
+			Type  string
+			Facts map[string]any
+		}
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		if seen[e.Type] == nil {
+			seen[e.Type] = map[string]bool{}
+		}
+		for member := range e.Facts {
+			seen[e.Type][member] = true
+		}
+	}
+	for _, name := range Types() {
+		for f := range reflect.TypeOf(NewFacts(name)).Elem().Fields() {
+			member, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !seen[name][member] {
+				t.Errorf("%s: no golden file has %s", name, member)
+			}
+		}
 	}
 }
 
 func TestGolden_EveryFileIsARegisteredType(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/*.json")
-	if err != nil || len(files) != len(Types()) {
-		t.Fatalf("%d golden files for %d types, %v", len(files), len(Types()), err)
+	if err != nil || len(files) != len(Types())+len(variants()) {
+		t.Fatalf("%d golden files for %d types and %d variants, %v", len(files), len(Types()), len(variants()), err)
 	}
 	for _, f := range files {
-		if NewFacts(strings.TrimSuffix(filepath.Base(f), ".json")) == nil {
+		name := strings.TrimSuffix(filepath.Base(f), ".json")
+		wire, _, _ := strings.Cut(name, "-")
+		if NewFacts(name) == nil && NewFacts(wire) == nil {
 			t.Errorf("%s is of no registered type", f)
 		}
 	}

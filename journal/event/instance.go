@@ -1,5 +1,7 @@
 package event
 
+import "cmp"
+
 // Chunk is one chunk of a manifest.
 type Chunk struct {
 	SHA256 Hash   `json:"sha256"` // of the raw, uncompressed chunk
@@ -108,7 +110,41 @@ type InstancePublished struct {
 	Loaded       uint64 `json:"loaded"`
 	Serial       uint32 `json:"serial"`
 	SignedDigest Hash   `json:"signed_digest"`
+	// Keep bounds the differences that are kept for IXFR, this one included;
+	// nil is 20 steps and no more than the zone itself.
+	Keep *DiffLimits `json:"keep,omitempty"`
 }
+
+// DiffLimits bounds the differences between published instances that a zone
+// keeps, which are never more than the zone itself.
+type DiffLimits struct {
+	Steps uint64 `json:"steps"` // 0 keeps none
+	Bytes uint64 `json:"bytes"` // in wire form, all steps together; 0 sets no limit
+}
+
+// InstanceFetched says which peers took published instances by transfer. What
+// a peer takes again is not told again.
+type InstanceFetched struct {
+	Fetches []Fetch `json:"fetches"` // at least one
+}
+
+// Fetch is one transfer of a published instance, or of the way to it.
+type Fetch struct {
+	Signed uint64 `json:"signed"` // sequence of its instance.signed
+	Serial uint32 `json:"serial"`
+	// Key is the TSIG key that the peer signed with, Certificate the name
+	// that it proved over TLS; Address is where it asked from.
+	Key         string `json:"key,omitempty"`
+	Certificate string `json:"certificate,omitempty"`
+	Address     string `json:"address"`
+	TLS         bool   `json:"tls,omitempty"`
+	Transfer    string `json:"transfer"` // AXFR or IXFR
+	Time        int64  `json:"time"`     // epoch seconds of its end
+}
+
+// Peer is who took it: the TSIG key, else the name in the certificate, else
+// the address.
+func (f Fetch) Peer() string { return cmp.Or(f.Key, f.Certificate, f.Address) }
 
 // BulkSwept says that chunks that no manifest names are about to be purged
 // from this zone. A writer that meets it sends its chunks again.
@@ -132,6 +168,9 @@ func (*SignFailed) EventType() string { return "sign.failed" }
 
 // EventType implements Facts.
 func (*InstancePublished) EventType() string { return "instance.published" }
+
+// EventType implements Facts.
+func (*InstanceFetched) EventType() string { return "instance.fetched" }
 
 // EventType implements Facts.
 func (*BulkSwept) EventType() string { return "bulk.swept" }

@@ -15,6 +15,7 @@ func registered() []func() Facts {
 		func() Facts { return new(ClockAccepted) },
 		func() Facts { return new(ClockDoubted) },
 		func() Facts { return new(InstanceAbandoned) },
+		func() Facts { return new(InstanceFetched) },
 		func() Facts { return new(InstanceLoaded) },
 		func() Facts { return new(InstancePublished) },
 		func() Facts { return new(InstanceSigned) },
