@@ -136,7 +136,7 @@ func (s *Store) applyFacts(ctx context.Context, e *edit, rec journal.Record, chu
 		}
 	case *event.InstancePublished:
 		if !removed {
-			err = s.applyPublished(e, z, f)
+			err = s.applyPublished(e, z, rec.Event.Time, f)
 		}
 	case *event.InstanceAbandoned:
 		if !removed {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
@@ -259,6 +260,82 @@ func TestChanges_LeadFromOneInstanceToAnother(t *testing.T) {
 	if known, err := s.Changes(m.id, at, whole, nil); known || err != nil {
 		t.Errorf("way into a new generation known %v, %v", known, err)
 	}
+}
+
+// publishNext applies one more published version of the model's zone, with
+// what the event says of the diffs to keep, at a time in epoch seconds.
+func publishNext(t *testing.T, m *model, s *Store, p picker, keep *event.DiffLimits, at int64) {
+	t.Helper()
+	l := m.load(p, m.instances[m.instances[m.published].loaded])
+	sg := m.sign(p, m.instances[l], m.instances[m.published])
+	m.publish(m.instances[sg])
+	last := &m.events[len(m.events)-1].Event
+	last.Facts.(*event.InstancePublished).Keep, last.Time = keep, time.Unix(at, 0)
+	for _, rec := range m.events[len(m.events)-3:] {
+		m.apply(t, s, rec)
+	}
+}
+
+// stepsOf are the diffs that the store holds of the model's zone.
+func stepsOf(t *testing.T, m *model, s *Store) []diffMeta {
+	t.Helper()
+	v, err := s.Published(m.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	steps, err := s.steps(v.snap, v.z, head{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range steps {
+		if way, ok := v.Diffs(d.From); !ok || len(way) != len(steps)-i {
+			t.Errorf("from step %d of %d: a way of %d, known %v", i, len(steps), len(way), ok)
+		}
+	}
+	return steps
+}
+
+func TestStore_DiffsKeepToTheEventsLimits(t *testing.T) {
+	m, s := published(t)
+	p := newSeeded(17)
+	want := func(fact string, n int) {
+		t.Helper()
+		if got := len(stepsOf(t, m, s)); got != n {
+			t.Errorf("%s: %d steps, want %d", fact, got, n)
+		}
+	}
+	for i := range 6 {
+		publishNext(t, m, s, p, &event.DiffLimits{Steps: 3}, 1000)
+		want("by number", min(i+1, 3))
+	}
+	publishNext(t, m, s, p, nil, 1000)
+	want("no limits of its own", 4)
+	publishNext(t, m, s, p, &event.DiffLimits{Steps: 100}, 1000+soaExpire)
+	want("EXPIRE is over with the end of the second", 5)
+	publishNext(t, m, s, p, &event.DiffLimits{Steps: 100}, 1001+soaExpire)
+	want("older than EXPIRE", 2)
+	for range 4 {
+		publishNext(t, m, s, p, nil, 1001+soaExpire)
+	}
+	want("before the limit of size", 6)
+	steps := stepsOf(t, m, s)
+	room := steps[len(steps)-1].Bytes + steps[len(steps)-2].Bytes + steps[len(steps)-3].Bytes
+	publishNext(t, m, s, p, &event.DiffLimits{Steps: 100, Bytes: uint64(room)}, 1001+soaExpire)
+	steps = stepsOf(t, m, s)
+	sum := int64(0)
+	for _, d := range steps {
+		sum += d.Bytes
+	}
+	if len(steps) == 0 || len(steps) > 6 || sum > room {
+		t.Errorf("%d steps with %d bytes within %d", len(steps), sum, room)
+	}
+	publishNext(t, m, s, p, &event.DiffLimits{Steps: 100, Bytes: 1}, 1001+soaExpire)
+	want("one that is too large alone", 0)
+	publishNext(t, m, s, p, &event.DiffLimits{}, 1001+soaExpire)
+	want("none at all", 0)
+	publishNext(t, m, s, p, nil, 1001+soaExpire)
+	want("after none", 1)
 }
 
 func TestStore_DiffsAreBounded(t *testing.T) {

@@ -34,7 +34,7 @@ const (
 )
 
 // schema is the number of this layout. A store with another one is rebuilt.
-const schema = 1
+const schema = 2
 
 // dataPrefix is the length of what stands before the item key in spaceData.
 const dataPrefix = 1 + 4 + 8

@@ -159,10 +159,16 @@ func (m *model) value(p picker, n int, t zone.Type) string {
 	return string(set.Value())
 }
 
-// soa is an SOA RRset; only the serial matters.
+// soaExpire is EXPIRE in the model's SOA RRsets, in seconds.
+const soaExpire = 1000
+
+// soa is an SOA RRset; only serial and EXPIRE matter.
 func (m *model) soa(serial zone.Serial) string {
-	data := append([]byte{0, 0}, binary.BigEndian.AppendUint32(nil, uint32(serial))...)
-	return string(zone.AppendValue(nil, m.apex, 3600, append(data, make([]byte, 16)...)))
+	data := []byte{0, 0}
+	for _, n := range []uint32{uint32(serial), 0, 0, soaExpire, 0} {
+		data = binary.BigEndian.AppendUint32(data, n)
+	}
+	return string(zone.AppendValue(nil, m.apex, 3600, data))
 }
 
 func stateOf(seq uint64) *zone.SetHash {

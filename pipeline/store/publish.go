@@ -2,10 +2,13 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -15,12 +18,41 @@ import (
 
 // How many diffs are kept for IXFR.
 const (
-	// maxSteps is the number of steps between served instances.
+	// maxSteps is the number of steps between served instances, where the
+	// event does not say otherwise.
 	maxSteps = 20
 	// minRoom is how many records all steps of a zone together may have, if
 	// the zone itself has fewer. Beyond, a transfer of the whole is smaller.
 	minRoom = 500
 )
+
+// limits bound the diffs that are kept beside their size against the zone's.
+type limits struct {
+	steps uint64
+	bytes int64 // 0: no limit
+	at    int64 // of the publication, epoch seconds
+	// since is when, in epoch seconds, a diff may have been published at the
+	// earliest: who holds the instance before it has let the zone expire since
+	// (RFC 1995, 5).
+	since int64
+}
+
+func limitsOf(f *event.InstancePublished, at time.Time) limits {
+	if f.Keep == nil {
+		return limits{steps: maxSteps, at: at.Unix()}
+	}
+	return limits{steps: f.Keep.Steps, bytes: int64(min(f.Keep.Bytes, math.MaxInt64)), at: at.Unix()}
+}
+
+// expireOf is EXPIRE of the value of an SOA RRset, in seconds.
+func expireOf(soa zone.Value) int64 {
+	for data := range soa.Records() {
+		if len(data) >= 20 {
+			return int64(binary.BigEndian.Uint32(data[len(data)-8:]))
+		}
+	}
+	return 0
+}
 
 // manyChanges is from how many changed items on a publication goes in as
 // sstables: as a batch it would take too much memory.
@@ -28,7 +60,7 @@ const manyChanges = 50_000
 
 // applyPublished moves what is served, keeps the diff for IXFR, and drops
 // what no instance reads any more.
-func (s *Store) applyPublished(e *edit, z uint32, f *event.InstancePublished) error {
+func (s *Store) applyPublished(e *edit, z uint32, at time.Time, f *event.InstancePublished) error {
 	all, before, err := s.metas(s.db, z)
 	if err != nil {
 		return err
@@ -54,7 +86,7 @@ func (s *Store) applyPublished(e *edit, z uint32, f *event.InstancePublished) er
 			return err
 		}
 	}
-	if now.OldestDiff, err = s.publish(*e, z, all, before, now, keep, changed); err != nil {
+	if now.OldestDiff, err = s.publish(*e, z, all, before, now, keep, changed, limitsOf(f, at)); err != nil {
 		return err
 	}
 	for _, m := range slices.Backward(all) {
@@ -67,14 +99,14 @@ func (s *Store) applyPublished(e *edit, z uint32, f *event.InstancePublished) er
 
 // publish sweeps and makes the diff on the way. It returns the oldest diff
 // left.
-func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[uint64]use, changed metas) (oldest uint64, err error) {
+func (s *Store) publish(e edit, z uint32, all metas, before, now head, keep map[uint64]use, changed metas, most limits) (oldest uint64, err error) {
 	if changed == nil {
 		if err := s.sweep(e, z, all, keep, nil, nil); err != nil {
 			return 0, err
 		}
-		return s.dropDiffs(e, z, before, now, 0)
+		return s.dropDiffs(e, z, before, now, 0, most)
 	}
-	d, err := s.newDiffer(e, z, all, before, now)
+	d, err := s.newDiffer(e, z, all, before, now, most)
 	if err != nil {
 		return 0, err
 	}
@@ -120,7 +152,8 @@ type differ struct {
 	z             uint32
 	before, after side
 	meta          diffMeta
-	limit         uint64
+	limit         uint64 // in records
+	most          limits
 	key           []byte
 	sets          [2][]byte // removed, added: a value each
 	cmp           recordComparer
@@ -151,12 +184,13 @@ type diffMeta struct {
 	ToSOA   []byte      `json:"to_soa"`
 	Records uint64      `json:"records"` // removed and added
 	Bytes   int64       `json:"bytes"`   // of these in wire form, roughly
+	Time    int64       `json:"time"`    // of the publication, epoch seconds
 }
 
-func (s *Store) newDiffer(e edit, z uint32, all metas, before, now head) (*differ, error) {
+func (s *Store) newDiffer(e edit, z uint32, all metas, before, now head, most limits) (*differ, error) {
 	from, to := all.find(before.Signed), all.find(now.Signed)
-	d := &differ{s: s, e: e, z: z, limit: max(to.Records, minRoom), key: diffKey(z, to.Seq)}
-	d.meta = diffMeta{From: from.Serial, To: to.Serial, FromSeq: from.Seq, ToSeq: to.Seq}
+	d := &differ{s: s, e: e, z: z, most: most, limit: max(to.Records, minRoom), key: diffKey(z, to.Seq)}
+	d.meta = diffMeta{From: from.Serial, To: to.Serial, FromSeq: from.Seq, ToSeq: to.Seq, Time: most.at}
 	both := [2]*side{&d.before, &d.after}
 	for i, m := range []*InstanceMeta{from, to} {
 		v := both[i]
@@ -269,29 +303,35 @@ func (d *differ) put(kind zone.Kind, t zone.Type, key, before, after []byte) err
 // finish keeps the diff where it is worth it, and as many older ones as fit
 // beside it.
 func (d *differ) finish(before, now head) (oldest uint64, err error) {
-	if d.meta.Records > d.limit || len(d.meta.FromSOA) == 0 || len(d.meta.ToSOA) == 0 {
+	most := d.most
+	if d.meta.Records > d.limit || len(d.meta.FromSOA) == 0 || len(d.meta.ToSOA) == 0 ||
+		most.steps == 0 || most.bytes > 0 && d.meta.Bytes > most.bytes {
 		if err := errors.Join(d.e.forget(laneRemoved), d.e.forget(laneAdded)); err != nil {
 			return 0, err
 		}
-		return d.s.dropDiffs(d.e, d.z, before, now, 0)
+		return d.s.dropDiffs(d.e, d.z, before, now, 0, most)
 	}
 	if err := setJSON(d.e, metaSeqKey(d.z, tagDiff, d.meta.ToSeq), d.meta); err != nil {
 		return 0, err
 	}
-	return d.s.dropDiffs(d.e, d.z, before, now, d.limit-d.meta.Records)
+	most.since = most.at - expireOf(d.meta.ToSOA)
+	if most.steps--; most.bytes > 0 {
+		most.bytes = max(1, most.bytes-d.meta.Bytes)
+	}
+	return d.s.dropDiffs(d.e, d.z, before, now, d.limit-d.meta.Records, most)
 }
 
 // dropDiffs drops the oldest diffs, so that those kept have no more than room
-// records; room 0 drops all. It returns the oldest one left, which is the one
-// to now if nothing else is.
-func (s *Store) dropDiffs(e edit, z uint32, before, now head, room uint64) (oldest uint64, err error) {
+// records and stay within the limits; room 0 drops all. It returns the oldest
+// one left, which is the one to now if nothing else is.
+func (s *Store) dropDiffs(e edit, z uint32, before, now head, room uint64, most limits) (oldest uint64, err error) {
 	oldest = now.Signed
 	steps, err := s.steps(s.db, z, before)
 	if err != nil {
 		return 0, err
 	}
-	for i, m := range slices.Backward(steps) {
-		if room > 0 && m.Records < room && len(steps)-i < maxSteps {
+	for _, m := range slices.Backward(steps) {
+		if room > m.Records && most.takes(m) {
 			room, oldest = room-m.Records, m.ToSeq
 			continue
 		}
@@ -304,6 +344,17 @@ func (s *Store) dropDiffs(e edit, z uint32, before, now head, room uint64) (olde
 		}
 	}
 	return oldest, nil
+}
+
+// takes reports whether one more diff fits, and counts it.
+func (l *limits) takes(m diffMeta) bool {
+	if l.steps == 0 || m.Time < l.since || l.bytes > 0 && m.Bytes >= l.bytes {
+		return false
+	}
+	if l.steps--; l.bytes > 0 {
+		l.bytes -= m.Bytes
+	}
+	return true
 }
 
 // steps are the diffs of a zone, the oldest first.
