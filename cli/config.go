@@ -32,9 +32,10 @@ type config struct {
 }
 
 type daemonConfig struct {
-	LogLevel    level `toml:"log-level"`
-	MemoryLimit size  `toml:"memory-limit"`
-	Workers     int   `toml:"workers"`
+	LogLevel    level    `toml:"log-level"`
+	MemoryLimit size     `toml:"memory-limit"`
+	Workers     int      `toml:"workers"`
+	Resolvers   []string `toml:"resolvers"`
 }
 
 type serverConfig struct {
@@ -67,7 +68,7 @@ func defaultConfig() config {
 	cfg := config{
 		Version: "v1",
 		DataDir: "./sluice-data",
-		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20},
+		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}},
 		Server:  serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
 	}
 	cfg.Loader.Review.Servers = []string{defaultReviewLoaded}
@@ -125,6 +126,11 @@ func (c *config) check() *badValue {
 	for _, s := range slices.Concat(c.Server.Servers, c.Loader.Review.Servers, c.Signer.Review.Servers) {
 		if err := checkListen(s); err != nil {
 			return &badValue{key: "server.servers", value: s, text: err.Error()}
+		}
+	}
+	for _, s := range c.Daemon.Resolvers {
+		if _, err := parseResolver(s); err != nil {
+			return &badValue{key: "daemon.resolvers", value: s, text: err.Error()}
 		}
 	}
 	return c.Server.TLS.check()

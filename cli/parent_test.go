@@ -41,7 +41,7 @@ func resolver(t *testing.T, code dnsmessage.RCode, answers ...dnsmessage.Resourc
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-func TestParentAsker(t *testing.T) {
+func TestAsker_SeesDS(t *testing.T) {
 	ds := dnsmessage.Resource{
 		Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName("example."), Type: typeDS, Class: dnsmessage.ClassINET},
 		Body:   &dnsmessage.UnknownResource{Type: typeDS, Data: []byte{0, 1, 13, 2, 0}},
@@ -61,8 +61,8 @@ func TestParentAsker(t *testing.T) {
 		{"a resolver that fails knows nothing", []netip.AddrPort{resolver(t, dnsmessage.RCodeServerFailure)}, false, true},
 	} {
 		t.Run(tt.fact, func(t *testing.T) {
-			p := parentAsker{timeout: 5 * time.Second, servers: func() ([]netip.AddrPort, error) { return tt.servers, nil }}
-			got, err := p.seen(t.Context(), "example.")
+			p := asker{timeout: 5 * time.Second, servers: func() ([]netip.AddrPort, error) { return tt.servers, nil }}
+			got, err := p.seesDS(t.Context(), "example.")
 			if got != tt.want || (err != nil) != tt.fails {
 				t.Errorf("seen %v, error %v", got, err)
 			}
@@ -81,5 +81,26 @@ func TestResolvers(t *testing.T) {
 	}
 	if _, err := resolvers(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a missing file is no error")
+	}
+}
+
+func TestAsker_Addresses(t *testing.T) {
+	host := dnsmessage.MustNewName("ns.example.")
+	header := func(typ dnsmessage.Type) dnsmessage.ResourceHeader {
+		return dnsmessage.ResourceHeader{Name: host, Type: typ, Class: dnsmessage.ClassINET}
+	}
+	server := resolver(t, dnsmessage.RCodeSuccess,
+		dnsmessage.Resource{Header: header(dnsmessage.TypeA), Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}},
+		dnsmessage.Resource{Header: header(dnsmessage.TypeAAAA), Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr("2001:db8::1").As16()}},
+	)
+	got, err := newAsker([]string{server.String()}, "none").addresses(t.Context(), "ns.example.")
+	if err != nil || len(got) != 2 || got[0].String() != "192.0.2.1" || got[1].String() != "2001:db8::1" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := newAsker([]string{resolver(t, dnsmessage.RCodeNameError).String()}, "none").addresses(t.Context(), "ns.example."); err != nil || len(got) != 0 {
+		t.Errorf("no such name: %v, %v", got, err)
+	}
+	if _, err := newAsker([]string{resolver(t, dnsmessage.RCodeServerFailure).String()}, "none").addresses(t.Context(), "ns.example."); err == nil {
+		t.Error("a resolver that fails gives no error")
 	}
 }

@@ -173,13 +173,14 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.journal.Close()) }()
+	ask := newAsker(s.cfg.Daemon.Resolvers, resolvConf)
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore,
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
-		DSAtParent: newParentAsker("/etc/resolv.conf").seen,
-		TSIG:       tsig, Client: xfr.ClientConfig{
+		DSAtParent: ask.seesDS, Resolve: ask.addresses,
+		TSIG: tsig, Client: xfr.ClientConfig{
 			WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
 		},
 	}); err != nil {
@@ -217,7 +218,7 @@ func (s *serving) policies(ctx context.Context) (policies map[string]pipeline.Po
 func (s *serving) listen(ctx context.Context) (err error) {
 	s.xfr, err = xfr.NewServer(xfr.Config{
 		Source: s.engine.Source(), Keys: s.engine.TSIG(), WeakTSIG: s.cfg.Server.WeakTSIG,
-		AllowsNotify: s.engine.AllowsNotify, Notified: s.engine.Notified,
+		AllowsNotify: s.engine.AllowsNotify, Notified: s.engine.Notified, Transferred: s.engine.Transferred,
 		ClientRoots: s.secure.clients,
 		Logger:      s.log.With("part", "publication"),
 	})

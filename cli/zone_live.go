@@ -113,14 +113,28 @@ func (e *env) printSerials(s pipeline.ZoneSerials) error {
 		rows = append(rows, []string{"floor", serialText(s.Floor), "published serials stand above it"})
 	}
 	for _, sec := range s.Announced {
-		rows = append(rows, []string{"secondary " + sec.Server, serialText(sec.Serial), secondaryText(sec)})
+		rows = append(rows, []string{"secondary " + secondaryName(sec), serialText(sec.Serial), secondaryText(sec)})
 	}
 	return e.table([]string{"WHERE", "SERIAL", "NOTE"}, rows)
+}
+
+// secondaryName is a secondary's address, with the name that it was found by.
+func secondaryName(s pipeline.SecondaryStatus) string {
+	if s.Name == "" || s.Name == s.Server {
+		return s.Server
+	}
+	return s.Server + " (" + s.Name + ")"
 }
 
 // secondaryText says in a few words where a secondary stands.
 func secondaryText(s pipeline.SecondaryStatus) string {
 	switch {
+	case s.LastError != "" && s.Telling == nil: // its address is not known
+		text := s.LastError
+		if s.RetryAt != nil {
+			text += ", again " + when(*s.RetryAt)
+		}
+		return text
 	case s.LastError != "":
 		text := fmt.Sprintf("not told of %s: %s", serialText(s.Telling), s.LastError)
 		if s.RetryAt != nil {
@@ -202,15 +216,32 @@ func (e *env) printServers(s pipeline.ZoneStatus) error {
 			return err
 		}
 	}
-	if len(s.Secondaries) == 0 {
+	var rows [][]string
+	for _, sec := range s.Secondaries {
+		rows = append(rows, []string{secondaryName(sec), serialText(sec.Serial), secondaryText(sec)})
+	}
+	if err := e.printTable([]string{"SECONDARY", "ACKNOWLEDGED", "NOTE"}, rows); err != nil {
+		return err
+	}
+	rows = nil
+	for _, f := range s.Fetched {
+		how := f.Transfer
+		if f.TLS {
+			how += " over TLS"
+		}
+		rows = append(rows, []string{f.Peer, f.Address, serialText(&f.Serial), how, when(f.Time)})
+	}
+	return e.printTable([]string{"FETCHED BY", "FROM", "SERIAL", "HOW", "TIME"}, rows)
+}
+
+// printTable prints a table apart from what stands before it; without rows
+// nothing.
+func (e *env) printTable(head []string, rows [][]string) error {
+	if len(rows) == 0 {
 		return nil
 	}
 	if err := e.printf("\n"); err != nil {
 		return err
 	}
-	var rows [][]string
-	for _, sec := range s.Secondaries {
-		rows = append(rows, []string{sec.Server, serialText(sec.Serial), secondaryText(sec)})
-	}
-	return e.table([]string{"SECONDARY", "ACKNOWLEDGED", "NOTE"}, rows)
+	return e.table(head, rows)
 }

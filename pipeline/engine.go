@@ -47,6 +47,9 @@ type Config struct {
 	// DSAtParent reports whether a resolver finds a DS for the zone; nil where
 	// nobody can be asked.
 	DSAtParent func(ctx context.Context, zone string) (bool, error)
+	// Resolve finds the addresses of a name server that a zone does not hold
+	// itself; nil where nobody can be asked.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Workers is the number of signing goroutines of one run; 0: one a core.
 	Workers int
 	// TSIG keeps the secrets of TSIG keys; nil keeps none.
@@ -320,7 +323,7 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 	for _, f := range facts {
 		events = append(events, event.Event{
 			Type: f.EventType(), Time: now, Zone: id, Actor: actor, Cause: cause,
-			MustUnderstand: true, Facts: f,
+			MustUnderstand: !passable(f), Facts: f,
 		})
 	}
 	next, err := e.journal.Append(ctx, id, head, events...)
@@ -328,6 +331,13 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 		e.watch.stamped(reading, elapsed)
 	}
 	return next, e.note(err)
+}
+
+// passable reports whether a program that does not know facts may pass them
+// over: what a zone is does not follow from them.
+func passable(f event.Facts) bool {
+	_, ok := f.(*event.InstanceFetched)
+	return ok
 }
 
 // policy is a loaded policy.

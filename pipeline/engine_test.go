@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,8 @@ type rig struct {
 	journal journal.Journal
 	clock   Clock
 	tsig    TSIGStore
+	client  xfr.ClientConfig
+	resolve func(context.Context, string) ([]netip.Addr, error)
 	e       *Engine
 	stop    func()
 }
@@ -59,6 +62,7 @@ func (r *rig) start(policies map[string]Policy) {
 	r.e, err = NewEngine(r.t.Context(), Config{
 		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: testLogger(r.t), TSIG: r.tsig,
+		Client: r.client, Resolve: r.resolve,
 	})
 	if err != nil {
 		r.t.Fatal(err)

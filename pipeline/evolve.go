@@ -65,6 +65,8 @@ func Evolve(s State, rec journal.Record, broken string) State {
 	case *event.InstancePublished:
 		s = evolvePublished(s, rec, f)
 		s.SignFailure = nil
+	case *event.InstanceFetched:
+		s.Fetched = evolveFetched(s.Fetched, f)
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
 	default:

@@ -118,8 +118,12 @@ func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(
 			return []event.Facts{failed}, errors.New(failed.Reason)
 		}
 	}
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return nil, err
+	}
 	return []event.Facts{&event.InstancePublished{
-		Signed: c.Signed, Loaded: f.Loaded, Serial: f.Serial, SignedDigest: f.SignedDigest,
+		Signed: c.Signed, Loaded: f.Loaded, Serial: f.Serial, SignedDigest: f.SignedDigest, Keep: p.DiffLimits(),
 	}}, nil
 }
 

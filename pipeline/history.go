@@ -244,6 +244,12 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("%s of l%d failed: %s", f.Stage, f.Loaded, f.Reason)
 	case *event.InstancePublished:
 		return fmt.Sprintf("s%d published: serial %d", f.Signed, f.Serial)
+	case *event.InstanceFetched:
+		parts := make([]string, 0, len(f.Fetches))
+		for _, fetch := range f.Fetches {
+			parts = append(parts, fetchText(fetch))
+		}
+		return "fetched by " + strings.Join(parts, "; by ")
 	case *event.SerialRaised:
 		return fmt.Sprintf("serials stand above %d from here on", f.Floor)
 	case *event.TSIGAdded:

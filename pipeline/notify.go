@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"sluice/pipeline/store"
@@ -74,6 +73,9 @@ func (e *Engine) Notified(name zone.Name, serial *zone.Serial, _ xfr.Peer) {
 // SecondaryStatus is what a secondary that is told of new versions said.
 type SecondaryStatus struct {
 	Server string `json:"server"`
+	// Name is that of the NS record that it is told for; "" where the policy
+	// names it. Where its address is not known, Server is the name.
+	Name string `json:"name,omitempty"`
 	// Serial is the newest that it acknowledged, at AckedAt.
 	Serial  *uint32    `json:"serial,omitempty"`
 	AckedAt *time.Time `json:"acked_at,omitempty"`
@@ -111,16 +113,27 @@ func (r *runner) announce() {
 	for _, ep := range p.NotifyTo() {
 		st := r.out.told[ep.String()]
 		st.Server = ep.String()
+		st.Name = ""
 		now[st.Server] = st
 	}
+	if p.NotifiesNS() {
+		for server, st := range r.out.told {
+			if _, ok := now[server]; !ok && st.Name != "" {
+				now[server] = st
+			}
+		}
+	}
 	r.out.told = now
-	if len(now) == 0 {
+	if len(p.NotifyTo()) == 0 && !p.NotifiesNS() {
 		return
 	}
 	ctx, stop := context.WithCancel(r.e.context())
 	r.out.stop = stop
 	for _, ep := range p.NotifyTo() {
 		r.e.start(func(context.Context) { r.tell(ctx, ep) })
+	}
+	if p.NotifiesNS() {
+		r.announceNS(ctx)
 	}
 }
 
@@ -140,7 +153,7 @@ func (r *runner) tell(ctx context.Context, ep xfr.Endpoint) {
 			return
 		}
 		if err == nil {
-			st = SecondaryStatus{Server: st.Server, Serial: &serial, AckedAt: &now}
+			st = SecondaryStatus{Server: st.Server, Name: st.Name, Serial: &serial, AckedAt: &now}
 		} else {
 			st.Telling, st.Tries, st.RetryAt, st.LastError = &serial, try, &again, reasonOf(err)
 			if try == notifyTries {
@@ -182,13 +195,13 @@ func (r *runner) tellOnce(ctx context.Context, ep xfr.Endpoint) (uint32, error) 
 	return uint32(serial), r.e.client.Notify(ctx, ep, apex, soa)
 }
 
-// secondaries lists what the secondaries said, by server. The caller holds mu.
+// secondaries lists what the secondaries said. The caller holds mu.
 func (r *runner) secondaries() []SecondaryStatus {
 	var out []SecondaryStatus
 	for _, st := range r.out.told {
 		out = append(out, st)
 	}
-	slices.SortFunc(out, func(a, b SecondaryStatus) int { return strings.Compare(a.Server, b.Server) })
+	slices.SortFunc(out, bySecondary)
 	return out
 }
 
@@ -208,8 +221,8 @@ func (e *Engine) NotifySecondaries(_ context.Context, name string) error {
 	switch {
 	case s.Published == nil:
 		return errorState("zone %s is not published yet", s.Name)
-	case len(p.NotifyTo()) == 0:
-		return errorState("policy %s names nobody in server.outbound.send-notify-to", p.Name)
+	case len(p.NotifyTo()) == 0 && !p.NotifiesNS():
+		return errorState("policy %s names nobody in server.outbound.send-notify-to, and notify-ns is false", p.Name)
 	}
 	r.announce()
 	return nil

@@ -53,8 +53,11 @@ type settings struct {
 	verifyNone      bool // pass-through only
 
 	transfer   xfr.Prefixes
+	axfrOnly   xfr.Prefixes
+	diffs      event.DiffLimits
 	notifyFrom xfr.Prefixes
 	notifyTo   []xfr.Endpoint
+	notifyNS   bool
 
 	loadedReview reviewSettings
 	signedReview reviewSettings
@@ -73,13 +76,16 @@ const (
 	week = 7 * day
 )
 
+// usualDiffs is what is kept for IXFR where an event does not say otherwise.
+var usualDiffs = event.DiffLimits{Steps: 20} //nolint:gochecknoglobals // a constant in all but name
+
 func defaults() settings {
 	return settings{
 		maxTTL: week, clampTTL: true,
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour,
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
-		transfer: loopback(), notifyFrom: xfr.Prefixes{},
+		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,
 
 		loadedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},
 		signedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},
@@ -138,6 +144,21 @@ func (p Policy) SerialPolicy() SerialPolicy {
 	}
 	return p.set.serial
 }
+// NotifiesNS reports whether a published zone is also announced to the servers
+// of its NS RRset (RFC 1996, 2.1).
+func (p Policy) NotifiesNS() bool { return p.set.notifyNS }
+
+// AXFROnlyTo is who gets whole zones only. It is not to be changed.
+func (p Policy) AXFROnlyTo() xfr.Prefixes { return p.set.axfrOnly }
+
+// DiffLimits bounds what is kept for IXFR; nil are the usual limits.
+func (p Policy) DiffLimits() *event.DiffLimits {
+	if p.set.diffs == usualDiffs {
+		return nil
+	}
+	return &p.set.diffs
+}
+
 
 // RemainTime is how long before the earliest expiration the zone is signed
 // again.

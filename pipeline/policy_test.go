@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"sluice/journal/event"
 	"sluice/signer"
 	"sluice/signer/zone"
 	"sluice/xfr"
@@ -147,6 +148,40 @@ allow-notify-from = ["198.51.100.0/24"]
 	}
 }
 
+func TestParse_WhatIsKeptAndOfferedForIXFR(t *testing.T) {
+	if p := Default(); p.DiffLimits() != nil || p.AXFROnlyTo().Allows(peerAt("127.0.0.1", "")) || p.NotifiesNS() {
+		t.Errorf("by default: %+v, NS %v", p.DiffLimits(), p.NotifiesNS())
+	}
+	p, err := Parse("p", []byte(`version = "v1"
+[server.outbound]
+provide-axfr-only-to = ["192.0.2.7", "192.0.2.0/24^Old.example"]
+notify-ns = true
+[retention]
+ixfr-versions = 5
+ixfr-size = "64MiB"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.DiffLimits(); got == nil || *got != (event.DiffLimits{Steps: 5, Bytes: 64 << 20}) {
+		t.Errorf("%+v", got)
+	}
+	for peer, want := range map[xfr.Peer]bool{
+		peerAt("192.0.2.7", ""): true, peerAt("192.0.2.8", ""): false, peerAt("192.0.2.8", "old.example."): true,
+	} {
+		if p.AXFROnlyTo().Allows(peer) != want {
+			t.Errorf("%+v: %v", peer, !want)
+		}
+	}
+	if !p.NotifiesNS() || !p.namesTSIG("old.example.") {
+		t.Errorf("NS %v, keys %v", p.NotifiesNS(), p.tsigNames())
+	}
+	none, err := Parse("p", []byte("version = \"v1\"\n[retention]\nixfr-versions = 0\n"))
+	if err != nil || none.DiffLimits() == nil || none.DiffLimits().Steps != 0 {
+		t.Errorf("%+v, %v", none.DiffLimits(), err)
+	}
+}
+
 func TestParse_TransferDefaultsToLoopback(t *testing.T) {
 	local := xfr.Peer{Addr: netip.MustParseAddrPort("127.0.0.1:1")}
 	local6 := xfr.Peer{Addr: netip.MustParseAddrPort("[::1]:1")}
@@ -210,6 +245,11 @@ func TestParse_Faults(t *testing.T) {
 		{"hook without time", v1 + "[loader.review]\nmode = \"script\"\nhooks = [{ command = \"y\", timeout = 0 }]\n", `timeout must be at least a second`},
 		{"on-reject", v1 + "[signer.review]\non-reject = \"stop\"\n", `line 3: signer.review.on-reject = "stop": want one of discard, halt`},
 		{"who may fetch", v1 + "[signer.review]\nprovide-xfr-to = [\"here\"]\n", `line 3: signer.review.provide-xfr-to`},
+		{"versions for IXFR", v1 + "[retention]\nixfr-versions = 1001\n", `line 3: retention.ixfr-versions = 1001: want a number from 0 to 1000`},
+		{"size for IXFR", v1 + "[retention]\nixfr-size = \"1MB\"\n", `line 3: retention.ixfr-size = "1MB": want a text such as "64MiB"`},
+		{"size for IXFR without quotes", v1 + "[retention]\nixfr-size = 64\n", `line 3: retention.ixfr-size = 64: want a text`},
+		{"AXFR-only peers", v1 + "[server.outbound]\nprovide-axfr-only-to = \"192.0.2.1\"\n", `line 3: server.outbound.provide-axfr-only-to: want a list of prefixes`},
+		{"NOTIFY to NS", v1 + "[server.outbound]\nnotify-ns = \"yes\"\n", `line 3: server.outbound.notify-ns = "yes": want true or false`},
 		{"more than all", v1 + "[loader.checks]\nmax-change-percent = 101\n", `line 3: loader.checks.max-change-percent = 101: want a number from 0 to 100`},
 		{"required record without type", v1 + "[loader.checks]\nrequired-records = [\"www\"]\n", `line 3: loader.checks.required-records: "www": want an owner and a type`},
 		{"required record of no type", v1 + "[loader.checks]\nrequired-records = [\"@ NOTHING\"]\n", `NOTHING is no record type`},

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -64,12 +65,18 @@ type policyFile struct {
 	Server struct {
 		Outbound struct {
 			ProvideXFRTo any `toml:"provide-xfr-to"`
+			AXFROnlyTo   any `toml:"provide-axfr-only-to"`
 			SendNotifyTo any `toml:"send-notify-to"`
+			NotifyNS     any `toml:"notify-ns"`
 		} `toml:"outbound"`
 		Inbound struct {
 			AllowNotifyFrom any `toml:"allow-notify-from"`
 		} `toml:"inbound"`
 	} `toml:"server"`
+	Retention struct {
+		IXFRVersions any `toml:"ixfr-versions"`
+		IXFRSize     any `toml:"ixfr-size"`
+	} `toml:"retention"`
 }
 
 type checksFile struct {
@@ -111,6 +118,7 @@ func Parse(name string, text []byte) (Policy, error) {
 	r.signer(&f)
 	r.denial(&f)
 	r.server(&f)
+	r.retention(&f)
 	if err := errors.Join(r.faults...); err != nil {
 		return Policy{}, err
 	}
@@ -371,6 +379,8 @@ const maxIterations = 100
 func (r *policyReader) server(f *policyFile) {
 	const provide, from, to = "server.outbound.provide-xfr-to", "server.inbound.allow-notify-from", "server.outbound.send-notify-to"
 	r.prefixes(provide, f.Server.Outbound.ProvideXFRTo, &r.set.transfer)
+	r.prefixes("server.outbound.provide-axfr-only-to", f.Server.Outbound.AXFROnlyTo, &r.set.axfrOnly)
+	r.flag("server.outbound.notify-ns", f.Server.Outbound.NotifyNS, &r.set.notifyNS)
 	r.prefixes(from, f.Server.Inbound.AllowNotifyFrom, &r.set.notifyFrom)
 	words, ok := r.words(to, f.Server.Outbound.SendNotifyTo, `a list of servers such as ["192.0.2.1", "192.0.2.2:5353^key.example"]`)
 	if !ok {
@@ -388,6 +398,33 @@ func (r *policyReader) server(f *policyFile) {
 		}
 		r.set.notifyTo = append(r.set.notifyTo, ep)
 	}
+}
+
+// maxIXFRVersions bounds retention.ixfr-versions: each step is described in
+// memory while an IXFR is answered.
+const maxIXFRVersions = 1000
+
+func (r *policyReader) retention(f *policyFile) {
+	if n, ok := r.number("retention.ixfr-versions", f.Retention.IXFRVersions, maxIXFRVersions); ok {
+		r.set.diffs.Steps = uint64(n)
+	}
+	r.size("retention.ixfr-size", f.Retention.IXFRSize, &r.set.diffs.Bytes)
+}
+
+// size reads a number of bytes into to, where it is given.
+func (r *policyReader) size(key string, value any, to *uint64) {
+	if value == nil {
+		return
+	}
+	text, _ := value.(string)
+	digits := strings.TrimRight(text, "KMGiB")
+	n, err := strconv.ParseUint(digits, 10, 32)
+	shift, ok := map[string]uint{"": 0, "KiB": 10, "MiB": 20, "GiB": 30}[text[len(digits):]]
+	if err != nil || !ok {
+		r.fault(key, `= %#v: want a text such as "64MiB", with KiB, MiB or GiB`, value)
+		return
+	}
+	*to = n << shift
 }
 
 // maxNotified bounds send-notify-to.

@@ -33,6 +33,7 @@ type runner struct {
 	began      time.Time       // guarded by mu; when this process took the zone up
 	up         upstream        // guarded by mu
 	out        outbound        // guarded by mu
+	fetches    fetches         // guarded by mu
 }
 
 // laneWork is what this process does in one lane.

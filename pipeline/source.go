@@ -48,14 +48,18 @@ func (p published) View(name zone.Name) (xfr.View, error) {
 	if err != nil {
 		return nil, p.e.note(err)
 	}
-	return &publishedView{View: v, allowed: policy.ProvideXFRTo()}, nil
+	return &publishedView{View: v, zone: r, allowed: policy.ProvideXFRTo(), whole: policy.AXFROnlyTo()}, nil
 }
 
-// publishedView adds the policy's access list to a stored view.
+// publishedView adds the policy's access lists to a stored view.
 type publishedView struct {
 	*store.View
-	allowed xfr.Prefixes
+	zone           *runner
+	allowed, whole xfr.Prefixes
 }
+
+// AXFROnly implements xfr.AXFROnly.
+func (v *publishedView) AXFROnly(peer xfr.Peer) bool { return v.whole.Allows(peer) }
 
 // Allows implements xfr.View.
 func (v *publishedView) Allows(peer xfr.Peer) bool { return v.allowed.Allows(peer) }

@@ -27,6 +27,10 @@ type State struct {
 	LoadFailure *Failure `json:"load_failure,omitempty"` // since the newest loaded instance
 	SignFailure *Failure `json:"sign_failure,omitempty"` // since the newest signed instance
 
+	// Fetched is what each peer took last by transfer, by peer; of very many
+	// peers those that took the newest instances.
+	Fetched []event.Fetch `json:"fetched,omitempty"`
+
 	LoadedReview *Review `json:"loaded_review,omitempty"` // of the newest loaded instance
 	SignedReview *Review `json:"signed_review,omitempty"` // of a signed instance
 	// Rejected is the signed instance with new content that a review refused

@@ -78,7 +78,7 @@ func (r *runner) status() ZoneStatus {
 			st.NextExpiry = &expiry
 		}
 	}
-	st.Upstream, st.Secondaries = r.upstreamStatus(), r.secondaries()
+	st.Upstream, st.Secondaries, st.Fetched = r.upstreamStatus(), r.secondaries(), fetchStatuses(s)
 	r.describe(&st)
 	return st
 }

@@ -231,7 +231,7 @@ func (p Policy) namesTSIG(name string) bool {
 // tsigNames lists the TSIG keys that the policy names.
 func (p Policy) tsigNames() []string {
 	var names []string
-	for _, list := range []xfr.Prefixes{p.set.transfer, p.set.notifyFrom} {
+	for _, list := range []xfr.Prefixes{p.set.transfer, p.set.axfrOnly, p.set.notifyFrom} {
 		for _, line := range list {
 			names = append(names, line.Key)
 		}

@@ -54,6 +54,8 @@ type ZoneStatus struct {
 	// are told of new versions.
 	Upstream    *UpstreamStatus   `json:"upstream,omitempty"`
 	Secondaries []SecondaryStatus `json:"secondaries,omitempty"`
+	// Fetched is what each peer took last.
+	Fetched []FetchStatus `json:"fetched,omitempty"`
 	// Reviews is what is under review, and what halted the zone there.
 	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`

@@ -196,7 +196,8 @@ func TestTransferred_TellsWhoFetchedWhat(t *testing.T) {
 	var got []string
 	addr, _ := startServer(t, Config{
 		Source: memSource{exampleName: view},
-		Transferred: func(peer Peer, apex zone.Name, serial zone.Serial, kind TransferKind) {
+		Transferred: func(peer Peer, view View, kind TransferKind) {
+			apex, serial := view.Apex(), view.Serial()
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, fmt.Sprintf("%s %s %d %s", peer.Addr.Addr(), apex, serial, kind))

@@ -522,7 +522,7 @@ func TestPeers_AsSecondariesApplyCondensedIXFR(t *testing.T) {
 			kinds := make(chan TransferKind, 100)
 			ours, _ := startServer(t, Config{
 				Source: source, Keys: keys,
-				Transferred: func(_ Peer, _ zone.Name, _ zone.Serial, kind TransferKind) { kinds <- kind },
+				Transferred: func(_ Peer, _ View, kind TransferKind) { kinds <- kind },
 			})
 			_, port, _ := net.SplitHostPort(ours)
 			p := start(t, port)

@@ -27,10 +27,10 @@ type Config struct {
 	// acknowledged, by several goroutines at once; it must not block. The
 	// serial is a hint, nil where the peer told none.
 	Notified func(name zone.Name, serial *zone.Serial, peer Peer)
-	// Transferred is called once a peer was sent all of a zone or of what
-	// changed, before the next request on the same connection is read. It
-	// must not block.
-	Transferred func(peer Peer, apex zone.Name, serial zone.Serial, kind TransferKind)
+	// Transferred is called once a peer was sent all of a view or of the way
+	// to it, before the next request on the same connection is read. The view
+	// is still open. It must not block.
+	Transferred func(peer Peer, view View, kind TransferKind)
 	// ClientRoots, where set, are the certificates that clients of the
 	// listeners for TLS must prove themselves by (RFC 9103, 9.3).
 	ClientRoots *x509.CertPool

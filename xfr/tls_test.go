@@ -315,7 +315,7 @@ func TestRFC9103_9_3_ClientsProveThemselves(t *testing.T) {
 	fetched := make(chan Peer, 1)
 	addr, s := startTLS(t, Config{
 		Source: memSource{exampleName: exampleView(t, 7)}, ClientRoots: clients,
-		Transferred: func(p Peer, _ zone.Name, _ zone.Serial, _ TransferKind) { fetched <- p },
+		Transferred: func(p Peer, _ View, _ TransferKind) { fetched <- p },
 	}, loadCertificate(t, dir))
 	ep := endpoint(t, "tls://"+addr+"#"+pin)
 	if r, err := NewClient(ClientConfig{Certificate: loadCertificate(t, other)}).Transfer(t.Context(), ep, exampleName, nil, new(memSink)); err != nil || r.Serial != 7 {

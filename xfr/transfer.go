@@ -213,7 +213,7 @@ func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string
 // transferred tells that a peer has what the view holds.
 func (s *Server) transferred(x *exchange, view View, kind TransferKind) {
 	if s.cfg.Transferred != nil {
-		s.cfg.Transferred(x.peer, view.Apex(), view.Serial(), kind)
+		s.cfg.Transferred(x.peer, view, kind)
 	}
 }
 
