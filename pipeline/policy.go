@@ -144,6 +144,7 @@ func (p Policy) SerialPolicy() SerialPolicy {
 	}
 	return p.set.serial
 }
+
 // NotifiesNS reports whether a published zone is also announced to the servers
 // of its NS RRset (RFC 1996, 2.1).
 func (p Policy) NotifiesNS() bool { return p.set.notifyNS }
@@ -158,7 +159,6 @@ func (p Policy) DiffLimits() *event.DiffLimits {
 	}
 	return &p.set.diffs
 }
-
 
 // RemainTime is how long before the earliest expiration the zone is signed
 // again.
