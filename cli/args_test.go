@@ -85,3 +85,28 @@ func FuzzOrderFlags(f *testing.F) {
 		}
 	})
 }
+
+func TestManPage_HasEveryCommandAndFlag(t *testing.T) {
+	page, err := manPage(&env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(path string, commands []*urfave.Command)
+	walk = func(path string, commands []*urfave.Command) {
+		for _, c := range commands {
+			if c.Hidden {
+				continue
+			}
+			if name := path + c.Name; !strings.Contains(page, " "+name+"\n") {
+				t.Errorf("no section for %q", name)
+			}
+			for _, f := range c.Flags {
+				if !strings.Contains(page, "\\fB--"+f.Names()[0]) {
+					t.Errorf("%s%s: no flag %s", path, c.Name, f.Names()[0])
+				}
+			}
+			walk(path+c.Name+" ", c.Subcommands)
+		}
+	}
+	walk("", newApp(&env{}).Commands)
+}

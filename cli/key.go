@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -110,7 +111,7 @@ func keyImport(e *env) *urfave.Command {
 			}
 			var files []pipeline.KeyFile
 			for _, path := range args[1:] {
-				if path, err = absoluteSource(path); err != nil {
+				if path, err = filepath.Abs(path); err != nil {
 					return err
 				}
 				files = append(files, pipeline.KeyFile{Path: path, Role: role})

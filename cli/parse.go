@@ -1,8 +1,14 @@
 package cli
 
 import (
+	"fmt"
+	"os"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+
+	"golang.org/x/net/idna"
 
 	"sluice/pipeline"
 	"sluice/signer/zone"
@@ -57,6 +63,13 @@ func parseZone(text string) (zone.Name, error) {
 	if err != nil {
 		return "", usagef("zone %v", err)
 	}
+	if i := strings.IndexFunc(text, func(r rune) bool { return r > unicode.MaxASCII }); i >= 0 {
+		u := &usageError{msg: fmt.Sprintf("zone name %q is not ASCII", text)}
+		if a, err := idna.Lookup.ToASCII(strings.TrimSuffix(text, ".")); err == nil {
+			u.hint = "in the DNS it is " + a
+		}
+		return "", u
+	}
 	return n, nil
 }
 
@@ -73,11 +86,22 @@ func fullName(text string) (string, error) {
 // absoluteSource makes a file path absolute, since the daemon may run in
 // another folder; servers (IP[:PORT][^TSIGKEY]) are written in full.
 func absoluteSource(source string) (string, error) {
-	source, err := pipeline.CanonicalSource(source)
+	full, err := pipeline.CanonicalSource(source)
 	if err != nil {
 		return "", usagef("%v", err)
 	}
-	return source, nil
+	if _, err := os.Stat(full); err != nil && !pipeline.IsTransfer(source) && likeServer(source) {
+		return "", &usageError{
+			msg:  fmt.Sprintf("source %q is neither a file nor a server", source),
+			hint: "a server is IP[:PORT][^TSIGKEY], an IPv6 address with a port [IP]:PORT",
+		}
+	}
+	return full, nil
+}
+
+// likeServer reports whether a source that names no server was meant to.
+func likeServer(source string) bool {
+	return !strings.Contains(source, "/") && (strings.ContainsAny(source, ":^#,") || strings.Trim(source, "0123456789.") == "")
 }
 
 // when writes a time for people.

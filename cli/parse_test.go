@@ -70,6 +70,18 @@ func TestAbsoluteSource_ServersAreWrittenInFull(t *testing.T) {
 	if got, err := absoluteSource("192.0.2.1,/zones/x"); err == nil {
 		t.Errorf("servers and a file together became %q", got)
 	}
+	for _, source := range []string{"300.1.1.1", "192.0.2.1:99999", "192.0.2.1:0", "localhost:53", "ns1.example^key", "192.0.2.1;192.0.2.2:53"} {
+		if got, err := absoluteSource(source); hintOf(err) == "" || exitCode(err) != 2 {
+			t.Errorf("%q became %q, %v", source, got, err)
+		}
+	}
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("zone:1", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := absoluteSource("zone:1"); err != nil || filepath.Base(got) != "zone:1" {
+		t.Errorf("a file with a colon became %q, %v", got, err)
+	}
 	want, err := filepath.Abs("zones/example.com")
 	if err != nil {
 		t.Fatal(err)
@@ -148,5 +160,15 @@ func TestExitCode_Table(t *testing.T) {
 		if got := exitCode(test.err); got != test.want {
 			t.Errorf("%v: %d, want %d", test.err, got, test.want)
 		}
+	}
+}
+
+func TestParseZone_NamesTheALabelOfAnotherScript(t *testing.T) {
+	_, err := parseZone("b\u00fccher.example.")
+	if exitCode(err) != 2 || !strings.HasSuffix(hintOf(err), " xn--bcher-kva.example") {
+		t.Errorf("got %v, hint %q", err, hintOf(err))
+	}
+	if n, err := parseZone(`b\195\188cher.example`); err != nil || len(n) != 17 {
+		t.Errorf("escaped octets: %v", err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func templateCommand(e *env) *urfave.Command {
-	page := func(name, usage string, text func() string) *urfave.Command {
+	page := func(name, usage string, text func() (string, error)) *urfave.Command {
 		return &urfave.Command{
 			Name: name, Usage: usage,
 			OnUsageError: onUsageError,
@@ -15,21 +15,26 @@ func templateCommand(e *env) *urfave.Command {
 				if _, err := arguments(c); err != nil {
 					return err
 				}
-				if e.json {
-					return e.printJSON(map[string]string{"name": name, "text": text()})
+				s, err := text()
+				if err != nil {
+					return err
 				}
-				return e.printf("%s", text())
+				if e.json {
+					return e.printJSON(map[string]string{"name": name, "text": s})
+				}
+				return e.printf("%s", s)
 			},
 		}
 	}
 	return &urfave.Command{
 		Name:         "template",
-		Usage:        "print annotated files to begin with",
+		Usage:        "print annotated files to begin with, and a manual page",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
-			page("config", "the daemon's config file with its defaults", func() string { return configTemplate }),
-			page("policy", "a policy file with its defaults", pipeline.Template),
+			page("config", "the daemon's config file with its defaults", func() (string, error) { return configTemplate, nil }),
+			page("policy", "a policy file with its defaults", func() (string, error) { return pipeline.Template(), nil }),
+			page("man", "a manual page of all commands, for man: sluice.8", func() (string, error) { return manPage(e) }),
 		},
 	}
 }

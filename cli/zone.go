@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -44,10 +45,29 @@ func (e *env) zoneAction(fn func(c *urfave.Context, client *api.Client, args []s
 		return e.clientAction(func(client *api.Client) error {
 			err := fn(c, client, args)
 			if hintOf(err) == "" && errors.Is(err, pipeline.ErrNotFound) {
-				err = withHint(err, "see: sluice zone list, sluice zone history %s, sluice policy list", args[0])
+				err = withHint(err, "%s", missingHint(err, args[0]))
 			}
 			return err
 		})
+	}
+}
+
+// missingHint says where to look for what an error of a zone's command calls
+// missing.
+func missingHint(err error, zone string) string {
+	what, _, _ := strings.Cut(err.Error(), " ")
+	text := err.Error()
+	switch {
+	case what == "policy":
+		return "see: sluice policy list"
+	case what == "TSIG":
+		return "see: sluice tsig list; make it with: sluice tsig add"
+	case what == "key":
+		return "see: sluice key list " + zone
+	case strings.Contains(text, "instance"):
+		return "see: sluice zone history " + zone
+	default:
+		return "see: sluice zone list; of a zone that was removed: sluice zone history " + zone
 	}
 }
 
@@ -112,7 +132,7 @@ func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
 	}
 	for _, role := range []keymgr.Role{keymgr.KSK, keymgr.ZSK, keymgr.CSK} {
 		for _, path := range c.StringSlice("import-" + string(role) + "-file") {
-			if path, err = absoluteSource(path); err != nil {
+			if path, err = filepath.Abs(path); err != nil {
 				return z, err
 			}
 			z.Import = append(z.Import, pipeline.KeyFile{Path: path, Role: role})

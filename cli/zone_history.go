@@ -139,14 +139,21 @@ func zoneReplay(e *env) *urfave.Command {
 		Name: "replay", Usage: "rebuild a zone from its events alone and compare every digest", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "to", Usage: "end at this `SERIAL|seq:N|TIME`"},
+			&urfave.StringFlag{Name: "to", Usage: "end at this `SERIAL|INSTANCE|seq:N|TIME`"},
 			&urfave.BoolFlag{Name: "verify", Usage: "compute every digest from the items, and compare what is served item by item"},
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
+			to := c.String("to")
+			if to != "" && !strings.HasPrefix(to, "seq:") {
+				var err error
+				if to, err = versionWord(to); err != nil {
+					return err
+				}
+			}
 			began := time.Now()
 			var steps, records uint64
 			m := e.newMeter()
-			err := client.Replay(c.Context, args[0], c.String("to"), c.Bool("verify"), m.show, func(s pipeline.ReplayStep) error {
+			err := client.Replay(c.Context, args[0], to, c.Bool("verify"), m.show, func(s pipeline.ReplayStep) error {
 				steps++
 				records += s.Records
 				m.end()

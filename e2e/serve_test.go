@@ -121,7 +121,7 @@ func TestZone_LifeOfAZone(t *testing.T) {
 			t.Errorf("the history tells of no %s:\n%s", event, history)
 		}
 	}
-	d.must(t, "zone", "remove", zone)
+	d.must(t, "zone", "remove", zone, "--force")
 	await(t, "the zone is gone", 20*time.Second, func() (bool, string) {
 		_, err := serialAt(d.addr, zone)
 		return err != nil && strings.Contains(err.Error(), "REFUSED"), "still answered"

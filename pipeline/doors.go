@@ -39,7 +39,7 @@ func (e *Engine) AddZone(ctx context.Context, actor event.Actor, z NewZone) (Zon
 	}
 	err = e.appendInstance(ctx, actor, facts, func() error {
 		if _, ok := e.names[facts.Name]; ok {
-			return fmt.Errorf("zone %s is already here: %w", facts.Name, ErrState)
+			return fmt.Errorf("zone %s is already here: %w; to change it: sluice zone set %s", facts.Name, ErrState, facts.Name)
 		}
 		return nil
 	})
@@ -116,7 +116,8 @@ func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts ev
 }
 
 // RemoveZone stops serving a zone; its history and keys stay. Without force
-// it is ErrState while a DS is seen at the parent.
+// it is ErrState while a DS is seen at the parent, and where the parent cannot
+// be asked about a zone that is published.
 func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string, force bool) error {
 	r, err := e.find(name)
 	if err != nil {
@@ -126,8 +127,8 @@ func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string,
 	if !force && e.cfg.DSAtParent != nil {
 		seen, err := e.cfg.DSAtParent(ctx, s.Name)
 		switch {
-		case err != nil:
-			e.log.WarnContext(ctx, "parent not asked for a DS", "zone", s.Name, "error", err)
+		case err != nil && s.Published != nil:
+			return fmt.Errorf("zone %s may have a DS at its parent, which could not be asked (%s): %w; look there yourself, then use --force", s.Name, oneLine(err.Error()), ErrState)
 		case seen:
 			return fmt.Errorf("zone %s has a DS at its parent: %w; have it removed there and wait for its TTL, or use --force", s.Name, ErrState)
 		}

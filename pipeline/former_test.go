@@ -21,8 +21,23 @@ func TestRemoveZone_RefusedWhileADSIsSeen(t *testing.T) {
 	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", false); !errors.Is(err, ErrState) {
 		t.Errorf("removal with a DS at the parent: %v", err)
 	}
+	r.e.cfg.DSAtParent = func(context.Context, string) (bool, error) { return false, errors.New("no answer") }
+	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", false); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("removal while the parent cannot be asked: %v", err)
+	}
 	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", true); err != nil {
 		t.Errorf("forced removal: %v", err)
+	}
+}
+
+func TestRemoveZone_NeverPublishedNeedsNoParent(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.e.cfg.DSAtParent = func(context.Context, string) (bool, error) { return false, errors.New("no answer") }
+	if _, err := r.e.AddZone(t.Context(), testActor, NewZone{Name: "example.com", Source: filepath.Join(t.TempDir(), "missing"), Policy: "default"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", false); err != nil {
+		t.Error(err)
 	}
 }
 

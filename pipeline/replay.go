@@ -81,7 +81,8 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 
 // Replay rebuilds a zone from its events alone, instance by instance, and
 // calls fn with each digest as recorded and as rebuilt. It stops at the first
-// difference with an error. to ends it early: a serial, seq:N or a time. With
+// difference with an error. to ends it early: a serial, seq:N, an
+// instance or a time. With
 // verify, the digests are computed from the items instead of taken from the
 // chunks, and what is published now is compared item by item.
 func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progress func(Progress), fn func(ReplayStep) error) error {
@@ -232,7 +233,8 @@ type goal struct {
 	at     time.Time
 }
 
-// parseGoal reads a serial, seq:N, @N or an RFC 3339 time.
+// parseGoal reads a serial, seq:N, an instance such as s12, @N or an RFC 3339
+// time.
 func parseGoal(s string) (goal, error) {
 	switch {
 	case s == "":
@@ -241,6 +243,12 @@ func parseGoal(s string) (goal, error) {
 		n, err := strconv.ParseUint(s[4:], 10, 63)
 		if err != nil || n == 0 {
 			return goal{}, fmt.Errorf("%w: %q is no journal sequence", ErrInvalid, s)
+		}
+		return goal{seq: n}, nil
+	case s[0] == 'l' || s[0] == 's':
+		n, err := strconv.ParseUint(s[1:], 10, 63)
+		if err != nil || n == 0 {
+			return goal{}, fmt.Errorf("%w: %q is no instance", ErrInvalid, s)
 		}
 		return goal{seq: n}, nil
 	case strings.HasPrefix(s, "@"):
@@ -256,7 +264,7 @@ func parseGoal(s string) (goal, error) {
 	}
 	at, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return goal{}, fmt.Errorf("%w: %q is neither a serial, nor seq:N, nor a time (RFC 3339 or @seconds)", ErrInvalid, s)
+		return goal{}, fmt.Errorf("%w: %q is neither a serial, nor seq:N, nor an instance, nor a time (RFC 3339 or @seconds)", ErrInvalid, s)
 	}
 	return goal{at: at}, nil
 }
