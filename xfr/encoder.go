@@ -64,6 +64,10 @@ type encoder struct {
 	table    table
 	apex     []byte
 	apexAt   uint16 // where the apex stands in the open message; 0 unknown
+	below    []byte // what the keys of all names at and below the apex begin with
+	lower    []byte // the apex in lower case
+	tail     []byte // the last name of RDATA without its first label
+	tailAt   uint16 // where tail stands in the open message; 0 unknown
 	ownerKey []byte // owner key of the last item
 	owner    []byte // its owner in wire form
 	ownCase  bool   // owner comes from a value, not from the key
@@ -81,6 +85,7 @@ type extra struct {
 func (e *encoder) begin(req *request, buf []byte, out sink, framed bool, size int) {
 	e.req, e.out, e.framed, e.buf = req, out, framed, buf
 	e.sign, e.extra, e.apex = nil, nil, nil
+	e.below, e.lower = e.below[:0], e.lower[:0]
 	e.flags = flagQR | req.flags&(maskOp|flagRD|flagCD)
 	e.answers, e.records, e.messages, e.bytes = 0, 0, 0, 0
 	e.hard = size
@@ -112,7 +117,7 @@ func (e *encoder) open() {
 	e.start = len(e.buf)
 	e.buf = append(e.buf, make([]byte, headerLen)...)
 	e.table.clear()
-	e.answers, e.apexAt, e.ownerAt = 0, 0, 0
+	e.answers, e.apexAt, e.ownerAt, e.tailAt = 0, 0, 0, 0
 	if e.messages > 0 || !e.req.hasQuestion() {
 		return
 	}
@@ -260,9 +265,36 @@ func (e *encoder) setOwner(ownerKey, name []byte) error {
 		e.owner = append(e.owner[:0], name...)
 		return nil
 	}
+	if e.childOfApex(ownerKey) {
+		return nil
+	}
 	var err error
 	e.owner, err = zone.AppendNameOfKey(e.owner[:0], ownerKey)
 	return err
+}
+
+// childOfApex makes the owner from its key, which is that of nearly all names
+// of a large zone: one label without escapes, before the apex.
+func (e *encoder) childOfApex(ownerKey []byte) bool {
+	if len(e.below) == 0 {
+		e.below = zone.AppendOwnerPrefix(e.below, zone.Name(e.apex))
+		e.lower = zone.AppendFold(e.lower, e.apex)
+	}
+	n := len(ownerKey) - len(e.below) - 2
+	if n < 1 || n > 63 || !bytes.HasPrefix(ownerKey, e.below) {
+		return false
+	}
+	label := ownerKey[len(e.below) : len(e.below)+n]
+	for _, c := range label {
+		if c <= 1 {
+			return false
+		}
+	}
+	if ownerKey[len(ownerKey)-2] != 0 || ownerKey[len(ownerKey)-1] != 0 || 1+n+len(e.lower) > zone.MaxNameLength {
+		return false
+	}
+	e.owner = append(append(append(e.owner[:0], byte(n)), label...), e.lower...)
+	return true
 }
 
 // record writes one record of the present owner.
@@ -315,11 +347,51 @@ func (e *encoder) compressed(rtype zone.Type, rdata []byte) {
 		if err != nil {
 			break // goes out as it came in
 		}
-		e.name(rdata[:n])
+		e.target(rdata[:n])
 		rdata = rdata[n:]
 	}
 	e.buf = append(e.buf, rdata...)
 	binary.BigEndian.PutUint16(e.buf[at-2:], uint16(len(e.buf)-at))
+}
+
+// target writes a name of RDATA. Those of one RRset often differ in their
+// first label alone.
+func (e *encoder) target(wire []byte) {
+	first := 1 + int(wire[0])
+	if e.tailAt != 0 && first > 1 && bytes.Equal(wire[first:], e.tail) {
+		e.leaf(wire[:first], e.tailAt)
+		return
+	}
+	e.tailAt = 0
+	at := e.name(wire)
+	if at == 0 || first == 1 || wire[first] == 0 {
+		return
+	}
+	// The label at the offset has what follows it in full or as a pointer.
+	msg := e.buf[e.start:]
+	next := int(at) + first
+	if msg[next]&0xc0 == 0xc0 {
+		next = int(binary.BigEndian.Uint16(msg[next:]) & maxPointer)
+	}
+	if next <= maxPointer {
+		e.tail, e.tailAt = append(e.tail[:0], wire[first:]...), uint16(next)
+	}
+}
+
+// leaf writes a label before the name at parent, or points to where both
+// stand.
+func (e *encoder) leaf(label []byte, parent uint16) {
+	msg := e.buf[e.start:]
+	if at := e.table.find(msg, parent, label); at != 0 {
+		e.pointer(at)
+		return
+	}
+	base := len(msg)
+	e.buf = append(e.buf, label...)
+	e.pointer(parent)
+	if base <= maxPointer {
+		e.table.add(uint16(base), parent, label)
+	}
 }
 
 // name writes a name, as far as possible by pointing to an earlier one of the

@@ -42,7 +42,7 @@ type Config struct {
 	// MaxConnsPerAddr bounds those of one IPv4 address or IPv6 /64; 0 means 64.
 	MaxConnsPerAddr int
 	// MaxTransfers bounds the transfers under way, each of which holds a view
-	// and 300 KiB; further ones wait for IdleTimeout. 0 means 32.
+	// and 600 KiB; further ones wait for IdleTimeout. 0 means 32.
 	MaxTransfers int
 	// IdleTimeout is how long a connection may take for its next whole
 	// request; 0 means 30 s.
@@ -94,6 +94,7 @@ type Server struct {
 	log       *slog.Logger
 	transfers chan struct{} // one entry a transfer under way
 	blocks    sync.Pool     // of *[2][]byte: the two blocks of a transfer
+	batches   sync.Pool     // of *[3]batch: what a transfer reads ahead
 	encoders  sync.Pool     // of *encoder
 	stats     counters
 	refusals  throttle
@@ -120,6 +121,7 @@ func NewServer(cfg Config) (*Server, error) {
 	s.blocks.New = func() any {
 		return &[2][]byte{make([]byte, 0, blockSize), make([]byte, 0, blockSize)}
 	}
+	s.batches.New = func() any { return new([3]batch) }
 	s.encoders.New = func() any { return new(encoder) }
 	s.conns = newConnSet(s.cfg.MaxConns, s.cfg.MaxConnsPerAddr)
 	return s, nil

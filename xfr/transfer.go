@@ -150,6 +150,11 @@ func (s *Server) sendZone(ctx context.Context, x *exchange, view View, kind stri
 		x.enc.flags &^= flagAA
 		return s.refuse(ctx, x, dns.RcodeServerFailure, edeOther)
 	}
+	if n := view.Bytes(); n == 0 || n >= aheadFrom {
+		batches := s.batches.Get().(*[3]batch)
+		defer s.batches.Put(batches)
+		items = readAhead(items, batches)
+	}
 	begun := false
 	err = s.stream(ctx, x, view, kind, func() error {
 		begun = true
@@ -169,7 +174,7 @@ func (s *Server) sendZone(ctx context.Context, x *exchange, view View, kind stri
 }
 
 // stream sends an answer of any length; fill writes its records. Encoding and
-// sending run side by side.
+// sending run side by side, and so does reading where a zone is sent.
 func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string, fill func() error) error {
 	if !s.takeTransfer(ctx) {
 		x.enc.flags &^= flagAA
