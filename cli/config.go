@@ -61,6 +61,7 @@ const (
 type journalConfig struct {
 	EventsMaxSize size `toml:"events-max-size"`
 	BulkMaxSize   size `toml:"bulk-max-size"`
+	ReserveMax    size `toml:"reserve-max"`
 }
 
 // defaultConfig is what holds without a config file: what the template says.
@@ -69,6 +70,7 @@ func defaultConfig() config {
 		Version: "v1",
 		DataDir: "./sluice-data",
 		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}},
+		Journal: journalConfig{ReserveMax: 2 << 30},
 		Server:  serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
 	}
 	cfg.Loader.Review.Servers = []string{defaultReviewLoaded}

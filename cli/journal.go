@@ -72,14 +72,24 @@ func (e *env) printJournal(s pipeline.JournalStatus) error {
 			return err
 		}
 	}
-	if len(s.Zones) == 0 {
-		return nil
+	if err := e.printReserve(s.Reserve); err != nil || len(s.Zones) == 0 {
+		return err
 	}
 	rows = nil
 	for _, z := range s.Zones {
 		rows = append(rows, []string{z.Zone, z.ID, fmt.Sprint(z.N), fmt.Sprint(z.Seq), fmt.Sprint(z.OldestFrom)})
 	}
 	return e.table([]string{"ZONE", "ID", "EVENTS", "LAST SEQUENCE", "REBUILDABLE FROM"}, rows)
+}
+
+func (e *env) printReserve(r *pipeline.ReserveStatus) error {
+	switch {
+	case r == nil:
+		return nil
+	case r.State == "none":
+		return e.printf("disk reserve: none (reserve-max in the config)\n")
+	}
+	return e.printf("disk reserve: %s, %s of %s in %s\n", r.State, sizeText(r.Bytes), sizeText(r.Wanted), r.Path)
 }
 
 // sizeText writes a number of bytes.

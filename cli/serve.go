@@ -165,6 +165,13 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err := s.openTLS(); err != nil {
 		return err
 	}
+	reserve, err := pipeline.OpenReserve(filepath.Join(s.data.path, "reserve"), uint64(s.cfg.Journal.ReserveMax))
+	switch {
+	case reserve == nil:
+		return err
+	case err != nil: // it is filled later; zones are served meanwhile
+		s.log.ErrorContext(ctx, "disk reserve not whole", "error", err)
+	}
 	s.journal, err = journal.Open(ctx, journal.Config{
 		Dir: s.data.journal(), Logger: s.log.With("part", "journal"),
 		EventsMaxBytes: int64(s.cfg.Journal.EventsMaxSize), BulkMaxBytes: int64(s.cfg.Journal.BulkMaxSize),
@@ -176,7 +183,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	ask := newAsker(s.cfg.Daemon.Resolvers, resolvConf)
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore,
-		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(),
+		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 		DSAtParent: ask.seesDS, Resolve: ask.addresses,

@@ -135,6 +135,134 @@ func TestFullDisk_LastVersionStaysServedAndReloadGoesOn(t *testing.T) {
 	}
 }
 
+// reserve is the state of the disk reserve.
+func (d *daemon) reserve(t *testing.T) string {
+	t.Helper()
+	r := d.cli(t, "journal", "status", "--json")
+	var st struct {
+		Reserve struct {
+			State         string `json:"state"`
+			Bytes, Wanted uint64
+		} `json:"reserve"`
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &st); err != nil {
+		return fmt.Sprintf("%v: %v", err, r)
+	}
+	return st.Reserve.State
+}
+
+func (d *daemon) awaitReserve(t *testing.T, state string) {
+	t.Helper()
+	await(t, "the disk reserve is "+state, time.Minute, func() (bool, string) {
+		got := d.reserve(t)
+		return got == state, got
+	})
+}
+
+// TestFullDisk_ReserveSignsEverythingOnceMore leaves not a block on the disk,
+// again and again.
+func TestFullDisk_ReserveSignsEverythingOnceMore(t *testing.T) {
+	disk := smallDisk(t, "192m")
+	g := newGenerated(t, zonegen.Config{Kind: zonegen.Hosting, Names: 2000})
+	zone := g.Apex()
+	d := daemonOn(t, disk, nil, g.source(), exampleZone())
+	serial := d.awaitServed(t, zone)
+	other := d.awaitServed(t, example)
+	d.awaitReserve(t, "held")
+
+	// Signing goes on, loading does not.
+	first := fillUp(t, disk, 0)
+	if err := os.Rename(first, first+"1"); err != nil {
+		t.Fatal(err)
+	}
+	d.must(t, "zone", "resign", zone, "--full")
+	serial = d.awaitChange(t, zone, serial)
+	d.must(t, "zone", "resign", example, "--full")
+	other = d.awaitChange(t, example, other)
+	d.must(t, "zone", "verify", zone)
+	d.awaitReserve(t, "released")
+	if r := d.cli(t, "health"); !strings.Contains(r.stdout+r.stderr, "reserve") && !strings.Contains(r.stderr, "full") {
+		t.Errorf("health does not speak of the reserve: %v", r)
+	}
+	if status := d.must(t, "zone", "status", zone); !strings.Contains(status, "disk reserve was used up") {
+		t.Errorf("zone status does not speak of the reserve:\n%s", status)
+	}
+	g.change(t, 20, 2)
+	d.refuses(t, "space", "zone", "reload", zone)
+
+	// Without reserve, zones are served with an alarm.
+	fillUp(t, disk, 0)
+	before := axfrBytes(t, d.addr, zone)
+	d.refuses(t, "full", "zone", "resign", zone, "--full")
+	d.refuses(t, "space", "health")
+	if !bytes.Equal(axfrBytes(t, d.addr, zone), before) {
+		t.Error("something else is served without reserve")
+	}
+
+	// With room, everything goes on, and the reserve is taken back.
+	for _, name := range []string{first, first + "1"} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.awaitHealthy(t)
+	d.awaitReserve(t, "held")
+	d.must(t, "zone", "reload", zone)
+	serial = d.awaitChange(t, zone, serial)
+
+	// A daemon that starts on a full disk gives it up to open its journal.
+	d.stop()
+	first = fillUp(t, disk, 0)
+	d.start(t)
+	if got := d.awaitServed(t, zone); got != serial {
+		t.Errorf("serial %d after a start on a full disk, want %d", got, serial)
+	}
+	d.must(t, "zone", "resign", example, "--full")
+	d.awaitChange(t, example, other)
+	if err := os.Remove(first); err != nil {
+		t.Fatal(err)
+	}
+	d.awaitHealthy(t)
+	d.awaitReserve(t, "held")
+	d.must(t, "journal", "verify")
+	d.must(t, "zone", "replay", zone, "--verify")
+}
+
+// TestFullDisk_StickyWriteErrorIsMended lets the journal's server meet the
+// full disk in the middle of its own writing, after which it refuses
+// everything until it is opened again.
+func TestFullDisk_StickyWriteErrorIsMended(t *testing.T) {
+	disk := smallDisk(t, "192m")
+	d := daemonOn(t, disk, nil, exampleZone())
+	serial := d.awaitServed(t, example)
+	d.awaitReserve(t, "held")
+	filler := fillUp(t, disk, 0)
+	refused := false
+	for n := 0; n < 500 && !refused; n++ {
+		refused = d.cli(t, "zone", "maintenance", []string{"enable", "disable"}[n%2], example).code != 0
+	}
+	if !refused {
+		t.Fatal("a full disk takes 500 events")
+	}
+	// It may be stored or not: one of both is possible.
+	await(t, "events are taken again on the full disk", time.Minute, func() (bool, string) {
+		on, off := d.cli(t, "zone", "maintenance", "enable", example), d.cli(t, "zone", "maintenance", "disable", example)
+		return off.code == 0, on.String() + off.String()
+	})
+	if log := d.log(); !strings.Contains(log, "journal store reopened") || !strings.Contains(log, "disk reserve released") {
+		t.Errorf("the reserve was not released, or the journal not reopened:\n%s", d.tail())
+	}
+	d.must(t, "zone", "resign", example, "--full")
+	d.awaitChange(t, example, serial)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	d.awaitHealthy(t)
+	d.awaitReserve(t, "held")
+	d.must(t, "journal", "verify")
+	d.must(t, "zone", "replay", example, "--verify")
+}
+
 func TestFullJournal_OneZoneTooLargeLeavesOthersAlone(t *testing.T) {
 	dir := shortDir(t)
 	config := writeFile(t, filepath.Join(dir, "config.toml"), "version = \"v1\"\n[journal]\nbulk-max-size = \"3MiB\"\n")

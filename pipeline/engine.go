@@ -33,6 +33,8 @@ type Config struct {
 	// JournalDir, where not empty, is a folder on the journal's disk: new
 	// contents are refused while that is nearly full.
 	JournalDir string
+	// Reserve is room that is kept for signing on a full disk; nil keeps none.
+	Reserve *Reserve
 	// SpillDir takes temporary files; it is emptied at the start.
 	SpillDir string
 	// Policies by name; "default" is added where it is missing and without a
@@ -69,7 +71,8 @@ type Engine struct {
 	watch    *clockWatch
 	log      *slog.Logger
 	cfg      Config
-	spill    roomySpill
+	// spill and signSpill take the temporary files of loads, and of signing.
+	spill, signSpill roomySpill
 
 	stuck chan struct{} // asks tend to reopen the journal
 	short chan struct{} // asks tend to look for room
@@ -82,7 +85,10 @@ type Engine struct {
 	clocking                     sync.Mutex // held while it is recorded how the clock is
 	newest                       time.Time  // of the journal's newest event at the start
 
-	foldTries int // of the event being folded; only the fold uses it
+	foldTries   int         // of the event being folded; only the fold uses it
+	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
+	refused     atomic.Bool // the journal itself has refused something for want of room
+	roomier     atomic.Bool // the reserve was given up
 
 	mu       sync.RWMutex
 	ctx      context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
@@ -120,6 +126,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room}
 	e.spill = roomySpill{SpillDir(cfg.SpillDir), e.room}
+	e.signSpill = roomySpill{SpillDir(cfg.SpillDir), e.signRoom}
 	cfg.Client.Keys = e.TSIG()
 	e.client = xfr.NewClient(cfg.Client)
 	maps.Copy(e.policies, cfg.Policies)

@@ -11,6 +11,8 @@ type JournalStatus struct {
 	journal.Status
 	Projections []ProjectionStatus `json:"projections"`
 	Zones       []ZonePosition     `json:"zones"`
+	// Reserve is the room on the disk that is kept for signing.
+	Reserve *ReserveStatus `json:"reserve,omitempty"`
 }
 
 // ProjectionStatus is how far a projection has read.
@@ -49,6 +51,10 @@ func (e *Engine) JournalStatus(ctx context.Context) (JournalStatus, error) {
 		out.Zones = append(out.Zones, ZonePosition{
 			Zone: s.Name, ID: string(s.Zone), Seq: s.Head.Seq, N: s.Head.N, OldestFrom: s.Added.Seq,
 		})
+	}
+	if e.cfg.Reserve != nil {
+		reserve := e.cfg.Reserve.status()
+		out.Reserve = &reserve
 	}
 	return out, nil
 }

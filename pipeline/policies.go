@@ -85,6 +85,11 @@ func (e *Engine) Alarms() []string {
 	if doubt := e.watch.check(); doubt != nil {
 		alarms = append(alarms, clockAlarm(*doubt)+"; "+ClockHint)
 	}
+	if e.cfg.Reserve != nil {
+		if text := e.cfg.Reserve.status().alarm(); text != "" {
+			alarms = append(alarms, text)
+		}
+	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(e.faults)) {

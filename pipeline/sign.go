@@ -65,7 +65,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	params.Workers = e.cfg.Workers
 	total := int64(content.Facts.RRsets)
 	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
-	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
+	out := newChunkSink(ctx, e.signChunks(s.Zone, c.Identity()))
 	res, err := e.makeSigned(ctx, s, c, keys, params, out)
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func nextSerial(s State, p Policy, source uint32, now time.Time) (zone.Serial, e
 
 // signInput opens what a signing run reads, and a function that closes it.
 func (e *Engine) signInput(s State, c Sign) (signer.Input, func() error, error) {
-	in := signer.Input{Spill: e.spill}
+	in := signer.Input{Spill: e.signSpill}
 	var opened []zone.Iterator
 	done := func() error {
 		var err error
@@ -194,6 +194,9 @@ func (e *Engine) verifyInstance(ctx context.Context, s State, signed uint64, opt
 	}
 	items = zone.Ahead(items)
 	defer items.Close() //nolint:errcheck // read only
-	opts.Apex, opts.At, opts.Spill = apex, e.clock.Now(), e.spill
+	opts.Apex, opts.At = apex, e.clock.Now()
+	if opts.Spill == nil {
+		opts.Spill = e.spill
+	}
 	return signer.Verify(ctx, items, opts)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,10 +20,10 @@ import (
 var errLowDisk = fmt.Errorf("%w: the disk is nearly full", journal.ErrNoSpace)
 
 const (
-	// reserve is how much of a disk new contents leave free, on a small disk
+	// keepFree is how much of a disk new contents leave free, on a small disk
 	// an eighth of it: facts can then still be stored, the projection can
 	// follow, and no store finds the disk full in the middle of a write.
-	reserve = 64 << 20
+	keepFree = 64 << 20
 	// relieveEvery is how often it is looked whether there is room again.
 	relieveEvery = time.Second
 	// promptTries is how many failures in a row are tried again as soon as
@@ -33,25 +34,126 @@ const (
 	foldTries = 4
 )
 
-// room reports errLowDisk where one of the disks has little room left, or
-// will have once need bytes more are written to it.
+// disk is how much room a disk has, in bytes.
+type disk struct {
+	free, size uint64
+	keep       uint64 // what new contents leave free
+	device     uint64
+}
+
+// floor is what signing leaves free: facts can still be stored.
+func (d disk) floor() uint64 { return d.keep / 4 }
+
+func lookDisk(dir string) (disk, error) {
+	var fs unix.Statfs_t
+	err := unix.Statfs(dir, &fs)
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Stat(dir, &st)
+	}
+	if err != nil {
+		return disk{}, fmt.Errorf("look for room on the disk of %s: %w", dir, err)
+	}
+	block := uint64(fs.Bsize) //nolint:gosec // a block has a positive size
+	d := disk{free: fs.Bavail * block, size: fs.Blocks * block, device: st.Dev}
+	d.keep = min(uint64(keepFree), d.size/8)
+	return d, nil
+}
+
+// room reports errLowDisk where one of the disks has little room left for new
+// contents, or will have once need bytes more are written to it. What the
+// reserve lacks is not theirs.
 func (e *Engine) room(need uint64) error {
+	lacks := uint64(0)
+	var home disk
+	if r := e.cfg.Reserve; r != nil {
+		if lacks = r.missing(); lacks > 0 {
+			var err error
+			if home, err = lookDisk(filepath.Dir(r.path)); err != nil {
+				return err
+			}
+		}
+	}
+	return e.eachDisk(need, func(d disk) uint64 {
+		if lacks > 0 && d.device == home.device {
+			return d.keep + lacks
+		}
+		return d.keep
+	})
+}
+
+// signRoom reports errLowDisk where there is no room to sign, and gives up the
+// reserve before it does.
+func (e *Engine) signRoom(need uint64) error {
+	err := e.eachDisk(need, disk.floor)
+	if !errors.Is(err, errLowDisk) || !e.release(err) {
+		return err
+	}
+	return e.eachDisk(need, disk.floor)
+}
+
+// release gives up the reserve, and reports whether that made room.
+func (e *Engine) release(cause error) bool {
+	if e.cfg.Reserve == nil {
+		return false
+	}
+	freed, err := e.cfg.Reserve.release()
+	switch {
+	case err != nil:
+		e.log.Error("disk reserve not released", "error", err)
+	case freed > 0:
+		e.roomier.Store(true)
+		e.log.Warn("disk reserve released", "bytes", freed, "reason", cause)
+	}
+	return freed > 0
+}
+
+// eachDisk reports errLowDisk where a disk has less room than it is to keep
+// and need bytes more.
+func (e *Engine) eachDisk(need uint64, keep func(disk) uint64) error {
 	for _, dir := range []string{e.cfg.JournalDir, e.cfg.StoreDir} {
 		if dir == "" {
 			continue
 		}
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err != nil {
-			return fmt.Errorf("look for room on the disk of %s: %w", dir, err)
+		d, err := lookDisk(dir)
+		if err != nil {
+			return err
 		}
-		size := uint64(st.Bsize) //nolint:gosec // a block has a positive size
-		free, keep := st.Bavail*size, min(uint64(reserve), st.Blocks*size/8)
-		if free < keep+need {
+		if kept := keep(d); d.free < kept+need {
 			return fmt.Errorf("%w: %.1f MiB are free where %s lies, %.1f MiB are kept back, %.1f MiB are needed",
-				errLowDisk, mib(free), dir, mib(keep), mib(need))
+				errLowDisk, mib(d.free), dir, mib(kept), mib(need))
 		}
 	}
 	return nil
+}
+
+// keepReserve lets the reserve follow what zones need, and takes back what it
+// lacks where there is room.
+func (e *Engine) keepReserve(ctx context.Context) {
+	r := e.cfg.Reserve
+	if r == nil || r.most == 0 {
+		return
+	}
+	d, err := lookDisk(filepath.Dir(r.path))
+	if err != nil {
+		e.log.ErrorContext(ctx, "disk reserve not looked after", "error", err)
+		return
+	}
+	e.mu.RLock()
+	folded := e.folded
+	e.mu.RUnlock()
+	if folded != e.reservedFor {
+		e.reservedFor = folded
+		err = r.want(d, signNeed(e.states()))
+	}
+	lacked := r.missing()
+	if err = errors.Join(err, r.fill(d)); err != nil {
+		e.log.WarnContext(ctx, "disk reserve not whole", "error", err)
+		return
+	}
+	if st := r.status(); lacked > 0 && st.State == "held" {
+		e.log.InfoContext(ctx, "disk reserve whole", "bytes", st.Bytes)
+	}
 }
 
 func mib(n uint64) float64 { return float64(n) / (1 << 20) }
@@ -103,11 +205,17 @@ func (e *Engine) Trouble() error {
 }
 
 // shortage looks what a refusal for want of room came from, and makes room
-// where it can: what failed commands left in BULK is swept.
+// where it can: what failed commands left in BULK is swept, and the reserve is
+// given up where not even facts find room. A journal that has met a full disk
+// may refuse everything until it is opened again.
 func (e *Engine) shortage(ctx context.Context) {
+	refused := e.refused.Swap(false)
 	if err := e.room(0); err != nil {
 		e.setTrouble(diskTrouble, err)
 		e.sweep(ctx, 0)
+		if short := e.signRoom(0); short == nil && refused {
+			e.mend(ctx)
+		}
 		return
 	}
 	st, err := e.journal.Status(ctx)
@@ -125,6 +233,10 @@ func (e *Engine) relieve(ctx context.Context) {
 	was := e.troubles
 	e.mu.RUnlock()
 	gone := false
+	e.keepReserve(ctx)
+	if e.roomier.Swap(false) {
+		e.retry()
+	}
 	if was[diskTrouble] != nil {
 		err := e.room(0)
 		e.setTrouble(diskTrouble, err)
@@ -206,6 +318,7 @@ func (e *Engine) storeFault(err error) {
 	case errors.Is(err, store.ErrDamaged):
 		go e.giveUp(err)
 	case err != nil:
+		poke(e.short)
 		e.log.Error("projection waits for room", "error", err)
 	default:
 		e.log.Info("projection goes on")
@@ -272,6 +385,11 @@ type roomyJournal struct {
 // NewChunks implements journal.Journal.
 func (j roomyJournal) NewChunks(id event.ZoneID, command string) journal.ChunkWriter {
 	return &roomyChunks{ChunkWriter: j.Journal.NewChunks(id, command), room: j.room}
+}
+
+// signChunks are chunks that may take up the reserve.
+func (e *Engine) signChunks(id event.ZoneID, command string) journal.ChunkWriter {
+	return roomyJournal{e.cfg.Journal, e.signRoom}.NewChunks(id, command)
 }
 
 // roomyChunks sends chunks while the projection will have room on the disk for

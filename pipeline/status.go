@@ -119,6 +119,11 @@ func (r *runner) describe(st *ZoneStatus) {
 			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk or raise the journal's limits; what is published stays served",
 		})
 	}
+	if r.e.cfg.Reserve != nil {
+		if text := r.e.cfg.Reserve.status().alarm(); text != "" {
+			st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: text, Hint: "see: sluice journal status"})
+		}
+	}
 	doubt := r.e.watch.check()
 	if doubt != nil {
 		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: clockAlarm(*doubt), Hint: ClockHint})

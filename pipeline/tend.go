@@ -60,6 +60,9 @@ func (e *Engine) tend(ctx context.Context) {
 func (e *Engine) note(err error) error {
 	switch {
 	case errors.Is(err, journal.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
+		if !errors.Is(err, errLowDisk) {
+			e.refused.Store(true)
+		}
 		poke(e.short)
 	case errors.Is(err, journal.ErrStorage):
 		e.setTrouble(journalTrouble, err)
@@ -79,8 +82,8 @@ func poke(c chan struct{}) {
 	}
 }
 
-// mend reopens the journal's store until it answers. What failed meanwhile
-// failed for that.
+// mend reopens the journal's store until it answers, with the reserve given up
+// where there is no room for that. What failed meanwhile failed for that.
 func (e *Engine) mend(ctx context.Context) {
 	j, ok := e.cfg.Journal.(reopener)
 	if !ok {
@@ -88,6 +91,9 @@ func (e *Engine) mend(ctx context.Context) {
 	}
 	wait := time.Second
 	for {
+		if err := e.signRoom(0); err != nil {
+			e.log.WarnContext(ctx, "little room for the journal", "error", err)
+		}
 		err := j.Reopen(ctx)
 		if err == nil {
 			_, err = e.journal.Status(ctx)

@@ -55,7 +55,7 @@ func (e *Engine) update(ctx context.Context, s State, c Sign, keys []signer.Key,
 	}
 	defer old.close() //nolint:errcheck // read only
 	in := signer.UpdateInput{
-		Contents: now.access, Previous: old.access, Spill: e.spill,
+		Contents: now.access, Previous: old.access, Spill: e.signSpill,
 		Changes: func(fn func(key, before, after []byte) error) error {
 			_, err := e.store.Changes(s.Zone, s.Published.Loaded.Seq, c.Loaded, fn)
 			return err
@@ -114,7 +114,7 @@ func (e *Engine) gate(ctx context.Context, s State, signed uint64) (*signer.Repo
 	case ModeSign:
 	}
 	content := [32]byte(s.Signed.Facts.ContentDigest)
-	opts := signer.VerifyOptions{Every: gateEvery, ContentSum: &content}
+	opts := signer.VerifyOptions{Every: gateEvery, ContentSum: &content, Spill: e.signSpill}
 	if p := s.Published; p != nil && p.Signed.mode() == ModeSign && s.Signed.Facts.Base == p.Signed.Seq {
 		sum := [32]byte(s.Signed.Facts.SignedDigest)
 		changed := opts
@@ -152,7 +152,7 @@ func (e *Engine) checkChanges(ctx context.Context, s State, signed uint64, opts 
 	in.Changes = func(fn func(key, before, after []byte) error) error {
 		return e.changes(s.Zone, s.Published, now.view.Meta(), fn)
 	}
-	opts.Apex, opts.At, opts.Spill = apex, e.clock.Now(), e.spill
+	opts.Apex, opts.At, opts.Spill = apex, e.clock.Now(), e.signSpill
 	return signer.CheckChanges(ctx, in, opts)
 }
 
