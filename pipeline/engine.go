@@ -64,13 +64,15 @@ type Config struct {
 // Engine runs all zones of one process: it folds the journal into the
 // projection and drives every zone.
 type Engine struct {
-	journal  journal.Journal
-	store    *store.Store
-	keystore keymgr.Keystore
-	clock    Clock
-	watch    *clockWatch
-	log      *slog.Logger
-	cfg      Config
+	journal journal.Journal
+	// signJournal is the journal as signing sees it: it may take the reserve.
+	signJournal journal.Journal
+	store       *store.Store
+	keystore    keymgr.Keystore
+	clock       Clock
+	watch       *clockWatch
+	log         *slog.Logger
+	cfg         Config
 	// spill and signSpill take the temporary files of loads, and of signing.
 	spill, signSpill roomySpill
 
@@ -125,6 +127,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		parsed:    map[event.Hash]Policy{},
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room}
+	e.signJournal = roomyJournal{cfg.Journal, e.signRoom}
 	e.spill = roomySpill{SpillDir(cfg.SpillDir), e.room}
 	e.signSpill = roomySpill{SpillDir(cfg.SpillDir), e.signRoom}
 	cfg.Client.Keys = e.TSIG()

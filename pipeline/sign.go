@@ -65,7 +65,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	params.Workers = e.cfg.Workers
 	total := int64(content.Facts.RRsets)
 	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
-	out := newChunkSink(ctx, e.signChunks(s.Zone, c.Identity()))
+	out := newChunkSink(ctx, e.signJournal.NewChunks(s.Zone, c.Identity()))
 	res, err := e.makeSigned(ctx, s, c, keys, params, out)
 	if err != nil {
 		return nil, err

@@ -387,11 +387,6 @@ func (j roomyJournal) NewChunks(id event.ZoneID, command string) journal.ChunkWr
 	return &roomyChunks{ChunkWriter: j.Journal.NewChunks(id, command), room: j.room}
 }
 
-// signChunks are chunks that may take up the reserve.
-func (e *Engine) signChunks(id event.ZoneID, command string) journal.ChunkWriter {
-	return roomyJournal{e.cfg.Journal, e.signRoom}.NewChunks(id, command)
-}
-
 // roomyChunks sends chunks while the projection will have room on the disk for
 // all of them.
 type roomyChunks struct {

@@ -33,8 +33,9 @@ func TestEngine_InstanceWithoutRoomLeavesOthersAlone(t *testing.T) {
 	})
 	r.start(nil)
 	// Nothing is refused in time.
-	r.e.journal = j
+	r.e.journal, r.e.signJournal = j, j
 	r.e.spill.room = func(uint64) error { return nil }
+	r.e.signSpill.room = r.e.spill.room
 	r.add(smallZone)
 	before := r.served()
 	filler := filepath.Join(disk, "filler")
