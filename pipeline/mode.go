@@ -176,7 +176,7 @@ func (e *Engine) finishAsIs(ctx context.Context, s State, c Sign, facts *event.I
 	if err != nil {
 		return err
 	}
-	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
+	out := newChunkSink(ctx, e.signJournal.NewChunks(s.Zone, c.Identity()))
 	if serial != nil {
 		if err := out.Put(key, value); err != nil {
 			return err
@@ -292,7 +292,7 @@ func (e *Engine) verifyInput(ctx context.Context, s State, loaded uint64, sample
 	if err != nil {
 		return nil, err
 	}
-	opts := signer.VerifyOptions{Apex: apex, At: e.clock.Now(), Spill: e.spill}
+	opts := signer.VerifyOptions{Apex: apex, At: e.clock.Now(), Spill: e.signSpill}
 	if sample {
 		opts.Every = signer.SampleEvery
 	}
