@@ -348,18 +348,23 @@ func TestMode_ATurnKeepsTheChainOfTrust(t *testing.T) {
 // bindKeys writes a KSK and a ZSK of example.com in BIND's format.
 func bindKeys(t *testing.T) []KeyFile {
 	t.Helper()
+	return bindKeysOf(t, dns.ECDSAP256SHA256, 256)
+}
+
+func bindKeysOf(t *testing.T, algorithm uint8, bits int) []KeyFile {
+	t.Helper()
 	dir := t.TempDir()
 	var out []KeyFile
 	for role, flags := range map[keymgr.Role]uint16{keymgr.KSK: 257, keymgr.ZSK: 256} {
 		k := &dns.DNSKEY{
 			Hdr:   dns.RR_Header{Name: "example.com.", Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
-			Flags: flags, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
+			Flags: flags, Protocol: 3, Algorithm: algorithm,
 		}
-		private, err := k.Generate(256)
+		private, err := k.Generate(bits)
 		if err != nil {
 			t.Fatal(err)
 		}
-		base := filepath.Join(dir, fmt.Sprintf("Kexample.com.+013+%05d", k.KeyTag()))
+		base := filepath.Join(dir, fmt.Sprintf("Kexample.com.+%03d+%05d", algorithm, k.KeyTag()))
 		for name, text := range map[string]string{base + ".key": k.String() + "\n", base + ".private": k.PrivateKeyString(private)} {
 			if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 				t.Fatal(err)

@@ -14,6 +14,9 @@ func (r *runner) describeMode(st *ZoneStatus) {
 		return
 	}
 	st.Mode = p.Mode()
+	if n, ok := otherAlgorithm(s, p); ok {
+		st.Notices = append(st.Notices, n)
+	}
 	pub := s.Published
 	if pub == nil {
 		return
@@ -28,6 +31,25 @@ func (r *runner) describeMode(st *ZoneStatus) {
 	if n, ok := sourceExpiry(pub, p, r.e.clock.Now()); ok {
 		st.Notices = append(st.Notices, n)
 	}
+}
+
+// otherAlgorithm tells of keys that are not of the policy's algorithm: the zone
+// goes on with them, since a change of algorithm takes steps at the parent.
+func otherAlgorithm(s State, p Policy) (Notice, bool) {
+	if p.Mode() != ModeSign {
+		return Notice{}, false
+	}
+	for _, k := range s.Keys.Signing() {
+		if k.Algorithm != p.Algorithm() {
+			return Notice{
+				Severity: "info",
+				Text: fmt.Sprintf("key %d signs with algorithm %d, the policy says %d: the zone keeps its keys until they are rolled",
+					k.Tag, k.Algorithm, p.Algorithm()),
+				Hint: "see: sluice key list " + s.Name,
+			}, true
+		}
+	}
+	return Notice{}, false
 }
 
 func modeText(m Mode) string {

@@ -122,3 +122,45 @@ func TestUpdate_AnySplitGivesTheSameZone(t *testing.T) {
 		}
 	})
 }
+
+// Parameters may change at any time: on top of the previous instance it gives
+// what signing anew gives, and changes of contents follow as before.
+func TestUpdate_FollowsAChangeOfParameters(t *testing.T) {
+	keys := testKeys(t, algEd25519)
+	two := append(testKeys(t, algEd25519), testKeys(t, algP256)...)
+	rapid.Check(t, func(rt *rapid.T) {
+		lines := drawZone(rt)
+		p := drawParams(rt)
+		p.ZONEMD = false
+		z, _ := mustSign(t, zoneOf(t, lines...), keys, p)
+		use := keys
+		for step := range 3 {
+			q := drawParams(rt)
+			q.ZONEMD, q.Jitter, q.Serial = false, p.Jitter, p.Serial+1
+			q.DNSKEYTTL = uint32(rapid.SampledFrom([]int{60, 3600}).Draw(rt, "dnskey ttl"))
+			if rapid.IntRange(0, 3).Draw(rt, "algorithms") == 0 {
+				use = two
+			} else {
+				use = keys
+			}
+			minimum := rapid.SampledFrom([]int{60, 1800}).Draw(rt, "minimum")
+			lines[0] = fmt.Sprintf("example. 3600 IN SOA ns.example. root.example. %d 3600 300 3600000 %d", step, minimum)
+			contents := zoneOf(t, lines...)
+			got, res := mustResign(t, contents, z, use, q)
+			want, _ := mustSign(t, contents, use, q)
+			if !equalZones(want, got) {
+				rt.Fatalf("step %d: another zone than signed anew:\n%s", step, cmp.Diff(want.lines(t), got.lines(t)))
+			}
+			verifyKept(rt, t, got, q, res)
+			changed := drawChange(rt, lines, step+1)
+			changed[0] = lines[0] // its minimum is the denial records' TTL
+			q.Serial++
+			contents = zoneOf(t, changed...)
+			z, _ = mustUpdate(t, contents, got, use, q)
+			if want, _ = mustSign(t, contents, use, q); !equalZones(want, z) {
+				rt.Fatalf("step %d: an update differs from full signing:\n%s", step, cmp.Diff(want.lines(t), z.lines(t)))
+			}
+			lines, p = changed, q
+		}
+	})
+}
