@@ -126,6 +126,7 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 			"  content digest", i.ContentDigest,
 			"  signed digest", i.SignedDigest,
 			"  left out of the input", strippedText(i.Stripped),
+			"  ZONEMD of the input", i.ZONEMD,
 		)
 		if err != nil {
 			return err

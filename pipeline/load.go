@@ -98,7 +98,7 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 	defer files.Close() //nolint:errcheck // opened for reading
 	in, err := zone.Load(ctx, zone.LoadOptions{
 		FS: files, File: files.Name, Origin: apex, Spill: e.spill,
-		MaxTTL: p.loadTTL(), ClampTTL: p.ClampTTL(), KeepSigned: c.PassThrough,
+		MaxTTL: p.loadTTL(), ClampTTL: p.ClampTTL(), KeepSigned: c.PassThrough, SkipZONEMD: p.Checks().ZONEMD == zonemdIgnore,
 		Progress: func(read, total int64) { report(Progress{Stage: "load", Done: read, Total: total}) },
 	})
 	if err != nil {
@@ -106,12 +106,12 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 	}
 	defer in.Close() //nolint:errcheck // temporary files
 	facts := &event.InstanceLoaded{Source: c.Source, Base: c.Base, PassThrough: c.PassThrough}
-	return facts, e.takeLoaded(ctx, s, c, in, facts)
+	return facts, e.takeLoaded(ctx, s, c, p, in, facts)
 }
 
 // takeLoaded sends a whole zone that was read, or what it changes against the
 // base, and fills in the facts.
-func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, in *zone.Loaded, facts *event.InstanceLoaded) (err error) {
+func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, p Policy, in *zone.Loaded, facts *event.InstanceLoaded) (err error) {
 	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
 	if c.Base == 0 {
 		err = loadWhole(in, out, facts)
@@ -124,8 +124,8 @@ func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, in *zone.Loade
 	facts.Serial = uint32(in.Serial)
 	facts.RRsets, facts.Records = in.RRsets, in.Records+in.Kept.Records
 	facts.Signatures, facts.Earliest = in.Kept.Signatures, in.Kept.Earliest
-	if in.ZONEMD != zone.ZONEMDAbsent {
-		facts.ZONEMD = string(in.ZONEMD)
+	if err := takeZONEMD(facts, p, in.ZONEMD); err != nil {
+		return err
 	}
 	facts.Stripped, facts.Notices = in.Stripped, in.Notices
 	facts.ContentDigest = in.ContentState.Sum()

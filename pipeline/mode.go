@@ -126,6 +126,9 @@ func (e *Engine) passThrough(ctx context.Context, s State, c Sign, p Policy, rep
 		if err := unfit(fmt.Sprintf("l%d, to be passed through,", c.Loaded), rep); err != nil {
 			return nil, err
 		}
+		if p.Checks().ZONEMD == zonemdRequire && !rep.ZONEMD {
+			return nil, &unfitError{reason: fmt.Sprintf("l%d, to be passed through: %v", c.Loaded, errNoZONEMD)}
+		}
 		facts.Verified = rep.Checked
 	}
 	return facts, e.finishAsIs(ctx, s, c, facts, nil)

@@ -86,6 +86,7 @@ func defaults() settings {
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
 		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,
+		checks: Checks{ZONEMD: zonemdVerify},
 
 		loadedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},
 		signedReview: reviewSettings{ReviewPolicy: ReviewPolicy{Transfer: loopback()}},

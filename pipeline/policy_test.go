@@ -50,7 +50,7 @@ func TestTemplate_ParsesToTheDefaults(t *testing.T) {
 func TestTemplate_ShowsEveryKey(t *testing.T) {
 	for _, key := range []string{
 		"version", "loader.review.mode", "loader.review.hooks", "loader.review.on-reject", "loader.review.provide-xfr-to",
-		"loader.checks.max-change-percent", "loader.checks.min-records", "loader.checks.required-records",
+		"loader.checks.max-change-percent", "loader.checks.min-records", "loader.checks.required-records", "loader.checks.zonemd",
 		"signer.review.hooks", "signer.review.on-reject", "signer.review.provide-xfr-to", "loader.checks.max-ttl", "loader.checks.max-ttl-action",
 		"key-manager.ds-algorithm", "key-manager.generation.use-csk", "key-manager.generation.algorithm",
 		"key-manager.records.ttl", "signer.serial-policy", "signer.signature-inception-offset",
@@ -463,7 +463,7 @@ required-records = ["@ MX", "www a", "ns.example.net. AAAA"]
 	if diff := cmp.Diff(want, p.Review("signed"), cmpSettings()); diff != "" {
 		t.Error(diff)
 	}
-	checks := Checks{MaxChangePercent: 25, MinRecords: 1000, Required: []string{"@ MX", "www a", "ns.example.net. AAAA"}}
+	checks := Checks{MaxChangePercent: 25, MinRecords: 1000, Required: []string{"@ MX", "www a", "ns.example.net. AAAA"}, ZONEMD: "verify"}
 	if diff := cmp.Diff(checks, p.Checks()); diff != "" {
 		t.Error(diff)
 	}

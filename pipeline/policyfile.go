@@ -85,6 +85,7 @@ type checksFile struct {
 	MaxChangePercent any `toml:"max-change-percent"`
 	MinRecords       any `toml:"min-records"`
 	Required         any `toml:"required-records"`
+	ZONEMD           any `toml:"zonemd"`
 }
 
 func newPolicy(name string, text []byte, s settings) Policy {
@@ -328,6 +329,9 @@ func (r *policyReader) mode(mode, verify any) {
 	}
 	if i := r.choice("signer.verify", verify, "all", "sample", "none"); i >= 0 {
 		r.set.verifyAll, r.set.verifyNone = i == 0, i == 2
+	}
+	if r.set.verifyNone && r.set.checks.ZONEMD == zonemdRequire {
+		r.fault("signer.verify", `= "none": what is passed through has its ZONEMD verified with all else, and loader.checks.zonemd requires that`)
 	}
 	if r.set.verifyNone && r.set.mode != ModePassThrough {
 		r.fault("signer.verify", `= "none": is for mode = "pass-through" alone; want "all" or "sample"`)

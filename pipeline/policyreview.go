@@ -57,13 +57,24 @@ type Checks struct {
 	// Required are RRsets that must be there: owner and type, the owner
 	// relative to the apex ("@") or absolute.
 	Required []string
+	// ZONEMD says what is done about ZONEMD records of the input (RFC 8976):
+	// "verify", "require", "ignore".
+	ZONEMD string
 }
+
+// What is done about ZONEMD records of the input.
+const (
+	zonemdVerify  = "verify"  // one that is there must match
+	zonemdRequire = "require" // one must be there and match
+	zonemdIgnore  = "ignore"
+)
 
 // Checks are the policy's limits for what was loaded. They are not to be
 // changed.
 func (p Policy) Checks() Checks { return p.set.checks }
 
-// Any reports whether there is a limit at all.
+// Any reports whether there is a limit at all for the review; ZONEMD is looked
+// at when a zone is loaded.
 func (c Checks) Any() bool {
 	return c.MaxChangePercent > 0 || c.MinRecords > 0 || len(c.Required) > 0
 }
@@ -172,6 +183,9 @@ func (r *policyReader) hooks(table string, f *reviewFile, to *reviewSettings) {
 
 func (r *policyReader) checks(f *checksFile) {
 	c := &r.set.checks
+	if i := r.choice("loader.checks.zonemd", f.ZONEMD, zonemdVerify, zonemdRequire, zonemdIgnore); i >= 0 {
+		c.ZONEMD = []string{zonemdVerify, zonemdRequire, zonemdIgnore}[i]
+	}
 	if n, ok := r.number("loader.checks.max-change-percent", f.MaxChangePercent, 100); ok {
 		c.MaxChangePercent = int(n)
 	}

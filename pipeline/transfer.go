@@ -212,7 +212,7 @@ func (t *transfer) takeWhole(ctx context.Context, facts *event.InstanceLoaded) e
 		return err
 	}
 	defer in.Close() //nolint:errcheck // temporary files
-	return t.e.takeLoaded(ctx, t.s, t.c, in, facts)
+	return t.e.takeLoaded(ctx, t.s, t.c, t.policy, in, facts)
 }
 
 // Begin implements xfr.TransferSink.
@@ -224,6 +224,7 @@ func (t *transfer) Begin(kind xfr.TransferKind, _ *xfr.Record) (err error) {
 	t.receiver, err = zone.NewReceiver(t.ctx, zone.LoadOptions{
 		File: t.ep.String(), Origin: t.apex, Spill: t.e.spill, Memory: transferMemory,
 		MaxTTL: t.policy.loadTTL(), ClampTTL: t.policy.ClampTTL(), KeepSigned: t.c.PassThrough,
+		SkipZONEMD: t.policy.Checks().ZONEMD == zonemdIgnore,
 	})
 	return err
 }

@@ -36,7 +36,9 @@ type zoneEdit struct {
 	key      []byte
 	stripped map[string]uint64
 	clamped  int
-	zonemd   bool
+	// What came and went of the ZONEMD records that are left out.
+	zonemd     [][]byte
+	zonemdGone int
 }
 
 // editedSet is an RRset under change.
@@ -109,6 +111,9 @@ func (set *editedSet) find(t zone.Type, data []byte) int {
 // speaks of another zone than the one loaded.
 func (z *zoneEdit) remove(rr *xfr.Record) error {
 	if z.own(rr) {
+		if rr.Type == zone.TypeZONEMD {
+			z.zonemdGone++
+		}
 		return nil
 	}
 	if zone.CheckRData(rr.Type, rr.RData) != nil {
@@ -130,7 +135,9 @@ func (z *zoneEdit) remove(rr *xfr.Record) error {
 func (z *zoneEdit) add(rr *xfr.Record) error {
 	if z.own(rr) {
 		z.stripped[rr.Type.String()]++
-		z.zonemd = z.zonemd || rr.Type == zone.TypeZONEMD
+		if rr.Type == zone.TypeZONEMD {
+			return z.addZONEMD(rr.RData)
+		}
 		return nil
 	}
 	if err := zone.CheckType(rr.Type); err != nil {
@@ -238,6 +245,9 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 	if facts.Earliest, err = z.earliest(base.Earliest, e.clock.Now().Add(t.policy.RemainTime())); err != nil {
 		return err
 	}
+	if err := t.checkZONEMD(ctx, base.ZONEMD, facts); err != nil {
+		return err
+	}
 	facts.Stripped, facts.Notices = z.stripped, z.notices(check.notices)
 	facts.ContentDigest = hasher.Set.Sum()
 	if err := out.putState(&hasher.Set); err != nil {
@@ -306,9 +316,6 @@ func (z *zoneEdit) notices(more []string) []string {
 	}
 	if mixed > 0 {
 		more = append(more, fmt.Sprintf("%d RRsets came with several TTLs and take the lowest (RFC 2181, 5.2)", mixed))
-	}
-	if z.zonemd {
-		more = append(more, "the ZONEMD record that came with an incremental transfer was not verified")
 	}
 	return more
 }

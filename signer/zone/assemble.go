@@ -118,7 +118,6 @@ func (g *grouper) last() *record {
 
 var (
 	errRRsetLong = fmt.Errorf("RRset longer than %d bytes", MaxValue)
-	errZONEMD    = errors.New("ZONEMD does not match the zone (RFC 8976)")
 )
 
 // assembler is Loaded.Items: it makes items of sorted records, checks them,
@@ -182,9 +181,10 @@ func (a *assembler) Next() bool {
 func (a *assembler) item() {
 	g := &a.g
 	first := &g.records[0]
-	ttl := first.ttl
+	highest := a.r.highestTTL()
+	ttl := min(first.ttl, highest)
 	for _, r := range g.records[1:] {
-		if r.ttl != ttl {
+		if min(r.ttl, highest) != ttl {
 			a.r.notices.add(noticeMixedTTL, a.r.files[r.file], r.line)
 			for _, r := range g.records {
 				ttl = min(ttl, r.ttl)
@@ -244,7 +244,7 @@ func (a *assembler) finish() {
 	if a.check != nil && a.r.errs.list.Total == 0 {
 		outcome, err := a.check.finish()
 		switch {
-		case errors.Is(err, errZONEMD):
+		case errors.Is(err, ErrZONEMD):
 			a.r.errs.add(FileError{File: a.r.opts.File, Err: err})
 		case err != nil:
 			a.err = err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -378,7 +379,16 @@ func (r *reader) ttlOf(h header, rdata []byte, s *fileState, line int) (uint32, 
 		return 0, fmt.Errorf("%w: %d, the limit is %d", errTTLTooHigh, ttl, r.opts.MaxTTL)
 	}
 	r.notices.add(noticeClamped, r.files[s.number], line)
-	return r.opts.MaxTTL, nil
+	return ttl, nil
+}
+
+// highestTTL is what a higher TTL is lowered to once all that a ZONEMD covers
+// was read with the TTL that it came with.
+func (r *reader) highestTTL() uint32 {
+	if r.opts.MaxTTL != 0 && r.opts.ClampTTL {
+		return r.opts.MaxTTL
+	}
+	return math.MaxUint32
 }
 
 // setOwner parses the owner of a record, unless it is the one before again.

@@ -68,7 +68,6 @@ func (c *Receiver) add(owner []byte, t Type, ttl uint32, rdata []byte) error {
 			return recordError{fmt.Errorf("%w: %d, the limit is %d", errTTLTooHigh, ttl, r.opts.MaxTTL)}
 		}
 		r.notices.add(noticeClamped, r.opts.File, c.count)
-		ttl = r.opts.MaxTTL
 	}
 	return r.put(s, t, ttl, rdata, c.count)
 }

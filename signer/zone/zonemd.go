@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"crypto/sha512"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 
 	"github.com/miekg/dns"
 )
+
+// ErrZONEMD reports a ZONEMD record that does not match its zone.
+var ErrZONEMD = errors.New("ZONEMD does not match the zone (RFC 8976)")
 
 // maxZONEMD is how many ZONEMD records at the apex are looked at.
 const maxZONEMD = 16
@@ -31,6 +35,12 @@ type zoneDigest struct {
 
 func newZoneDigest(r *reader, own Iterator) *zoneDigest {
 	z := &zoneDigest{own: grouper{in: own}, apex: r.apexKey, serial: r.serial, records: r.zonemd}
+	z.begin()
+	return z
+}
+
+// begin makes the hashes that are needed.
+func (z *zoneDigest) begin() {
 	for _, d := range z.records {
 		switch z.usable(d) {
 		case dns.ZoneMDHashAlgSHA384:
@@ -39,8 +49,37 @@ func newZoneDigest(r *reader, own Iterator) *zoneDigest {
 			z.sha512 = sha512.New()
 		}
 	}
-	return z
 }
+
+// ZONEMDCheck verifies ZONEMD records of a zone that has no other records of
+// the signer's own, from its items.
+type ZONEMDCheck struct{ z zoneDigest }
+
+// NewZONEMDCheck begins. records is the RDATA of the ZONEMD records at the
+// apex, serial that of the SOA.
+func NewZONEMDCheck(apex Name, serial Serial, records [][]byte) *ZONEMDCheck {
+	c := &ZONEMDCheck{zoneDigest{apex: AppendOwnerKey(nil, apex), serial: serial, records: records}}
+	c.z.begin()
+	return c
+}
+
+// Add takes the items of KindContents in their order.
+func (c *ZONEMDCheck) Add(key []byte, value Value) (err error) {
+	_, ownerKey, t, err := SplitKey(key)
+	if err != nil {
+		return err
+	}
+	if c.z.owner, err = AppendNameOfKey(c.z.owner[:0], ownerKey); err != nil {
+		return err
+	}
+	for data := range value.Records() {
+		c.z.hashRecord(t, value.TTL(), data)
+	}
+	return nil
+}
+
+// Finish compares; ErrZONEMD, wrapped, where no record matches.
+func (c *ZONEMDCheck) Finish() (ZONEMDOutcome, error) { return c.z.compare() }
 
 // usable is the hash algorithm of ZONEMD RDATA, or 0 where this program
 // cannot verify it: another scheme or hash, or two of the same (RFC 8976, 4).
@@ -90,22 +129,27 @@ func (z *zoneDigest) hash(g *grouper) (err error) {
 		if atApex && t == TypeRRSIG && Type(binary.BigEndian.Uint16(r.rdata)) == TypeZONEMD {
 			continue
 		}
-		b := append(z.buf[:0], z.owner...)
-		b = append(b, byte(t>>8), byte(t), 0, 1)
-		b = binary.BigEndian.AppendUint32(b, r.ttl)
-		b = append(b, byte(len(r.rdata)>>8), byte(len(r.rdata)))
-		z.buf = AppendCanonicalRData(b, t, r.rdata)
-		if z.sha384 != nil {
-			z.sha384.Write(z.buf)
-		}
-		if z.sha512 != nil {
-			z.sha512.Write(z.buf)
-		}
+		z.hashRecord(t, r.ttl, r.rdata)
 	}
 	return nil
 }
 
-// finish compares. One record that matches is enough (RFC 8976, 4).
+// hashRecord adds a record of the present owner.
+func (z *zoneDigest) hashRecord(t Type, ttl uint32, rdata []byte) {
+	b := append(z.buf[:0], z.owner...)
+	b = append(b, byte(t>>8), byte(t), 0, 1)
+	b = binary.BigEndian.AppendUint32(b, ttl)
+	b = append(b, byte(len(rdata)>>8), byte(len(rdata)))
+	z.buf = AppendCanonicalRData(b, t, rdata)
+	if z.sha384 != nil {
+		z.sha384.Write(z.buf)
+	}
+	if z.sha512 != nil {
+		z.sha512.Write(z.buf)
+	}
+}
+
+// finish ends the walk and compares. One record that matches is enough (RFC 8976, 4).
 func (z *zoneDigest) finish() (ZONEMDOutcome, error) {
 	if !z.begun {
 		z.begun, z.haveOwn = true, z.own.next()
@@ -118,6 +162,11 @@ func (z *zoneDigest) finish() (ZONEMDOutcome, error) {
 	if err := z.own.in.Err(); err != nil {
 		return "", fmt.Errorf("sort zone: %w", err)
 	}
+	return z.compare()
+}
+
+// compare holds the digests against the records.
+func (z *zoneDigest) compare() (ZONEMDOutcome, error) {
 	var mismatch error
 	for _, d := range z.records {
 		var sum []byte
@@ -130,11 +179,11 @@ func (z *zoneDigest) finish() (ZONEMDOutcome, error) {
 			continue
 		}
 		if s := Serial(binary.BigEndian.Uint32(d)); s != z.serial {
-			mismatch = fmt.Errorf("%w: its serial is %d, that of the SOA %d", errZONEMD, s, z.serial)
+			mismatch = fmt.Errorf("%w: its serial is %d, that of the SOA %d", ErrZONEMD, s, z.serial)
 			continue
 		}
 		if !bytes.Equal(sum, d[6:]) {
-			mismatch = fmt.Errorf("%w: digest %x, computed %x", errZONEMD, d[6:], sum)
+			mismatch = fmt.Errorf("%w: digest %x, computed %x", ErrZONEMD, d[6:], sum)
 			continue
 		}
 		return ZONEMDVerified, nil

@@ -75,7 +75,7 @@ func TestRFC8976_4_Outcomes(t *testing.T) {
 		{"RRSIG of the ZONEMD is left out", zonemdSimple + "example. RRSIG ZONEMD 13 1 300 20300101000000 20200101000000 1 example. AQ==\n", ZONEMDVerified, false},
 	} {
 		l, _, err := loadText(t, tc.text, nil)
-		if errors.Is(err, errZONEMD) != tc.mismatch || (!tc.mismatch && (err != nil || l.ZONEMD != tc.want)) {
+		if errors.Is(err, ErrZONEMD) != tc.mismatch || (!tc.mismatch && (err != nil || l.ZONEMD != tc.want)) {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
