@@ -133,15 +133,13 @@ func TestUpdate_FollowsAChangeOfParameters(t *testing.T) {
 		p := drawParams(rt)
 		p.ZONEMD = false
 		z, _ := mustSign(t, zoneOf(t, lines...), keys, p)
-		use := keys
 		for step := range 3 {
 			q := drawParams(rt)
 			q.ZONEMD, q.Jitter, q.Serial = false, p.Jitter, p.Serial+1
 			q.DNSKEYTTL = uint32(rapid.SampledFrom([]int{60, 3600}).Draw(rt, "dnskey ttl"))
+			use := keys
 			if rapid.IntRange(0, 3).Draw(rt, "algorithms") == 0 {
 				use = two
-			} else {
-				use = keys
 			}
 			minimum := rapid.SampledFrom([]int{60, 1800}).Draw(rt, "minimum")
 			lines[0] = fmt.Sprintf("example. 3600 IN SOA ns.example. root.example. %d 3600 300 3600000 %d", step, minimum)

@@ -116,9 +116,7 @@ func (g *grouper) last() *record {
 	return last
 }
 
-var (
-	errRRsetLong = fmt.Errorf("RRset longer than %d bytes", MaxValue)
-)
+var errRRsetLong = fmt.Errorf("RRset longer than %d bytes", MaxValue)
 
 // assembler is Loaded.Items: it makes items of sorted records, checks them,
 // counts them and computes the content digest.
