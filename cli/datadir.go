@@ -60,10 +60,41 @@ func openDataDir(path, clock string, create bool) (*dataDir, error) {
 	if err := d.takeLock(create); err != nil {
 		return nil, err
 	}
-	if err := d.checkMarker(clock, create); err != nil {
+	err := d.checkMarker(clock, create)
+	if err == nil && create {
+		err = d.checkJournal()
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
+}
+
+// checkJournal refuses a directory whose journal is gone, a file system that is
+// not mounted, say: all zones would be gone with it. What the journal gave rise
+// to says that there was one.
+func (d *dataDir) checkJournal() error {
+	entries, err := os.ReadDir(d.journal())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(entries) > 0 {
+		return nil
+	}
+	for _, dir := range []string{d.keys(), d.projections()} {
+		made, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, f := range made {
+			if name := f.Name(); filepath.Ext(name) == ".pem" || name == "zones" {
+				return withHint(
+					fmt.Errorf("the journal %s is missing, but there is %s: %w", d.journal(), filepath.Join(dir, name), pipeline.ErrState),
+					"mount it, or restore it from the backup; to begin anew without any zone, choose another directory with --data")
+			}
+		}
+	}
+	return nil
 }
 
 // close gives the lock back.

@@ -103,3 +103,32 @@ func TestOpenDataDir_ToolsMakeNothing(t *testing.T) {
 		t.Errorf("empty folder: %v", err)
 	}
 }
+
+func TestOpenDataDir_RefusesWhereTheJournalIsGone(t *testing.T) {
+	for _, made := range []string{"keys/example.com+013+00001+0123456789abcdef.pem", "projections/zones/MANIFEST"} {
+		path := filepath.Join(t.TempDir(), "data")
+		if err := mustOpen(t, path, realClock).close(); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(path, made)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // without its folder, and with an empty one
+			_, err := openDataDir(path, realClock, true)
+			if !errors.Is(err, pipeline.ErrState) || !strings.Contains(err.Error(), "is missing") || hintOf(err) == "" {
+				t.Errorf("with %s: %v", made, err)
+			}
+			_ = os.Mkdir(filepath.Join(path, "journal"), 0o700)
+		}
+		if err := os.WriteFile(filepath.Join(path, "journal", "lock"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := mustOpen(t, path, realClock).close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -3,7 +3,9 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -186,6 +188,30 @@ func TestLive_ChangesStreamFromPrimaryToSecondaries(t *testing.T) {
 	}
 }
 
+// byAXFR is an instance.loaded that was taken whole, as history tells it.
+var byAXFR = regexp.MustCompile(`by AXFR: serial \d+, (\d+) records, (\d+) added, (\d+) removed`)
+
+// needlessAXFR counts the whole transfers in a history, but for those that
+// change half of the zone: there a server may answer an IXFR query with the
+// zone (RFC 1995, 4).
+func needlessAXFR(t *testing.T, history string) int {
+	t.Helper()
+	count := 0
+	for _, line := range byAXFR.FindAllStringSubmatch(history, -1) {
+		var n [3]int
+		for i := range n {
+			var err error
+			if n[i], err = strconv.Atoi(line[i+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if records, added, removed := n[0], n[1], n[2]; added == records || added+removed < records/2 {
+			count++
+		}
+	}
+	return count
+}
+
 // streamChanges changes the zone at the primary, and looks after each change
 // at what our daemon and all secondaries hold.
 func streamChanges(t *testing.T, d *daemon, p *secondary, seconds []*secondary) {
@@ -221,10 +247,14 @@ func streamChanges(t *testing.T, d *daemon, p *secondary, seconds []*secondary) 
 		}
 		// No NOTIFY of ours here: the daemon's own must do.
 		for _, s := range seconds {
-			await(t, fmt.Sprintf("%s holds change %d", s.name, n), 20*time.Second, func() (bool, string) { return holds(s.addr) })
-			if got, err := serialAt(s.addr, example); err != nil || got != serial {
-				t.Fatalf("%s holds serial %d, we publish %d, %v", s.name, got, serial, err)
-			}
+			// Processes of nsd that go may still answer with the serial before.
+			await(t, fmt.Sprintf("%s holds change %d in serial %d", s.name, n, serial), 20*time.Second, func() (bool, string) {
+				if ok, text := holds(s.addr); !ok {
+					return false, text
+				}
+				got, err := serialAt(s.addr, example)
+				return err == nil && got == serial, fmt.Sprintf("serial %d, %v", got, err)
+			})
 		}
 		if n%8 != 0 && n != rounds {
 			continue
@@ -237,8 +267,8 @@ func streamChanges(t *testing.T, d *daemon, p *secondary, seconds []*secondary) 
 		}
 	}
 	history := d.must(t, "zone", "history", example, "--type", "instance.loaded")
-	if whole, steps := strings.Count(history, "by AXFR"), strings.Count(history, "by IXFR"); whole != 1 || steps < rounds/2 {
-		t.Errorf("%d whole and %d incremental transfers in\n%s", whole, steps, history)
+	if whole, steps := needlessAXFR(t, history), strings.Count(history, "by IXFR"); whole != 1 || steps < rounds/2 {
+		t.Errorf("%d needless whole and %d incremental transfers in\n%s", whole, steps, history)
 	}
 	// The zone built of increments is the zone: taken whole, nothing differs.
 	before, _ := serialAt(d.addr, example)

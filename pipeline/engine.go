@@ -86,6 +86,7 @@ type Engine struct {
 	tsig                         sync.Mutex // held while the TSIG keys change
 	clocking                     sync.Mutex // held while it is recorded how the clock is
 	newest                       time.Time  // of the journal's newest event at the start
+	lost                         string     // what the projection knew and the journal lacks; set at the start
 
 	foldTries   int         // of the event being folded; only the fold uses it
 	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
@@ -151,7 +152,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 // openStore opens the projection; one that cannot be read, or that was made
 // from another journal, is removed and folded anew.
 func (e *Engine) openStore(ctx context.Context) error {
-	identity, _, err := e.journal.Stream(ctx)
+	identity, last, err := e.journal.Stream(ctx)
 	if err != nil {
 		return err
 	}
@@ -176,6 +177,10 @@ func (e *Engine) openStore(ctx context.Context) error {
 		}
 		if ok || e.store.Position().Seq == 0 {
 			return nil
+		}
+		if at := e.store.Position(); at.Stream == identity && at.Seq > last {
+			e.lost = fmt.Sprintf("the journal ends at event %d, but event %d was read from it before: those between are lost; "+
+				"is it an old copy? published serials may have gone back, see: sluice zone serial ZONE", last, at.Seq)
 		}
 		err = errors.Join(errors.New("it does not follow from this journal"), e.store.Close())
 	} else if !errors.Is(err, store.ErrDamaged) {

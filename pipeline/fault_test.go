@@ -166,6 +166,29 @@ func TestEngine_DamagedProjectionIsRebuilt(t *testing.T) {
 	}
 }
 
+func TestEngine_EventsThatTheJournalLostAreAnAlarm(t *testing.T) {
+	mem := journaltest.New()
+	r := newRig(t, mem, nil)
+	r.add(smallZone)
+	_, last, err := mem.Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.reload(strings.Replace(smallZone, "192.0.2.80", "192.0.2.81", 1))
+	r.stop()
+	r.start(nil)
+	if alarms := r.e.Alarms(); len(alarms) != 0 {
+		t.Errorf("alarms of a whole journal: %q", alarms)
+	}
+	r.stop()
+	mem.Truncate(last)
+	r.start(nil)
+	want := fmt.Sprintf("the journal ends at event %d,", last)
+	if alarms := r.e.Alarms(); len(alarms) != 1 || !strings.Contains(alarms[0], want) {
+		t.Errorf("alarms %q, want one with %q", alarms, want)
+	}
+}
+
 func TestEngine_UnknownEventHaltsItsZoneAlone(t *testing.T) {
 	s := boundState(withKeys("active"), withLoaded(5))
 	rec := recordOf(t, 9, event.Event{Type: "zone.teleported", MustUnderstand: true})

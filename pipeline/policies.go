@@ -82,6 +82,9 @@ func (e *Engine) policyFault(name string) error {
 // each.
 func (e *Engine) Alarms() []string {
 	var alarms []string
+	if e.lost != "" {
+		alarms = append(alarms, e.lost)
+	}
 	if doubt := e.watch.check(); doubt != nil {
 		alarms = append(alarms, clockAlarm(*doubt)+"; "+ClockHint)
 	}

@@ -114,6 +114,17 @@ func (m *Memory) SetChunk(seq uint64, raw []byte) {
 	m.store.chunks[seq] = chunk{m.store.chunks[seq].subject, bytes.Clone(raw)}
 }
 
+// Truncate loses every event behind seq, as an older copy of the disk would.
+func (m *Memory) Truncate(seq uint64) {
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	m.store.lines = m.store.lines[:seq]
+	clear(m.store.heads)
+	for i, l := range m.store.lines {
+		m.store.heads[l.zone] = uint64(i) + 1
+	}
+}
+
 // write counts a write, and says whether to store it and what to return.
 // The caller holds mu.
 func (s *store) write() (persist bool, err error) {

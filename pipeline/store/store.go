@@ -142,7 +142,7 @@ func options(cfg Config) *pebble.Options {
 	// process.
 	opts.EventListener = &pebble.EventListener{
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
-			cfg.Logger.Error("store damaged", "file", i.Path, "error", i.Details)
+			cfg.Logger.Error("store damaged", "file", i.Path, "error", i.Details.Error()) // without its stack
 			cfg.Fault(fmt.Errorf("%w: %s: %w", ErrDamaged, i.Path, i.Details))
 		},
 		BackgroundError: func(err error) { cfg.Logger.Error("store fault", "error", err) },
