@@ -351,6 +351,10 @@ func (e *Engine) AcceptClock(ctx context.Context, actor event.Actor, reason stri
 	if err != nil {
 		return ClockStatus{}, err
 	}
+	// Before any zone is judged by the clock: none is too old because it moved.
+	for _, r := range e.allRunners() {
+		r.clockSet(e.clock.Now())
+	}
 	e.watch.accept()
 	return e.ClockStatus(), nil
 }

@@ -97,7 +97,7 @@ func rehearse(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) setClock(by time.Duration) {
+func (r *rig) moveClock(by time.Duration) {
 	r.t.Helper()
 	if _, err := r.e.MoveClock(by); err != nil {
 		r.t.Fatal(err)
@@ -206,7 +206,7 @@ func TestEngine_ClockJumpStopsSigningUntilAccepted(t *testing.T) {
 				t.Errorf("a trusted clock is accepted: %v", err)
 			}
 			serving := r.served()
-			r.setClock(by)
+			r.moveClock(by)
 			r.wantDoubt(serving, "192.0.2.81")
 			st, err := r.e.AcceptClock(t.Context(), testActor, "seen")
 			if err != nil || !st.Trusted {
@@ -225,9 +225,9 @@ func TestEngine_ClockSetRightIsTrustedByItself(t *testing.T) {
 	r := rehearse(t)
 	r.add(smallZone)
 	serving := r.served()
-	r.setClock(365 * 24 * time.Hour)
+	r.moveClock(365 * 24 * time.Hour)
 	r.wantDoubt(serving, "192.0.2.82")
-	r.setClock(-365 * 24 * time.Hour)
+	r.moveClock(-365 * 24 * time.Hour)
 	r.wantSigned("192.0.2.82")
 	until(t, "the end of the doubt is noted", func() bool { return r.countType("clock.accepted") == 1 })
 }
@@ -236,7 +236,7 @@ func TestEngine_SmallStepsOfTheClockAreTaken(t *testing.T) {
 	r := rehearse(t)
 	r.add(smallZone)
 	for _, address := range []string{"192.0.2.91", "192.0.2.92", "192.0.2.93", "192.0.2.94"} {
-		r.setClock(4 * time.Minute) // more than five minutes in all
+		r.moveClock(4 * time.Minute) // more than five minutes in all
 		r.reload(strings.Replace(smallZone, "192.0.2.80", address, 1))
 		r.wantSigned(address)
 	}
@@ -276,7 +276,7 @@ func TestEngine_RestartDoesNotEndADoubtAboutTheFuture(t *testing.T) {
 	r := rehearse(t)
 	r.add(smallZone)
 	serving := r.served()
-	r.setClock(60 * 24 * time.Hour)
+	r.moveClock(60 * 24 * time.Hour)
 	r.wantDoubt(serving, "192.0.2.85")
 	r.stop()
 	r.start(nil)
@@ -296,13 +296,13 @@ func TestEngine_ABadStampBindsNothing(t *testing.T) {
 	r := rehearse(t)
 	r.add(smallZone)
 	const wrong = 5 * 365 * 24 * time.Hour
-	r.setClock(wrong)
+	r.moveClock(wrong)
 	r.wantDoubt(r.served(), "192.0.2.86")
 	if _, err := r.e.AcceptClock(t.Context(), testActor, "a mistake"); err != nil {
 		t.Fatal(err)
 	}
 	r.wantSigned("192.0.2.86")
-	r.setClock(-wrong)
+	r.moveClock(-wrong)
 	until(t, "the step back is in doubt", func() bool { return r.countType("clock.doubted") == 2 })
 	if _, err := r.e.AcceptClock(t.Context(), testActor, "now it is right"); err != nil {
 		t.Fatal(err)
@@ -321,4 +321,33 @@ func TestEngine_ABadStampBindsNothing(t *testing.T) {
 	}
 	r.reload(strings.Replace(smallZone, "192.0.2.80", "192.0.2.88", 1))
 	r.wantSigned("192.0.2.88")
+}
+
+// TestEngine_NoZoneExpiresByADoubtedClock takes a zone that is not to be served
+// once it was not asked for longer than EXPIRE, and moves the clock past that.
+func TestEngine_NoZoneExpiresByADoubtedClock(t *testing.T) {
+	p := newPrimary(t, zoneFileOf(1))
+	policy, err := Parse("default", []byte("version = \"v1\"\n[loader]\non-expire = \"stop\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: NewRehearsal(noon, 1)}
+	r.start(map[string]Policy{"default": policy})
+	r.addFrom(p.addr)
+	p.set(true)
+	serving := r.served()
+	r.moveClock(300 * 24 * time.Hour)
+	until(t, "the server was asked by the wrong clock", func() bool {
+		st, err := r.e.Zone(t.Context(), "example.com")
+		return err == nil && st.LastError != "" && st.State != "expired"
+	})
+	if r.served() != serving {
+		t.Error("something else is served")
+	}
+	if _, err := r.e.AcceptClock(t.Context(), testActor, ""); err != nil {
+		t.Fatal(err)
+	}
+	if r.served() != serving {
+		t.Error("the zone is not served right after the clock was accepted")
+	}
 }
