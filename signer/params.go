@@ -35,9 +35,13 @@ type Params struct {
 	Serial     zone.Serial // of the signed SOA
 	Inception  time.Time
 	Expiration time.Time
-	// Jitter spreads expirations: each RRset's lies earlier than Expiration by
-	// less than this, by a hash of owner, type and inception. It must leave
-	// every signature valid beyond Refresh. Zero spreads nothing.
+	// Jitter spreads expirations over a window of this length: each RRset has
+	// a place in it, a hash of owner and type that never changes, and its
+	// signatures expire at the last time not after Expiration that is at that
+	// place of some window, counted from 1970. So they stay spread however
+	// much is signed at once, and a signature made again before it expires
+	// gains whole windows. It must leave every signature valid beyond Refresh.
+	// Zero spreads nothing.
 	Jitter time.Duration
 	// Refresh: a signature of the previous instance whose expiration is
 	// before it is made again.

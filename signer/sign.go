@@ -45,27 +45,29 @@ type Result struct {
 
 // run is one call of Sign.
 type run struct {
-	params     Params
-	given      []Key
-	keys       []*signingKey
-	forKeys    []int // indices of the keys that sign DNSKEY, CDS and CDNSKEY
-	forZone    []int // and of those that sign all else
-	apex       zone.Name
-	apexKey    []byte
-	inception  uint32
-	expires    uint32
-	refresh    uint32
-	jitter     uint32
-	full       bool   // no previous instance
-	denialTTL  uint32 // set when the apex is read
-	soaTTL     uint32
-	workers    []*worker
-	batches    []*batch
-	signatures atomic.Uint64 // new ones so far
-	always     uint64        // how many of them are all checked
-	every      uint64        // which of the others are
-	hasher     zone.Hasher   // of the producer
-	counts     counts        // of the producer
+	params    Params
+	given     []Key
+	keys      []*signingKey
+	forKeys   []int // indices of the keys that sign DNSKEY, CDS and CDNSKEY
+	forZone   []int // and of those that sign all else
+	apex      zone.Name
+	apexKey   []byte
+	inception uint32
+	expires   uint32
+	refresh   uint32
+	jitter    uint64 // seconds
+	// expiresUnix is expires without the wrap of RFC 4034, 3.1.5.
+	expiresUnix uint64
+	full        bool   // no previous instance
+	denialTTL   uint32 // set when the apex is read
+	soaTTL      uint32
+	workers     []*worker
+	batches     []*batch
+	signatures  atomic.Uint64 // new ones so far
+	always      uint64        // how many of them are all checked
+	every       uint64        // which of the others are
+	hasher      zone.Hasher   // of the producer
+	counts      counts        // of the producer
 
 	sink       Sink
 	held       heldUnit
@@ -122,7 +124,7 @@ func newRun(in Input, keys []Key, p Params) (*run, error) {
 		inception: uint32(p.Inception.Unix()),
 		expires:   uint32(p.Expiration.Unix()),
 		refresh:   uint32(p.Refresh.Unix()),
-		jitter:    uint32(p.Jitter / time.Second),
+		jitter:    uint64(p.Jitter / time.Second),
 		full:      in.Previous == nil,
 		always:    verifiedAlways,
 		every:     SampleEvery,
@@ -236,7 +238,8 @@ func (r *run) signers(apexKeys bool) []int {
 	return r.forZone
 }
 
-// expiration is when the signatures of an RRset end.
+// expiration is when the signatures of an RRset end: at the RRset's place in
+// one of the windows, the last one that Expiration allows.
 func (r *run) expiration(key []byte) uint32 {
 	if r.jitter == 0 {
 		return r.expires
@@ -245,9 +248,11 @@ func (r *run) expiration(key []byte) uint32 {
 	for _, c := range key[1:] {
 		h = (h ^ uint64(c)) * 1099511628211
 	}
-	h = (h ^ uint64(r.inception)) * 1099511628211
+	// The lowest bits of FNV follow the lowest bits of the input alone.
 	h ^= h >> 32
-	return r.expires - uint32(h%uint64(r.jitter))
+	h *= 0x9e3779b97f4a7c15
+	place, end := (h>>32)%r.jitter, r.expiresUnix%r.jitter
+	return r.expires - uint32((end+r.jitter-place)%r.jitter) //nolint:gosec // below 2^31
 }
 
 // wantsCheck counts a new signature and says whether it is to be checked.

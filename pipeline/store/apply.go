@@ -185,7 +185,7 @@ func (s *Store) removeZone(e edit, id event.ZoneID) error {
 	if err != nil {
 		return err
 	}
-	for _, space := range []byte{spaceMeta, spaceData, spaceLists, spaceDiffs} {
+	for _, space := range []byte{spaceMeta, spaceData, spaceLists, spaceDiffs, spaceDue} {
 		if err := e.removeAll(appendZone(nil, space, z)); err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func (s *Store) applyLoaded(ctx context.Context, e *edit, z uint32, seq uint64, 
 		Seq: seq, Generation: seq, Base: f.Base, Serial: zone.Serial(f.Serial),
 		Records: f.Records, ContentDigest: f.ContentDigest, Whole: f.PassThrough,
 	}
-	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, chunks)
+	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, nil, chunks)
 }
 
 func (s *Store) applySigned(ctx context.Context, e *edit, z uint32, seq uint64, f *event.InstanceSigned, chunks ChunkSource) error {
@@ -217,8 +217,9 @@ func (s *Store) applySigned(ctx context.Context, e *edit, z uint32, seq uint64, 
 	m := &InstanceMeta{
 		Seq: seq, Signed: true, Whole: l.Whole, Generation: seq, Base: f.Base, Loaded: f.Loaded, Serial: zone.Serial(f.Serial),
 		Records: f.Records, ContentDigest: f.ContentDigest, SignedDigest: f.SignedDigest,
+		Earliest: f.Earliest, Expiration: f.Expiration,
 	}
-	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, chunks)
+	return s.applyInstance(ctx, e, z, all, h, m, f.Manifest, f, chunks)
 }
 
 // applyAbandoned lets the next publication drop an instance.
@@ -236,7 +237,7 @@ func (s *Store) applyAbandoned(e edit, z uint32, f *event.InstanceAbandoned) err
 	return setJSON(e, metaSeqKey(z, tagInstance, m.Seq), gone)
 }
 
-func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas, h head, m *InstanceMeta, list event.Manifest, chunks ChunkSource) error {
+func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas, h head, m *InstanceMeta, list event.Manifest, signed *event.InstanceSigned, chunks ChunkSource) (err error) {
 	if m.Base != 0 {
 		base, err := all.instance(m.Base, m.Signed)
 		if err != nil {
@@ -246,7 +247,7 @@ func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas,
 			return fmt.Errorf("%w: %s does not have the kinds of items of %s", ErrBroken,
 				instanceName(m.Base, m.Signed), instanceName(m.Seq, m.Signed))
 		}
-		m.Generation = base.Generation
+		m.Generation, m.Grain = base.Generation, base.Grain
 		m.scaleBytes(base)
 	}
 	if s.large(list) {
@@ -255,6 +256,10 @@ func (s *Store) applyInstance(ctx context.Context, e *edit, z uint32, all metas,
 		}
 	}
 	l := loader{s: s, e: *e, z: z, m: m}
+	if signed != nil {
+		l.due = s.dueIndex(*e, z, m, inBlocks(signed), signed.Expiration-signed.Inception)
+		defer func() { err = errors.Join(err, l.due.close()) }()
+	}
 	if err := l.load(ctx, list, chunks); err != nil {
 		return err
 	}

@@ -59,7 +59,9 @@ func newTLD(names int) *tld {
 		return out
 	}
 	apex := zone.Name("\x07example\x00")
-	rrsig := func() []byte { return append(append(random(18), apex...), random(64)...) }
+	rrsig := func() []byte {
+		return append(append(append(random(8), 0x77, byte(rnd.pick(16)), byte(rnd.pick(256)), 0), append(random(6), apex...)...), random(64)...)
+	}
 	soa := zone.AppendValue(nil, apex, 3600, append([]byte{0, 0}, random(20)...))
 	var builders [5]zone.ChunkBuilder
 	put := func(kind zone.Kind, owner zone.Name, t zone.Type, value []byte) {
@@ -116,7 +118,10 @@ func (z *tld) fill(b *testing.B, s *Store, seq uint64) {
 	b.Helper()
 	facts := []event.Facts{
 		&event.InstanceLoaded{Manifest: z.manifests[0], ContentDigest: z.sums[0], Records: z.records[0]},
-		&event.InstanceSigned{Loaded: seq, Manifest: z.manifests[1], SignedDigest: z.sums[1], Records: z.records[0] + z.records[1]},
+		&event.InstanceSigned{
+			Loaded: seq, Manifest: z.manifests[1], SignedDigest: z.sums[1], Records: z.records[0] + z.records[1],
+			Inception: 0x77000000 - 1<<20, Expiration: 0x77000000 + 1<<20, Earliest: 0x77000000,
+		},
 		&event.InstancePublished{Signed: seq + 1, Loaded: seq},
 	}
 	for i, f := range facts {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -41,7 +43,10 @@ const (
 	laneAdded
 	laneData
 	laneLists = laneData + lane(len(kinds))
-	lanes     = laneLists + lane(len(kinds))
+	// laneDue takes keys without a value, and deletions, in any order and from
+	// any goroutine; keys with values ascend.
+	laneDue = laneLists + lane(len(kinds))
+	lanes   = laneDue + 1
 )
 
 // batchEdit is for small changes.
@@ -131,7 +136,9 @@ type tableEdit struct {
 	s      *Store
 	lanes  [lanes]*laneTables
 	meta   map[string][]byte // nil values delete
-	ranges []string          // prefixes to delete
+	dueMu  sync.Mutex
+	due    map[string]bool // guarded by dueMu; keys of laneDue without a value; false deletes
+	ranges []string        // prefixes to delete
 	files  atomic.Int64
 	// closing ends full tables, which takes a sync each, while the next fill.
 	closing errgroup.Group
@@ -155,7 +162,7 @@ func (s *Store) newTables() (*tableEdit, error) {
 	if err := s.cfg.FS.MkdirAll(s.scratch(), 0o700); err != nil {
 		return nil, fmt.Errorf("make scratch folder: %w", err)
 	}
-	e := &tableEdit{s: s, meta: map[string][]byte{}}
+	e := &tableEdit{s: s, meta: map[string][]byte{}, due: map[string]bool{}}
 	e.closing.SetLimit(closingTables)
 	return e, nil
 }
@@ -163,6 +170,10 @@ func (s *Store) newTables() (*tableEdit, error) {
 func (e *tableEdit) set(l lane, key, value []byte) error {
 	if l == laneMeta {
 		e.meta[string(key)] = append([]byte{}, value...)
+		return nil
+	}
+	if l == laneDue && len(value) == 0 {
+		e.setDue(key, true)
 		return nil
 	}
 	t, err := e.table(l, key, len(value))
@@ -175,6 +186,10 @@ func (e *tableEdit) set(l lane, key, value []byte) error {
 func (e *tableEdit) remove(l lane, key []byte) error {
 	if l == laneMeta {
 		e.meta[string(key)] = nil
+		return nil
+	}
+	if l == laneDue {
+		e.setDue(key, false)
 		return nil
 	}
 	t, err := e.table(l, key, 0)
@@ -250,6 +265,9 @@ func (e *tableEdit) forget(l lane) error {
 // batch before it into tables first, and a crash leaves all of them or a
 // prefix without these.
 func (e *tableEdit) commit(ctx context.Context) error {
+	if err := e.writeDue(); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
 	var paths []string
 	for _, t := range e.lanes {
 		if t == nil {
@@ -284,6 +302,28 @@ func (e *tableEdit) commit(ctx context.Context) error {
 	}
 	if err := e.s.db.Ingest(ctx, paths); err != nil {
 		return fmt.Errorf("ingest %d tables: %w", len(paths), damaged(err))
+	}
+	return nil
+}
+
+func (e *tableEdit) setDue(key []byte, there bool) {
+	e.dueMu.Lock()
+	e.due[string(key)] = there
+	e.dueMu.Unlock()
+}
+
+// writeDue writes what stands in e.due, in order.
+func (e *tableEdit) writeDue() error {
+	for _, k := range slices.Sorted(maps.Keys(e.due)) {
+		t, err := e.table(laneDue, []byte(k), 0)
+		if err == nil && e.due[k] {
+			err = t.open.Set([]byte(k), nil)
+		} else if err == nil {
+			err = t.open.Delete([]byte(k))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -94,7 +94,7 @@ func (r *entries) value(l *lens) []byte {
 
 // dropUnread deletes the entries that none of the lenses reads, and then the
 // deletions with nothing older below them.
-func (r *entries) dropUnread(e edit, l lane, kept []lens) error {
+func (r *entries) dropUnread(e edit, l lane, kept []lens, due *dueCleaner) error {
 	read := make([]bool, len(r.list))
 	for i := range kept {
 		if at := r.find(&kept[i]); at >= 0 {
@@ -115,6 +115,10 @@ func (r *entries) dropUnread(e edit, l lane, kept []lens) error {
 			continue
 		}
 		if err := e.remove(l, appendVersion(r.key, x.version)); err != nil {
+			return err
+		}
+		generation := binary.BigEndian.Uint64(r.key[dataPrefix-8:])
+		if err := due.drop(generation, x.version, r.key[dataPrefix:], r.buf[x.from:x.to]); err != nil {
 			return err
 		}
 	}

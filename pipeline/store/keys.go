@@ -16,6 +16,7 @@ const (
 	spaceData     = 0x10 // zone number (4), generation (8), item key, inverted version (8)
 	spaceLists    = 0x20 // zone number (4), instance (8), kind (1), block (4)
 	spaceDiffs    = 0x30 // zone number (4), signed instance led to (8), part (1), item key
+	spaceDue      = 0x40 // zone number (4), generation (8), time (8), form (1) and what it says
 )
 
 // The tags of spaceMeta.

@@ -23,16 +23,13 @@ type listWriter struct {
 	seq   uint64
 	kind  zone.Kind
 	block uint32
-	buf   []byte
-	last  []byte
+	keyList
 }
 
-func (w *listWriter) add(e edit, key []byte) error {
-	if len(w.buf) >= maxBlock {
-		if err := w.flush(e); err != nil {
-			return err
-		}
-	}
+// keyList is a block of prefix-coded keys.
+type keyList struct{ buf, last []byte }
+
+func (w *keyList) add(key []byte) {
 	shared := 0
 	for shared < len(w.last) && shared < len(key) && w.last[shared] == key[shared] {
 		shared++
@@ -41,53 +38,20 @@ func (w *listWriter) add(e edit, key []byte) error {
 	w.buf = binary.AppendUvarint(w.buf, uint64(len(key)-shared))
 	w.buf = append(w.buf, key[shared:]...)
 	w.last = append(w.last[:shared], key[shared:]...)
-	return nil
 }
 
-func (w *listWriter) flush(e edit) error {
-	if len(w.buf) == 0 {
-		return nil
-	}
-	err := e.set(laneLists+lane(kindIndex(w.kind)), blockKey(w.z, w.seq, w.kind, w.block), w.buf)
-	w.block++
-	w.buf, w.last = w.buf[:0], w.last[:0]
-	return err
-}
+func (w *keyList) reset() { w.buf, w.last = w.buf[:0], w.last[:0] }
 
-var errBadList = fmt.Errorf("%w: list of changed keys", ErrDamaged)
-
-// listReader walks the changed keys of one instance and kind.
-type listReader struct {
-	it   *pebble.Iterator
-	rest []byte // of the present block
+// keyReader reads such a block.
+type keyReader struct {
+	rest []byte
 	key  []byte
 	err  error
 }
 
-func (s *Store) readList(r pebble.Reader, z uint32, seq uint64, kind zone.Kind) (*listReader, error) {
-	prefix := append(listKey(z, seq), byte(kind))
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return nil, damaged(err)
-	}
-	l := &listReader{it: it}
-	l.open(it.First())
-	return l, nil
-}
+func (l *keyReader) reset(block []byte) { l.rest, l.key, l.err = block, l.key[:0], nil }
 
-func (l *listReader) open(ok bool) {
-	l.rest, l.key = nil, l.key[:0]
-	if ok {
-		l.rest, l.err = l.it.ValueAndErr()
-	} else {
-		l.err = l.it.Error()
-	}
-}
-
-func (l *listReader) next() bool {
-	if len(l.rest) == 0 && l.err == nil && l.it.Valid() {
-		l.open(l.it.Next())
-	}
+func (l *keyReader) next() bool {
 	if l.err != nil || len(l.rest) == 0 {
 		return false
 	}
@@ -105,6 +69,61 @@ func (l *listReader) next() bool {
 	l.key = append(l.key[:shared], l.rest[from:from+int(suffix)]...)
 	l.rest = l.rest[from+int(suffix):]
 	return true
+}
+
+func (w *listWriter) add(e edit, key []byte) error {
+	if len(w.buf) >= maxBlock {
+		if err := w.flush(e); err != nil {
+			return err
+		}
+	}
+	w.keyList.add(key)
+	return nil
+}
+
+func (w *listWriter) flush(e edit) error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	err := e.set(laneLists+lane(kindIndex(w.kind)), blockKey(w.z, w.seq, w.kind, w.block), w.buf)
+	w.block++
+	w.reset()
+	return err
+}
+
+var errBadList = fmt.Errorf("%w: list of changed keys", ErrDamaged)
+
+// listReader walks the changed keys of one instance and kind.
+type listReader struct {
+	it *pebble.Iterator
+	keyReader
+}
+
+func (s *Store) readList(r pebble.Reader, z uint32, seq uint64, kind zone.Kind) (*listReader, error) {
+	prefix := append(listKey(z, seq), byte(kind))
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, damaged(err)
+	}
+	l := &listReader{it: it}
+	l.open(it.First())
+	return l, nil
+}
+
+func (l *listReader) open(ok bool) {
+	l.reset(nil)
+	if ok {
+		l.rest, l.err = l.it.ValueAndErr()
+	} else {
+		l.err = l.it.Error()
+	}
+}
+
+func (l *listReader) next() bool {
+	if len(l.rest) == 0 && l.err == nil && l.it.Valid() {
+		l.open(l.it.Next())
+	}
+	return l.keyReader.next()
 }
 
 // union walks the changed keys of several instances as one ascending list.

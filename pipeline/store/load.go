@@ -18,6 +18,7 @@ type loader struct {
 	z     uint32
 	m     *InstanceMeta
 	parts [len(kinds)]part
+	due   *dueIndex        // nil for a loaded instance
 	first zone.ChunkReader // for the first key of a chunk
 	state bool             // the digest's state was met
 }
@@ -27,6 +28,7 @@ type part struct {
 	l     *loader
 	kind  int
 	list  *listWriter // of a diff
+	due   *dueWriter  // of signatures
 	last  []byte      // last key
 	key   []byte
 	bytes uint64
@@ -65,7 +67,10 @@ func (l *loader) load(ctx context.Context, m event.Manifest, chunks ChunkSource)
 			}
 		}
 	}
-	return nil
+	if l.due == nil {
+		return nil
+	}
+	return l.due.finish(l.e)
 }
 
 // inTurn fetches and takes on one goroutine, and counts the chunks.
@@ -148,6 +153,9 @@ func (l *loader) part(raw []byte) (*part, error) {
 		if l.m.Base != 0 {
 			p.list = &listWriter{z: l.z, seq: l.m.Seq, kind: kinds[k]}
 		}
+		if l.due != nil && isSigs(kind) {
+			p.due = l.due.writer(kind)
+		}
 	}
 	return p, nil
 }
@@ -210,6 +218,11 @@ func (p *part) item(key, value []byte) error {
 		return errDelete
 	} else {
 		p.bytes += wireBytes(key, value)
+	}
+	if p.due != nil && len(value) > 0 {
+		if err := p.due.add(p.l.e, key, value); err != nil {
+			return err
+		}
 	}
 	p.key = appendVersion(append(p.key[:dataPrefix], key...), m.Seq)
 	return p.l.e.set(laneData+lane(p.kind), p.key, value)

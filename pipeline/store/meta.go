@@ -31,6 +31,14 @@ type InstanceMeta struct {
 	Bytes         uint64     `json:"bytes"`
 	ContentDigest event.Hash `json:"content_digest"`
 	SignedDigest  event.Hash `json:"signed_digest,omitzero"`
+	// Earliest is when the first of a signed instance's signatures expires, or
+	// a time before that; Expiration when those made for it do, or up to a
+	// while before. Both are in epoch seconds.
+	Earliest   int64 `json:"earliest,omitempty"`
+	Expiration int64 `json:"expiration,omitempty"`
+	// Grain is the number of bits of the longest stretch of time of a block in
+	// the expiry index of its generation, as far as it sees.
+	Grain byte `json:"grain,omitempty"`
 	// Past: it cannot be read any more and only tells entries apart.
 	Past bool `json:"past,omitempty"`
 	// Abandoned: nothing will be built on it, and the next publication drops

@@ -2,11 +2,13 @@ package store
 
 import (
 	"bytes"
+	cmp2 "cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -50,6 +52,7 @@ type model struct {
 	served    []uint64          // published instances, oldest first
 	breaks    map[uint64]bool   // publications that came over a new generation
 	states    map[uint64]string // pipeline state after each event
+	now       int64             // when the next instance is signed
 	serial    zone.Serial
 }
 
@@ -57,6 +60,7 @@ func newModel(apex string, names int) *model {
 	m := &model{
 		id: "0011223344556677", names: names, chunks: map[string][][]byte{},
 		instances: map[uint64]*instance{}, breaks: map[uint64]bool{}, states: map[uint64]string{}, serial: 100,
+		now: 1_900_000_000,
 	}
 	m.apex, _ = zone.ParseName(apex)
 	m.add(event.Instance, &event.ZoneAdded{Name: apex, ID: m.id})
@@ -137,7 +141,7 @@ func (m *model) key(kind zone.Kind, n int, t zone.Type) string {
 
 // value makes an RRset with some records; some have an owner in upper case,
 // some another TTL.
-func (m *model) value(p picker, n int, t zone.Type) string {
+func (m *model) value(p picker, kind zone.Kind, n int, t zone.Type) string {
 	owner, ttl := m.apex, uint32(3600)
 	if n > 0 {
 		owner = zone.Name(fmt.Sprintf("\x04n%03d", n)) + m.apex
@@ -151,12 +155,50 @@ func (m *model) value(p picker, n int, t zone.Type) string {
 	set := zone.RRset{Owner: owner, Type: t, TTL: ttl}
 	for i := 1 + p.pick(4); i > 0; i-- {
 		data := []byte{byte(p.pick(6))}
-		if t == zone.TypeNS {
+		switch {
+		case isSigs(kind):
+			data = binary.BigEndian.AppendUint32(make([]byte, 8), uint32(m.now+validity-int64(p.pick(validity/2))))
+			data = append(data, byte(p.pick(6)))
+		case t == zone.TypeNS:
 			data = []byte{2, "nN"[p.pick(2)], byte('a' + p.pick(3)), 0}
 		}
 		set.Data = append(set.Data, data)
 	}
 	return string(set.Value())
+}
+
+// validity is how long the signatures of the model are valid at most; blocks
+// of the expiry index are then 64 seconds long.
+const validity = 1 << 15
+
+// expires is when the first signature of an item expires.
+func expires(value string) int64 {
+	first := int64(math.MaxInt64)
+	for d := range zone.Value(value).Records() {
+		first = min(first, int64(binary.BigEndian.Uint32(d[8:])))
+	}
+	return first
+}
+
+// expiries are those of all items with signatures.
+func (in *instance) expiries() map[string]int64 {
+	out := map[string]int64{}
+	for k, v := range in.items {
+		if isSigs(zone.Kind(k[0])) {
+			out[k] = expires(v)
+		}
+	}
+	return out
+}
+
+// refresh signs again, in a diff, what expires first.
+func (m *model) refresh(p picker, diff, items map[string]string) {
+	all := (&instance{items: items}).expiries()
+	keys := slices.SortedFunc(maps.Keys(all), func(a, b string) int { return cmp2.Or(cmp2.Compare(all[a], all[b]), cmp2.Compare(a, b)) })
+	for _, k := range keys[:len(keys)/2] {
+		diff[k] = m.value(p, zone.Kind(k[0]), 1, zone.TypeTXT)
+		items[k] = diff[k]
+	}
 }
 
 // soaExpire is EXPIRE in the model's SOA RRsets, in seconds.
@@ -203,7 +245,7 @@ func (m *model) change(p picker, base map[string]string, signed bool) (diff, ite
 			delete(items, k)
 			continue
 		}
-		diff[k] = m.value(p, n, t)
+		diff[k] = m.value(p, kind, n, t)
 		items[k] = diff[k]
 	}
 	if signed {
@@ -240,8 +282,20 @@ func (m *model) sign(p picker, loaded, base *instance) uint64 {
 	if base != nil {
 		f.Base, in.generation, from = base.seq, base.generation, base.items
 	}
+	m.now += int64(p.pick(validity / 8))
 	diff, in.items = m.change(p, from, true)
+	if p.pick(2) == 0 {
+		m.refresh(p, diff, in.items)
+	}
+	f.Inception, f.Expiration, f.Earliest = m.now, m.now+validity, m.now+validity
+	for _, at := range in.expiries() {
+		f.Earliest = min(f.Earliest, at)
+	}
+	f.Earliest -= int64(p.pick(2) * p.pick(100))
 	f.Manifest = m.manifest(in.seq, diff, in.state, 1+p.pick(5))
+	if p.pick(4) == 0 {
+		f.Manifest.Chunks[0].Bytes = blockDiff // as if it were as large as that
+	}
 	m.instances[in.seq] = in
 	return m.add(m.id, f)
 }
@@ -471,8 +525,29 @@ func (m *model) checkSigned(tb tester, s *Store, in *instance) {
 			}
 		}
 	}
+	checkDue(tb, v, in)
 	if h, err := v.SetHash(); err != nil || h.Sum() != in.state.Sum() {
 		tb.Fatalf("s%d: set hash differs, %v", in.seq, err)
+	}
+}
+
+// checkDue: the expiry index has each item with signatures once, in the order
+// that it promises.
+func checkDue(tb tester, v *View, in *instance) {
+	tb.Helper()
+	got, last := map[string]int64{}, int64(0)
+	err := v.Due(func(key []byte, at, floor int64) (bool, error) {
+		if _, twice := got[string(key)]; twice || at < floor || floor < last {
+			return false, fmt.Errorf("item %x: twice %v, expires %d, floor %d after %d", key, twice, at, floor, last)
+		}
+		got[string(key)], last = at, floor
+		return true, nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if d := cmp.Diff(in.expiries(), got); d != "" {
+		tb.Fatalf("s%d: the expiry index differs:\n%s", in.seq, d)
 	}
 }
 
@@ -537,6 +612,23 @@ func (m *model) checkPublished(tb tester, s *Store) {
 	}
 }
 
+// checkDueEntry: an entry of the expiry index is read by an instance, or its
+// time has not passed.
+func checkDueEntry(k []byte, z uint32, used map[string]bool, floors map[uint64]int64) error {
+	generation := binary.BigEndian.Uint64(k[5:])
+	at, version := int64(binary.BigEndian.Uint64(k[dataPrefix:])), binary.BigEndian.Uint64(k[duePrefix+1:])
+	floor, ok := floors[generation]
+	switch form := k[duePrefix]; {
+	case !ok:
+		return fmt.Errorf("index entry %x belongs to no generation", k)
+	case form == formSingle && !used[string(appendVersion(append(generationKey(z, generation), k[duePrefix+9:]...), version))]:
+		return fmt.Errorf("index entry %x names nothing", k)
+	case form != formSingle && at+1<<(form-formBlock) <= floor:
+		return fmt.Errorf("index block %x has passed", k)
+	}
+	return nil
+}
+
 // checkNoGarbage: after a publication each entry is read by an instance, and
 // each other key belongs to one.
 func (m *model) checkNoGarbage(tb tester, s *Store) {
@@ -574,8 +666,16 @@ func (m *model) checkNoGarbage(tb tester, s *Store) {
 			tb.Fatal(err)
 		}
 	}
+	floors := map[uint64]int64{}
+	for _, in := range all {
+		if was, ok := floors[in.Generation]; !in.Past && (!ok || in.Earliest < was) {
+			floors[in.Generation] = in.Earliest
+		}
+	}
 	err = s.Walk(func(k, v []byte) error {
 		switch {
+		case k[0] == spaceDue:
+			return checkDueEntry(k, known.Number, used, floors)
 		case k[0] == spaceData && len(v) > 0 && !used[string(k)]:
 			return fmt.Errorf("entry %x is read by nobody", k)
 		case k[0] == spaceLists && all.find(binary.BigEndian.Uint64(k[5:])) == nil,

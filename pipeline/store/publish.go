@@ -89,10 +89,17 @@ func (s *Store) applyPublished(e *edit, z uint32, at time.Time, f *event.Instanc
 	if now.OldestDiff, err = s.publish(*e, z, all, before, now, keep, changed, limitsOf(f, at)); err != nil {
 		return err
 	}
-	for _, m := range slices.Backward(all) {
-		if keep[m.Seq] != unused {
-			now.Oldest = m.Seq
+	floor := m.Earliest
+	for _, o := range slices.Backward(all) {
+		if keep[o.Seq] != unused {
+			now.Oldest = o.Seq
 		}
+		if keep[o.Seq] == readable && o.Generation == m.Generation {
+			floor = min(floor, o.Earliest)
+		}
+	}
+	if err := s.passed(*e, z, m.Generation, floor); err != nil {
+		return err
 	}
 	return setJSON(*e, metaKey(z, tagHead), now)
 }

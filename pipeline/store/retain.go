@@ -170,8 +170,19 @@ func (all metas) generations() (out []metas) {
 // and d, where not nil, takes the changes between what was published and
 // what is now.
 func (s *Store) sweep(e edit, z uint32, all metas, keep map[uint64]use, also metas, d *differ) error {
+	due := &dueCleaner{e: e, z: z}
+	n := uint64(0)
 	for _, mates := range all.generations() {
-		if err := s.sweepGeneration(e, z, all, mates, keep, also, d); err != nil {
+		for _, m := range walked(all, mates, keep, also) {
+			n += m.changed()
+		}
+		for _, m := range mates {
+			due.about = max(due.about, m.Expiration)
+		}
+	}
+	due.off = n > manyDue
+	for _, mates := range all.generations() {
+		if err := s.sweepGeneration(e, z, all, mates, keep, also, d, due); err != nil {
 			return err
 		}
 	}
@@ -206,7 +217,7 @@ func (s *Store) retire(e edit, z uint32, m *InstanceMeta, u use) error {
 	return e.removeAll(listKey(z, m.Seq))
 }
 
-func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uint64]use, also metas, d *differ) (err error) {
+func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uint64]use, also metas, d *differ, due *dueCleaner) (err error) {
 	var readers, kept []lens // before and after
 	for _, m := range mates {
 		if !m.Past {
@@ -218,7 +229,13 @@ func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uin
 	}
 	generation := mates[0].Generation
 	if len(kept) == 0 {
-		return e.removeAll(generationKey(z, generation))
+		if err := e.removeAll(generationKey(z, generation)); err != nil || !mates[0].Signed {
+			return err
+		}
+		return e.removeAll(dueKey(z, generation))
+	}
+	if !mates[0].Signed {
+		due = nil // signatures that are passed through are not made again here
 	}
 	walk := walked(all, mates, keep, also)
 	if len(walk) == 0 {
@@ -234,7 +251,7 @@ func (s *Store) sweepGeneration(e edit, z uint32, all, mates metas, keep map[uin
 			if err := r.seek(key, readers); err != nil {
 				return err
 			}
-			if err := r.dropUnread(e, laneData+lane(kindIndex(zone.Kind(key[0]))), kept); err != nil {
+			if err := r.dropUnread(e, laneData+lane(kindIndex(zone.Kind(key[0]))), kept, due); err != nil {
 				return err
 			}
 			if d == nil {
