@@ -15,6 +15,13 @@ type Clock struct {
 	anchor time.Time     // machine time when the rehearsal began
 	rate   float64       // simulated seconds a second; 0 is frozen
 	moved  *atomic.Int64 // by how much Move has moved it, in nanoseconds; nil for the machine's
+	hand   clockHand     // where not nil, what moves the clock instead
+}
+
+// clockHand moves a simulated clock by hand.
+type clockHand interface {
+	now() time.Time
+	timer(at time.Time) (due <-chan time.Time, stop func())
 }
 
 // NewRehearsal makes a simulated clock that shows start now and runs at rate
@@ -39,6 +46,10 @@ func (c Clock) Now() time.Time {
 // some fixed moment. The second goes on evenly, also while the machine
 // sleeps, and whatever becomes of the first.
 func (c Clock) Reading() (now time.Time, elapsed time.Duration) {
+	if c.hand != nil {
+		now = c.hand.now()
+		return now, now.Sub(c.start)
+	}
 	if c.Simulated() {
 		elapsed = time.Duration(float64(machineTime().Sub(c.anchor)) * c.rate)
 		return c.start.Add(elapsed + time.Duration(c.moved.Load())), elapsed
@@ -67,6 +78,9 @@ func (c Clock) Move(by time.Duration) bool {
 // function that frees it. A frozen clock never delivers what is not yet due,
 // and a timer knows nothing of a clock that is set meanwhile.
 func (c Clock) Timer(at time.Time) (due <-chan time.Time, stop func()) {
+	if c.hand != nil {
+		return c.hand.timer(at)
+	}
 	wait := at.Sub(c.Now())
 	if c.Simulated() && wait > 0 {
 		if c.rate <= 0 {

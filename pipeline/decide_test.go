@@ -240,7 +240,8 @@ func TestLoadIdentity_RequestsDoNotUndoARunningLoad(t *testing.T) {
 func TestDecide_WakesToSignAgain(t *testing.T) {
 	s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished)
 	got := Decide(s, Default(), Moment{Now: noon})
-	want := noon.Add(28*24*time.Hour - Default().RemainTime())
+	// A quarter of the refresh interval before the first signature is short.
+	want := noon.Add(28*24*time.Hour - Default().RemainTime() - 3*time.Hour)
 	if !got.WakeAt.Equal(want) {
 		t.Errorf("wakes at %s, want %s", got.WakeAt, want)
 	}

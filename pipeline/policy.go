@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -161,9 +162,34 @@ func (p Policy) DiffLimits() *event.DiffLimits {
 	return &p.set.diffs
 }
 
-// RemainTime is how long before the earliest expiration the zone is signed
-// again.
+// RemainTime is how much of its time each signature still has when it is
+// made again, at least.
 func (p Policy) RemainTime() time.Duration { return p.set.remain }
+
+// refreshLead is how long before that a refresh begins, so that it is done in
+// time.
+func (p Policy) refreshLead() time.Duration {
+	return min(p.set.refreshInterval, p.set.lifetime-p.set.remain-p.set.refreshInterval) / 4
+}
+
+// freshFor is how long signatures must still be valid that a signing does not
+// make again: until the refresh after the next one.
+func (p Policy) freshFor() time.Duration {
+	return p.set.remain + p.refreshLead() + p.set.refreshInterval
+}
+
+// window is the time over which a zone's signatures are spread: each is made
+// again once in it.
+func (p Policy) window() time.Duration {
+	return max(0, p.set.lifetime-p.freshFor()-time.Second).Truncate(time.Second)
+}
+
+// sliceSize is how many of a zone's signatures one refresh makes again at
+// most: twice the share of a refresh interval in the window.
+func (p Policy) sliceSize(signatures uint64) int {
+	share := float64(p.set.refreshInterval) / float64(max(p.window(), p.set.refreshInterval))
+	return max(leastSlice, int(math.Ceil(2*share*float64(signatures))))
+}
 
 // ProvideXFRTo is who may transfer the published zone. It is not to be
 // changed.
@@ -197,11 +223,10 @@ func (p Policy) signParameters() string {
 
 // SignParams is the signer's parameters for an instance that is signed now.
 //
-// Expirations are spread so that a zone that was signed at once is not signed
-// again at once: each signature lives between the middle of (remain-time plus
-// refresh-interval, lifetime) and lifetime. A run takes with it what comes due
+// Expirations are spread evenly over a window, so that a zone that was signed
+// at once is not signed again at once. A run takes with it what comes due
 // within the refresh interval, so that a zone gets one new version an
-// interval, not one a signature.
+// interval, not one a signature; what it makes is never due at once.
 func (p Policy) SignParams(apex zone.Name, serial zone.Serial, now time.Time) signer.Params {
 	s := p.set
 	now = now.Truncate(time.Second)
@@ -210,8 +235,8 @@ func (p Policy) SignParams(apex zone.Name, serial zone.Serial, now time.Time) si
 		Serial:     serial,
 		Inception:  now.Add(-s.inceptionOffset),
 		Expiration: now.Add(s.lifetime),
-		Jitter:     ((s.lifetime - s.remain - s.refreshInterval) / 2).Truncate(time.Second),
-		Refresh:    now.Add(s.remain + s.refreshInterval),
+		Jitter:     p.window(),
+		Refresh:    now.Add(p.freshFor()),
 		Denial:     s.denial,
 		Iterations: s.iterations,
 		Salt:       []byte(s.salt),

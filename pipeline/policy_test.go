@@ -100,8 +100,8 @@ func TestParse_EveryOptionHasItsEffect(t *testing.T) {
 	sec := now.Truncate(time.Second)
 	want := signer.Params{
 		Apex: apex, Serial: 7,
-		Inception: sec.Add(-time.Hour), Expiration: sec.Add(30 * day), Refresh: sec.Add(10*day + 6*time.Hour),
-		Jitter: (20*day - 6*time.Hour) / 2, Denial: signer.NSEC3OptOut, Iterations: 1, Salt: []byte{0xaa, 0xbb},
+		Inception: sec.Add(-time.Hour), Expiration: sec.Add(30 * day), Refresh: sec.Add(10*day + 6*time.Hour + 90*time.Minute),
+		Jitter: 20*day - 6*time.Hour - 90*time.Minute - time.Second, Denial: signer.NSEC3OptOut, Iterations: 1, Salt: []byte{0xaa, 0xbb},
 		DNSKEYTTL: 7200, CDSDigest: []uint8{4}, ZONEMD: true,
 	}
 	if diff := cmp.Diff(want, p.SignParams(apex, 7, now)); diff != "" {

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -189,7 +188,7 @@ func signWait(s State, p Policy, want Sign, now time.Time) bool {
 	}
 	made := want.made()
 	if at := signedStanding(s, p, now); (at == pending || at == toOpen) &&
-		madeOf(s.Signed.Facts).sameWay(made) && now.Before(refreshDue(s.Signed, p)) {
+		madeOf(s.Signed.Facts).sameWay(made) && now.Before(staleAt(s.Signed, p)) {
 		return true
 	}
 	for _, r := range []*Rejection{s.Rejected, s.RefreshRejected} {
@@ -202,54 +201,4 @@ func signWait(s State, p Policy, want Sign, now time.Time) bool {
 
 func (c Sign) made() Made {
 	return Made{Loaded: c.Loaded, Params: c.Params, Keys: c.Keys, Signers: c.Signers}
-}
-
-// refreshDue is when the signatures of an instance are to be made again; far
-// away where they are not made here.
-func refreshDue(signed *Signed, p Policy) time.Time {
-	if signed.mode() != ModeSign {
-		return time.Unix(math.MaxInt32<<8, 0)
-	}
-	return time.Unix(signed.Facts.Earliest, 0).Add(-p.RemainTime())
-}
-
-// signedAhead reports whether an instance was signed by a clock that was
-// ahead of now: its signatures are not valid yet.
-func signedAhead(signed *Signed, now time.Time) bool {
-	return now.Before(time.Unix(signed.Facts.Inception, 0))
-}
-
-// decideRefresh keeps fresh what is published while something newer waits,
-// was rejected or failed. It makes none while one waits for its verdict, and
-// after a rejection tries again only when a quarter of the time that was left
-// is over, an hour at least.
-func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
-	pub := s.Published
-	if pub == nil || pub.Loaded.Broken != "" || pub.Signed.mode() != ModeSign {
-		return nil
-	}
-	due := refreshDue(&pub.Signed, p)
-	if now.Before(due) && !signedAhead(&pub.Signed, now) {
-		d.wake(due, "signatures are made again")
-		return nil
-	}
-	c := resignCommand(s, p, pub.Loaded.Seq)
-	if !c.possible() {
-		return nil
-	}
-	c.Refresh = pub.Signed.Seq
-	if at := signedStanding(s, p, now); at == pending || at == toOpen {
-		pure := madeOf(pub.Signed.Facts).sameWay(c.made())
-		if s.Signed.Facts.Loaded == pub.Loaded.Seq || !pure && p.Review(event.StageSigned).Manual {
-			return nil
-		}
-	}
-	if r := s.RefreshRejected; r != nil && r.Seq > pub.Signed.Seq {
-		left := time.Unix(pub.Signed.Facts.Earliest, 0).Sub(r.Time)
-		if again := r.Time.Add(max(left/4, time.Hour)); stampHolds(r.Time, again, now) {
-			d.wake(again, "signatures are made again, after the last ones were dropped")
-			return nil
-		}
-	}
-	return c
 }

@@ -66,7 +66,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	total := int64(content.Facts.RRsets)
 	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
 	out := newChunkSink(ctx, e.signJournal.NewChunks(s.Zone, c.Identity()))
-	res, err := e.makeSigned(ctx, s, c, keys, params, out)
+	res, err := e.makeSigned(ctx, s, c, dueSlice(s, c, p, now), keys, params, out)
 	if err != nil {
 		return nil, err
 	}
@@ -91,12 +91,13 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	return facts, nil
 }
 
-// makeSigned signs what changed where little did, else the whole zone.
-func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, keys []signer.Key, params signer.Params, out *chunkSink) (*signer.Result, error) {
+// makeSigned signs what changed and what is due where that is little, else the
+// whole zone.
+func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, due slice, keys []signer.Key, params signer.Params, out *chunkSink) (*signer.Result, error) {
 	if fewChanges, err := e.updatable(s, c); err != nil {
 		return nil, err
 	} else if fewChanges {
-		res, err := e.update(ctx, s, c, keys, params, out)
+		res, err := e.update(ctx, s, c, due, keys, params, out)
 		if !errors.Is(err, signer.ErrFull) {
 			return res, err
 		}

@@ -19,9 +19,9 @@ const updateShare = 8
 var errMany = errors.New("many changes")
 
 // updatable reports whether little enough has changed since the published
-// instance to be signed by itself: same keys, same parameters, nothing due.
+// instance to be signed by itself: same keys, same parameters.
 func (e *Engine) updatable(s State, c Sign) (bool, error) {
-	if c.Base == 0 || c.Refresh != 0 || s.Published == nil {
+	if c.Base == 0 || s.Published == nil {
 		return false, nil
 	}
 	f := s.Published.Signed.Facts
@@ -42,8 +42,9 @@ func (e *Engine) updatable(s State, c Sign) (bool, error) {
 	return known, err
 }
 
-// update signs what changed on top of the published instance.
-func (e *Engine) update(ctx context.Context, s State, c Sign, keys []signer.Key, params signer.Params, out signer.Sink) (*signer.Result, error) {
+// update signs what changed on top of the published instance, and what is due
+// of it.
+func (e *Engine) update(ctx context.Context, s State, c Sign, due slice, keys []signer.Key, params signer.Params, out signer.Sink) (*signer.Result, error) {
 	now, err := openAccess(e.store.Loaded(s.Zone, c.Loaded))
 	if err != nil {
 		return nil, err
@@ -67,16 +68,27 @@ func (e *Engine) update(ctx context.Context, s State, c Sign, keys []signer.Key,
 	if in.SignedState, err = old.view.SetHash(); err != nil {
 		return nil, err
 	}
-	res, err := signer.Update(ctx, in, keys, params, out)
+	f := s.Published.Signed.Facts
+	due.view = old.view
+	if many, err := due.larger(max(fewDue, int(s.Loaded.Facts.RRsets/updateShare))); err != nil {
+		return nil, err
+	} else if many {
+		return nil, signer.ErrFull
+	}
+	in.Due = due.keys
+	left, err := due.rest()
 	if err != nil {
 		return nil, err
 	}
-	f := s.Published.Signed.Facts
+	res, err := signer.Update(ctx, in, keys, params, restSink{out, left})
+	if err != nil {
+		return nil, err
+	}
 	res.Records = f.Records + res.Delta.RecordsAdded - res.Delta.RecordsRemoved
 	res.Signatures = f.Signatures + res.Delta.SignaturesAdded - res.Delta.SignaturesRemoved
 	res.Reused = res.Signatures - res.Made
-	if base := time.Unix(f.Earliest, 0).UTC(); res.Earliest.IsZero() || base.Before(res.Earliest) {
-		res.Earliest = base
+	if at, some := left.earliest(); some && (res.Earliest.IsZero() || at < res.Earliest.Unix()) {
+		res.Earliest = time.Unix(at, 0).UTC()
 	}
 	return res, nil
 }

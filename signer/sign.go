@@ -117,17 +117,18 @@ func newRun(in Input, keys []Key, p Params) (*run, error) {
 		return nil, err
 	}
 	r := &run{
-		params:    p,
-		given:     keys,
-		apex:      p.Apex.Fold(),
-		apexKey:   zone.AppendOwnerKey(nil, p.Apex),
-		inception: uint32(p.Inception.Unix()),
-		expires:   uint32(p.Expiration.Unix()),
-		refresh:   uint32(p.Refresh.Unix()),
-		jitter:    uint64(p.Jitter / time.Second),
-		full:      in.Previous == nil,
-		always:    verifiedAlways,
-		every:     SampleEvery,
+		params:      p,
+		given:       keys,
+		apex:        p.Apex.Fold(),
+		apexKey:     zone.AppendOwnerKey(nil, p.Apex),
+		inception:   uint32(p.Inception.Unix()),
+		expires:     uint32(p.Expiration.Unix()),
+		refresh:     uint32(p.Refresh.Unix()),
+		jitter:      uint64(p.Jitter / time.Second),
+		expiresUnix: uint64(p.Expiration.Unix()),
+		full:        in.Previous == nil,
+		always:      verifiedAlways,
+		every:       SampleEvery,
 	}
 	if p.VerifyAll {
 		r.every = 1
