@@ -164,7 +164,6 @@ func (r *rig) ixfr(from uint32) (records int, known bool) {
 // slices counts what each refresh made.
 type slices60 struct {
 	made, largest, versions int
-	since                   time.Time
 }
 
 // run moves the clock from one thing to do to the next until a time, and
