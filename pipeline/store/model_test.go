@@ -2,13 +2,11 @@ package store
 
 import (
 	"bytes"
-	cmp2 "cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -165,40 +163,6 @@ func (m *model) value(p picker, kind zone.Kind, n int, t zone.Type) string {
 		set.Data = append(set.Data, data)
 	}
 	return string(set.Value())
-}
-
-// validity is how long the signatures of the model are valid at most; blocks
-// of the expiry index are then 64 seconds long.
-const validity = 1 << 15
-
-// expires is when the first signature of an item expires.
-func expires(value string) int64 {
-	first := int64(math.MaxInt64)
-	for d := range zone.Value(value).Records() {
-		first = min(first, int64(binary.BigEndian.Uint32(d[8:])))
-	}
-	return first
-}
-
-// expiries are those of all items with signatures.
-func (in *instance) expiries() map[string]int64 {
-	out := map[string]int64{}
-	for k, v := range in.items {
-		if isSigs(zone.Kind(k[0])) {
-			out[k] = expires(v)
-		}
-	}
-	return out
-}
-
-// refresh signs again, in a diff, what expires first.
-func (m *model) refresh(p picker, diff, items map[string]string) {
-	all := (&instance{items: items}).expiries()
-	keys := slices.SortedFunc(maps.Keys(all), func(a, b string) int { return cmp2.Or(cmp2.Compare(all[a], all[b]), cmp2.Compare(a, b)) })
-	for _, k := range keys[:len(keys)/2] {
-		diff[k] = m.value(p, zone.Kind(k[0]), 1, zone.TypeTXT)
-		items[k] = diff[k]
-	}
 }
 
 // soaExpire is EXPIRE in the model's SOA RRsets, in seconds.
@@ -531,26 +495,6 @@ func (m *model) checkSigned(tb tester, s *Store, in *instance) {
 	}
 }
 
-// checkDue: the expiry index has each item with signatures once, in the order
-// that it promises.
-func checkDue(tb tester, v *View, in *instance) {
-	tb.Helper()
-	got, last := map[string]int64{}, int64(0)
-	err := v.Due(func(key []byte, at, floor int64) (bool, error) {
-		if _, twice := got[string(key)]; twice || at < floor || floor < last {
-			return false, fmt.Errorf("item %x: twice %v, expires %d, floor %d after %d", key, twice, at, floor, last)
-		}
-		got[string(key)], last = at, floor
-		return true, nil
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if d := cmp.Diff(in.expiries(), got); d != "" {
-		tb.Fatalf("s%d: the expiry index differs:\n%s", in.seq, d)
-	}
-}
-
 // viewOrder is the order of View.Items.
 func viewOrder(a, b string) int {
 	late := func(k string) bool { return k[0] >= byte(zone.KindChain) }
@@ -610,23 +554,6 @@ func (m *model) checkPublished(tb tester, s *Store) {
 			tb.Fatalf("diffs from s%d do not lead to s%d:\n%s", from.seq, now.seq, d)
 		}
 	}
-}
-
-// checkDueEntry: an entry of the expiry index is read by an instance, or its
-// time has not passed.
-func checkDueEntry(k []byte, z uint32, used map[string]bool, floors map[uint64]int64) error {
-	generation := binary.BigEndian.Uint64(k[5:])
-	at, version := int64(binary.BigEndian.Uint64(k[dataPrefix:])), binary.BigEndian.Uint64(k[duePrefix+1:])
-	floor, ok := floors[generation]
-	switch form := k[duePrefix]; {
-	case !ok:
-		return fmt.Errorf("index entry %x belongs to no generation", k)
-	case form == formSingle && !used[string(appendVersion(append(generationKey(z, generation), k[duePrefix+9:]...), version))]:
-		return fmt.Errorf("index entry %x names nothing", k)
-	case form != formSingle && at+1<<(form-formBlock) <= floor:
-		return fmt.Errorf("index block %x has passed", k)
-	}
-	return nil
 }
 
 // checkNoGarbage: after a publication each entry is read by an instance, and
