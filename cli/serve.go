@@ -184,6 +184,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore,
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
+		HintFile: s.data.upstream(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 		DSAtParent: ask.seesDS, Resolve: ask.addresses,

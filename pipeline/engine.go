@@ -35,6 +35,10 @@ type Config struct {
 	JournalDir string
 	// Reserve is room that is kept for signing on a full disk; nil keeps none.
 	Reserve *Reserve
+	// HintFile is where it is written down when the servers of zones last
+	// answered, so that EXPIRE does not count anew with each start; it may be
+	// lost. "" writes nothing.
+	HintFile string
 	// SpillDir takes temporary files; it is emptied at the start.
 	SpillDir string
 	// Policies by name; "default" is added where it is missing and without a
@@ -83,10 +87,11 @@ type Engine struct {
 	transfers, checks, notifying chan struct{}
 	client                       *xfr.Client
 	work                         sync.WaitGroup
-	tsig                         sync.Mutex // held while the TSIG keys change
-	clocking                     sync.Mutex // held while it is recorded how the clock is
-	newest                       time.Time  // of the journal's newest event at the start
-	lost                         string     // what the projection knew and the journal lacks; set at the start
+	tsig                         sync.Mutex  // held while the TSIG keys change
+	clocking                     sync.Mutex  // held while it is recorded how the clock is
+	newest                       time.Time   // of the journal's newest event at the start
+	lost                         string      // what the projection knew and the journal lacks; set at the start
+	answered                     atomic.Bool // a server has, since the hints were written
 
 	foldTries   int         // of the event being folded; only the fold uses it
 	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
@@ -231,6 +236,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		cancel(gaveUp(err))
 	}
 	e.work.Go(func() { e.tend(ctx) })
+	e.work.Go(func() { e.keepHints(ctx) })
 	done := make(chan error, 1)
 	go func() {
 		done <- e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
@@ -244,6 +250,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	cancel(nil)
 	e.work.Wait()
+	e.writeHints()
 	if cause != nil {
 		err = nil
 		if !errors.Is(cause, context.Canceled) {
@@ -266,6 +273,7 @@ func (e *Engine) allRunners() []*runner {
 
 // caughtUp lets the zones go to work.
 func (e *Engine) caughtUp() {
+	e.readHints()
 	e.startClock()
 	e.mu.Lock()
 	e.ready = true

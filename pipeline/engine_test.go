@@ -62,7 +62,7 @@ func (r *rig) start(policies map[string]Policy) {
 	r.e, err = NewEngine(r.t.Context(), Config{
 		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: testLogger(r.t), TSIG: r.tsig,
-		Client: r.client, Resolve: r.resolve,
+		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve,
 	})
 	if err != nil {
 		r.t.Fatal(err)

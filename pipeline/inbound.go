@@ -240,6 +240,7 @@ func (r *runner) loadEnded(c Load, err error) (again time.Time) {
 	t := r.soaTimers()
 	if err == nil {
 		r.up.good, r.up.fault, r.up.next = now, "", now.Add(t.refresh)
+		r.e.answered.Store(true)
 		if c.Hint == r.up.hint {
 			r.up.hint = 0
 		}

@@ -30,7 +30,7 @@ type runner struct {
 	progress   Progress        // guarded by mu
 	changed    chan struct{}   // guarded by mu; closed and replaced at every change
 	disarm     func()          // guarded by mu; frees the timer
-	began      time.Time       // guarded by mu; when this process took the zone up
+	began      time.Time       // guarded by mu; from when on EXPIRE counts at the earliest
 	up         upstream        // guarded by mu
 	out        outbound        // guarded by mu
 	fetches    fetches         // guarded by mu

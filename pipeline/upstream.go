@@ -10,8 +10,8 @@ type UpstreamStatus struct {
 	// Server is the one that answered last, with Serial.
 	Server string  `json:"server,omitempty"`
 	Serial *uint32 `json:"serial,omitempty"`
-	// CheckedAt is when a server last had nothing newer, or was loaded from,
-	// in this run of the daemon; NextAt when they are asked again; ExpiresAt
+	// CheckedAt is when a server last had nothing newer, or was loaded from;
+	// NextAt when they are asked again; ExpiresAt
 	// when the contents are too old to be vouched for.
 	CheckedAt *time.Time `json:"checked_at,omitempty"`
 	NextAt    *time.Time `json:"next_at,omitempty"`
