@@ -66,8 +66,35 @@ func (e *Engine) Notified(name zone.Name, serial *zone.Serial, _ xfr.Peer) {
 		}
 		r.up.hint = *serial
 	}
+	pausing := r.pauseNotify()
 	r.mu.Unlock()
+	if pausing {
+		r.step()
+		return
+	}
 	r.askReload(false)
+}
+
+// pauseNotify puts off what a NOTIFY asks for while loads fail, and reports
+// whether it did: a second after the first failure, then longer and longer. A
+// server whose zone cannot be taken would else decide how often the same is
+// tried, and how many failures the journal holds. The caller holds mu.
+func (r *runner) pauseNotify() bool {
+	lane := &r.lanes[ContentLane]
+	if lane.failure == nil {
+		return false
+	}
+	again := lane.failedAt.Add(min(time.Second<<min(lane.tries-1, 12), time.Hour))
+	if !r.e.clock.Now().Before(again) {
+		return false
+	}
+	if again.Before(lane.RetryAt) {
+		lane.RetryAt = again
+	}
+	if again.Before(r.up.next) {
+		r.up.next = again
+	}
+	return true
 }
 
 // SecondaryStatus is what a secondary that is told of new versions said.

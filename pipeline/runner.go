@@ -41,6 +41,8 @@ type laneWork struct {
 	busy    bool
 	tries   int
 	failure error // of the last command; nil once one succeeds
+	// failedAt is when the last command failed.
+	failedAt time.Time
 	LaneState
 }
 
@@ -169,7 +171,7 @@ func (r *runner) run(ctx context.Context, c Command) {
 		lane.tries++
 		lane.FailedFor = c.Identity()
 		lane.RetryAt = r.e.clock.Now().Add(backoff(lane.tries))
-		lane.failure = err
+		lane.failure, lane.failedAt = err, r.e.clock.Now()
 		if isLoad {
 			r.loadFailed(load, lane, err)
 		}

@@ -383,6 +383,39 @@ func TestNotify_OnlyTheSourceMayAskAndOldSerialsAskForNothing(t *testing.T) {
 	}
 }
 
+func TestNotify_OfAZoneThatCannotBeTakenIsFollowedLessAndLess(t *testing.T) {
+	p := newPrimary(t, zoneFileOf(4))
+	r := newRig(t, journaltest.New(), nil)
+	r.addFrom(p.addr)
+	name, _ := zone.ParseName("example.com")
+	// Each failure is another one: the journal would take them all.
+	serial := 5
+	spoil := func() {
+		serial++
+		p.serve(fmt.Sprintf("$TTL 300\n"+soaOf+"@ NS ns1\nns1 A 192.0.2.1\nbad%d CNAME a\nbad%d A 192.0.2.1\n", serial, serial, serial))
+	}
+	p.questions()
+	begun := time.Now()
+	for range 100 {
+		spoil()
+		news := zone.Serial(serial)
+		r.e.Notified(name, &news, xfr.Peer{})
+		r.await()
+	}
+	took := time.Since(begun)
+	if tries, most := strings.Count(p.questions(), "SOA"), 2+int(took/time.Second); tries > most {
+		t.Errorf("100 NOTIFYs had the zone asked for %d times in %v", tries, took)
+	}
+	if failures := r.history("load.failed"); len(failures) > 2+int(took/time.Second) {
+		t.Errorf("%d failures in %v", len(failures), took)
+	}
+	// What was put off is not forgotten.
+	p.serve(zoneFileOf(1000, "www A 192.0.2.8"))
+	news := zone.Serial(1000)
+	r.e.Notified(name, &news, xfr.Peer{})
+	until(t, "the zone is taken once it can be", func() bool { return *r.status().LoadedSerial == 1000 })
+}
+
 func TestParseSource_TellsServersFromFiles(t *testing.T) {
 	for source, want := range map[string]int{
 		"/zones/example.com": 0, "zones/192.0.2.1": 0, "./192.0.2.1": 0, "example.com.zone": 0,

@@ -199,7 +199,12 @@ func (s *Server) endAnswer(ctx context.Context, x *exchange, err error) error {
 func (s *Server) refuse(ctx context.Context, x *exchange, rcode int, why ede) error {
 	s.stats.refused.Add(1)
 	if more, ok := s.refusals.allow(time.Now()); ok {
-		s.log.InfoContext(ctx, "request refused", "zone", x.req.name.String(), "type", x.req.qtype.String(),
+		log := s.log
+		if sign := x.enc.sign; sign != nil && sign.code != 0 {
+			// Whose signature it is stands nowhere else: it was not taken.
+			log = log.With("tsig", dns.RcodeToString[int(sign.code)], "claimed_key", sign.key.String())
+		}
+		log.InfoContext(ctx, "request refused", "zone", x.req.name.String(), "type", x.req.qtype.String(),
 			"peer", x.peer.Addr.String(), "key", x.peer.Key, "rcode", dns.RcodeToString[rcode], "unlogged", more)
 	}
 	x.enc.setCode(rcode, why)

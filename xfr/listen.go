@@ -253,6 +253,9 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		n := int(binary.BigEndian.Uint16(length[:]))
 		if n > maxRequest {
 			s.stats.dropped.Add(1)
+			if more, ok := s.refusals.allow(time.Now()); ok {
+				s.log.InfoContext(ctx, "connection closed: its request is too long", "peer", from.String(), "bytes", n, "unlogged", more)
+			}
 			return
 		}
 		if cap(msg) < n {

@@ -34,8 +34,9 @@ type Config struct {
 	// ClientRoots, where set, are the certificates that clients of the
 	// listeners for TLS must prove themselves by (RFC 9103, 9.3).
 	ClientRoots *x509.CertPool
-	// Logger takes transfers, refusals and faults; nil drops them. Refusals
-	// are logged once a second at most, with the number left out.
+	// Logger takes transfers, refusals and faults; nil drops them. All but
+	// transfers sent are logged once a second at most, each sort for itself,
+	// with the number left out.
 	Logger *slog.Logger
 	// MaxConns bounds the open TCP connections; 0 means 512.
 	MaxConns int
@@ -98,6 +99,7 @@ type Server struct {
 	encoders  sync.Pool     // of *encoder
 	stats     counters
 	refusals  throttle
+	broken    throttle
 	faults    throttle
 	notifies  throttle
 	stopping  atomic.Bool

@@ -202,7 +202,9 @@ func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string
 		"messages", x.enc.messages, "bytes", x.enc.bytes, "took", time.Since(begun))
 	if err != nil {
 		s.stats.brokenTransfers.Add(1)
-		log.WarnContext(ctx, "zone transfer broken off", "error", err)
+		if more, ok := s.broken.allow(time.Now()); ok {
+			log.WarnContext(ctx, "zone transfer broken off", "error", err, "unlogged", more)
+		}
 		return fmt.Errorf("send zone %s: %w", view.Apex(), err)
 	}
 	s.stats.transfers.Add(1)
