@@ -72,6 +72,8 @@ func newApp(e *env) *urfave.App {
 		ErrWriter:       e.stderr,
 		HideHelpCommand: true,
 		HideVersion:     true,
+		// A source lists servers with commas, and a file may have one in its name.
+		DisableSliceFlagSeparator: true,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{
 				Name: "api", EnvVars: []string{"SLUICE_API"}, DefaultText: defaultSockets,

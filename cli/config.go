@@ -12,8 +12,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"sluice/pipeline"
+	"sluice/xfr"
 )
 
 //go:embed config.template.toml
@@ -21,14 +25,15 @@ var configTemplate string
 
 // config is the daemon's config. Only serve knows it.
 type config struct {
-	Version   string        `toml:"version"`
-	DataDir   string        `toml:"data-dir"`
-	PolicyDir string        `toml:"policy-dir"`
-	Daemon    daemonConfig  `toml:"daemon"`
-	Server    serverConfig  `toml:"server"`
-	Loader    reviewConfig  `toml:"loader"`
-	Signer    reviewConfig  `toml:"signer"`
-	Journal   journalConfig `toml:"journal"`
+	Version   string         `toml:"version"`
+	DataDir   string         `toml:"data-dir"`
+	PolicyDir string         `toml:"policy-dir"`
+	Daemon    daemonConfig   `toml:"daemon"`
+	Server    serverConfig   `toml:"server"`
+	Loader    reviewConfig   `toml:"loader"`
+	Signer    reviewConfig   `toml:"signer"`
+	Journal   journalConfig  `toml:"journal"`
+	Transfers transferConfig `toml:"transfers"`
 }
 
 type daemonConfig struct {
@@ -42,6 +47,46 @@ type serverConfig struct {
 	Servers  []string  `toml:"servers"`
 	WeakTSIG bool      `toml:"weak-tsig"`
 	TLS      tlsConfig `toml:"tls"`
+}
+
+// transferConfig bounds transfers in.
+type transferConfig struct {
+	MaxSize    size     `toml:"max-size"`
+	MaxRecords int64    `toml:"max-records"`
+	MaxTime    duration `toml:"max-time"`
+	Idle       duration `toml:"idle"`
+}
+
+// limits are the bounds as the client takes them.
+func (t transferConfig) limits() xfr.Limits {
+	return xfr.Limits{
+		MaxBytes: int64(t.MaxSize), MaxRecords: t.MaxRecords, MaxTime: time.Duration(t.MaxTime), Idle: time.Duration(t.Idle),
+	}
+}
+
+// check finds values that cannot work; nil where there are none.
+func (t transferConfig) check() *badValue {
+	switch {
+	case t.MaxSize <= 0:
+		return &badValue{key: "transfers.max-size", text: `max-size: want a size above 0, such as "32GiB"`}
+	case t.MaxRecords <= 0:
+		return &badValue{key: "transfers.max-records", text: fmt.Sprintf("max-records = %d: want a number above 0", t.MaxRecords)}
+	case time.Duration(t.MaxTime) < time.Second:
+		return &badValue{key: "transfers.max-time", text: "max-time: want at least a second"}
+	case time.Duration(t.Idle) < time.Second:
+		return &badValue{key: "transfers.idle", text: "idle: want at least a second"}
+	}
+	return nil
+}
+
+// duration is a duration in a config file, such as "2h30m".
+type duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := pipeline.ParseDuration(string(text))
+	*d = duration(v)
+	return err
 }
 
 // reviewConfig is where a review listener stands.
@@ -71,7 +116,10 @@ func defaultConfig() config {
 		DataDir: "./sluice-data",
 		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}},
 		Journal: journalConfig{ReserveMax: 2 << 30},
-		Server:  serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
+		Transfers: transferConfig{
+			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
+		},
+		Server: serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
 	}
 	cfg.Loader.Review.Servers = []string{defaultReviewLoaded}
 	cfg.Signer.Review.Servers = []string{defaultReviewSigned}
@@ -134,6 +182,9 @@ func (c *config) check() *badValue {
 		if _, err := parseResolver(s); err != nil {
 			return &badValue{key: "daemon.resolvers", value: s, text: err.Error()}
 		}
+	}
+	if bad := c.Transfers.check(); bad != nil {
+		return bad
 	}
 	return c.Server.TLS.check()
 }

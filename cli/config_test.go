@@ -23,7 +23,7 @@ func TestConfigTemplate_IsTheDefaults(t *testing.T) {
 func TestConfigTemplate_NamesEveryOption(t *testing.T) {
 	for _, key := range []string{
 		"version", "data-dir", "policy-dir", "log-level", "memory-limit", "workers", "servers", "events-max-size", "bulk-max-size",
-		"resolvers", "certificate", "key", "client-roots", "roots",
+		"resolvers", "max-size", "max-records", "max-time", "idle", "certificate", "key", "client-roots", "roots",
 	} {
 		if !strings.Contains(configTemplate, "\n"+key+" = ") {
 			t.Errorf("%s is not in the template", key)
@@ -64,6 +64,10 @@ func TestParseConfig_MistakesNameTheLine(t *testing.T) {
 		{"size that overflows", "version = 'v1'\n[journal]\nbulk-max-size = '9999999999TiB'\n", "size"},
 		{"too little memory", "version = 'v1'\n[daemon]\nmemory-limit = '1MiB'\n", "c:3: memory-limit: want at least"},
 		{"no servers", "version = 'v1'\n[server]\nservers = []\n", "c:3: servers is empty"},
+		{"no time for transfers", "version = 'v1'\n[transfers]\nmax-time = '0s'\n", "c:3: max-time: want at least a second"},
+		{"no duration", "version = 'v1'\n[transfers]\nidle = 'soon'\n", "duration \"soon\""},
+		{"no records", "version = 'v1'\n[transfers]\nmax-records = 0\n", "c:3: max-records = 0: want a number above 0"},
+		{"no bytes", "version = 'v1'\n[transfers]\nmax-size = '0'\n", "c:3: max-size: want a size above 0"},
 		{"name as resolver", "version = 'v1'\n[daemon]\nresolvers = ['192.0.2.1', 'ns.example']\n", "c:3: resolver \"ns.example\": want IP or IP:PORT"},
 		{"certificate without key", "version = 'v1'\n[server.tls]\ncertificate = 'c.pem'\n", "c:3: certificate and key belong together"},
 		{"name as TLS server", "version = 'v1'\n[server.tls]\nservers = ['ns1.example:853']\n", "c:3: address \"ns1.example:853\": want IP:PORT"},

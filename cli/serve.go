@@ -189,7 +189,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
 		DSAtParent: ask.seesDS, Resolve: ask.addresses,
 		TSIG: tsig, Client: xfr.ClientConfig{
-			WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
+			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
 		},
 	}); err != nil {
 		return err
