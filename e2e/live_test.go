@@ -49,6 +49,17 @@ func namedLivePrimary(t *testing.T, zone, tell string) *secondary {
 
 func knotLivePrimary(t *testing.T, zone, tell string) *secondary {
 	t.Helper()
+	return knotPrimary(t, zone, tell, "")
+}
+
+// knotSigningPrimary signs the zone itself.
+func knotSigningPrimary(t *testing.T, zone, tell string) *secondary {
+	t.Helper()
+	return knotPrimary(t, zone, tell, "    dnssec-signing: on\n")
+}
+
+func knotPrimary(t *testing.T, zone, tell, more string) *secondary {
+	t.Helper()
 	dir, addr := shortDir(t), freeAddr(t)
 	file := writeFile(t, filepath.Join(dir, "live.zone"), liveZone)
 	conf := writeFile(t, filepath.Join(dir, "knot.conf"), fmt.Sprintf(`
@@ -87,7 +98,7 @@ zone:
     zonefile-sync: -1
     zonefile-load: difference
     journal-content: changes
-`, dir, port(addr), port(tell), zone, tsigKeyName, tsigSecret, file))
+%[8]s`, dir, port(addr), port(tell), zone, tsigKeyName, tsigSecret, file, more))
 	return &secondary{"knotd", addr, start(t, "knotd", "knotd", "-c", conf)}
 }
 
@@ -149,10 +160,15 @@ func update(t *testing.T, addr string, m *dns.Msg) {
 
 func TestLive_ChangesStreamFromPrimaryToSecondaries(t *testing.T) {
 	need(t, "named", "knotd", "nsd", "dnssec-verify", "ldns-verify-zone", "kzonecheck")
-	for i, primary := range []struct {
-		name  string
-		start func(t *testing.T, zone, tell string) *secondary
-	}{{"named", namedLivePrimary}, {"knotd", knotLivePrimary}} {
+	for _, primary := range []struct {
+		name   string
+		start  func(t *testing.T, zone, tell string) *secondary
+		policy string // under [signer]
+	}{
+		{"named", namedLivePrimary, "serial-policy = \"counter\"\ndenial.type = \"nsec\"\n"},
+		{"knotd", knotLivePrimary, "serial-policy = \"counter\"\ndenial.type = \"nsec3\"\n"},
+		{"knotd signs", knotSigningPrimary, "mode = \"pass-through\"\n"},
+	} {
 		t.Run(primary.name, func(t *testing.T) {
 			seconds := make([]*secondary, 0, len(secondaries))
 			d := &daemon{data: filepath.Join(shortDir(t), "data"), addr: freeAddr(t)}
@@ -164,8 +180,7 @@ func TestLive_ChangesStreamFromPrimaryToSecondaries(t *testing.T) {
 			}
 			policies := shortDir(t)
 			writeFile(t, filepath.Join(policies, "default.toml"), fmt.Sprintf(
-				"version = \"v1\"\n[signer]\nserial-policy = \"counter\"\n[signer.denial]\ntype = %q\n[server.outbound]\nsend-notify-to = [%s]\n",
-				[]string{"nsec", "nsec3"}[i%2], strings.Join(tell, ", ")))
+				"version = \"v1\"\n[signer]\n%s[server.outbound]\nsend-notify-to = [%s]\n", primary.policy, strings.Join(tell, ", ")))
 			d.flags = []string{"--policy-dir", policies}
 			d.start(t)
 			await(t, "the daemon answers", 20*time.Second, func() (bool, string) {
@@ -175,15 +190,23 @@ func TestLive_ChangesStreamFromPrimaryToSecondaries(t *testing.T) {
 			secret := writeFile(t, filepath.Join(policies, "secret"), tsigSecret+"\n")
 			d.must(t, "tsig", "add", tsigKeyName, "hmac-sha256", "--secret-file", secret)
 			p := primary.start(t, example, d.addr)
-			p.awaitSerial(t, example, 1)
+			var first uint32
+			await(t, "the primary answers", 20*time.Second, func() (bool, string) {
+				serial, err := serialAt(p.addr, example)
+				first = serial
+				return err == nil, fmt.Sprint(err)
+			})
 			d.must(t, "zone", "add", example, "--source", p.addr+"^"+tsigKeyName)
 			if r := d.cli(t, "tsig", "remove", tsigKeyName); r.code != 4 {
 				t.Errorf("a key in use was removed: %v", r)
 			}
 			for _, s := range seconds {
-				s.awaitSerial(t, example, 1)
+				s.awaitSerial(t, example, first)
 			}
 			streamChanges(t, d, p, seconds)
+			if keys := strings.Contains(d.must(t, "key", "list", example), "active"); keys == strings.Contains(primary.policy, "pass-through") {
+				t.Errorf("the zone has keys here: %v", keys)
+			}
 		})
 	}
 }

@@ -430,3 +430,52 @@ func TestPassThrough_WarnsOfSignaturesThatEnd(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckZone_FindsWhatTheRulesAndThePolicySay(t *testing.T) {
+	policies := modePolicies(t, "")
+	strict, err := Parse("strict", []byte(`version = "v1"
+[loader.checks]
+min-records = 1000
+required-records = ["@ MX"]
+max-ttl = "10m"
+max-ttl-action = "reject"
+zonemd = "require"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies["strict"] = strict
+	r := newRig(t, journaltest.New(), policies)
+	if _, err := r.e.CheckZone(t.Context(), "example.com", nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("no zone: %v", err)
+	}
+	r.add(smallZone)
+	found, err := r.e.CheckZone(t.Context(), "example.com", nil)
+	if err != nil || !found.OK || len(found.Checks) != 4 {
+		t.Errorf("a good zone: %v, %+v", err, found)
+	}
+	if _, err := r.turn("strict"); err != nil {
+		t.Fatal(err)
+	}
+	found, err = r.e.CheckZone(t.Context(), "example.com", nil)
+	if err != nil || found.OK {
+		t.Fatalf("a strict policy: %v, %+v", err, found)
+	}
+	for _, c := range found.Checks {
+		if bad := c.Check != "zone" && c.Check != "digest"; c.OK == bad || bad && (c.Total != 1 || len(c.Faults) != 1) {
+			t.Errorf("%+v", c)
+		}
+	}
+	if len(found.Checks) != 6 {
+		t.Errorf("%d checks", len(found.Checks))
+	}
+	// The source's own signatures are no changes of the contents, but they are
+	// part of what is held against the digest.
+	origin := newSignedElsewhere(t, "")
+	origin.add(smallZone)
+	through := newRig(t, journaltest.New(), modePolicies(t, ""))
+	through.addWith("through", through.zoneFile(origin.dump()))
+	if found, err = through.e.CheckZone(t.Context(), "example.com", nil); err != nil || !found.OK {
+		t.Errorf("passed through: %v, %+v", err, found)
+	}
+}

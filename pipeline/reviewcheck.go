@@ -8,25 +8,40 @@ import (
 	"sluice/signer/zone"
 )
 
+// limit is one of the policy's limits for what was loaded; find says what is
+// wrong, "" where nothing is.
+type limit struct {
+	name string
+	find func() (fault string, err error)
+}
+
+// limits are those that the policy sets, for the newest loaded instance.
+func (e *Engine) limits(s State, p Policy) []limit {
+	var out []limit
+	c, f := p.Checks(), s.Loaded.Facts
+	if c.MinRecords > 0 {
+		out = append(out, limit{"min-records", func() (string, error) {
+			if f.Records >= c.MinRecords {
+				return "", nil
+			}
+			return fmt.Sprintf("%d records, loader.checks.min-records wants %d", f.Records, c.MinRecords), nil
+		}})
+	}
+	if len(c.Required) > 0 {
+		out = append(out, limit{"required-records", func() (string, error) { return e.checkRequired(s, c.Required) }})
+	}
+	if c.MaxChangePercent > 0 && s.Approved != nil && s.Approved.Broken == "" {
+		out = append(out, limit{"max-change-percent", func() (string, error) { return e.checkChange(s, c.MaxChangePercent) }})
+	}
+	return out
+}
+
 // checkLoaded holds the newest loaded instance against the policy's limits.
 // It names the checks made, and in fault what is wrong.
 func (e *Engine) checkLoaded(s State, p Policy) (checks []string, fault string, err error) {
-	c, f := p.Checks(), s.Loaded.Facts
-	if c.MinRecords > 0 {
-		checks = append(checks, "min-records")
-		if f.Records < c.MinRecords {
-			return checks, fmt.Sprintf("%d records, loader.checks.min-records wants %d", f.Records, c.MinRecords), nil
-		}
-	}
-	if len(c.Required) > 0 {
-		checks = append(checks, "required-records")
-		if fault, err = e.checkRequired(s, c.Required); fault != "" || err != nil {
-			return checks, fault, err
-		}
-	}
-	if c.MaxChangePercent > 0 && s.Approved != nil && s.Approved.Broken == "" {
-		checks = append(checks, "max-change-percent")
-		if fault, err = e.checkChange(s, c.MaxChangePercent); fault != "" || err != nil {
+	for _, limit := range e.limits(s, p) {
+		checks = append(checks, limit.name)
+		if fault, err = limit.find(); fault != "" || err != nil {
 			return checks, fault, err
 		}
 	}

@@ -285,6 +285,8 @@ func waits(s State, st ZoneStatus, l [lanes]laneWork) (text string, since *time.
 		return "its signing to succeed", &s.SignFailure.Time
 	case s.LoadFailure != nil:
 		return "a source that can be loaded", &s.LoadFailure.Time
+	case s.Published != nil && s.Published.Signed.mode() != ModeSign:
+		return "new input", &s.Published.Time
 	case s.Published != nil:
 		return "new input, or the time to sign again", &s.Published.Time
 	}

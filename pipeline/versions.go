@@ -282,8 +282,11 @@ func (e *Engine) VerifyZone(ctx context.Context, name string, progress func(Prog
 		return nil, err
 	}
 	s := r.snapshot()
-	if s.Published == nil {
+	switch {
+	case s.Published == nil:
 		return nil, fmt.Errorf("zone %s is not published: %w", name, ErrState)
+	case s.Published.Signed.mode() == ModeUnsigned:
+		return nil, fmt.Errorf("zone %s is published unsigned, there is no signature to verify; see: sluice zone check %s: %w", name, name, ErrState)
 	}
 	if progress != nil {
 		progress(Progress{Zone: s.Name, Stage: "verify"})

@@ -174,6 +174,11 @@ func (c *Client) VerifyZone(ctx context.Context, name string, progress func(pipe
 	return streamOne[Report](ctx, c, zonePath(name, "verify"), progress)
 }
 
+// CheckZone runs the built-in checks over what was loaded last.
+func (c *Client) CheckZone(ctx context.Context, name string, progress func(pipeline.Progress)) (pipeline.ZoneCheck, error) {
+	return streamOne[pipeline.ZoneCheck](ctx, c, zonePath(name, "check"), progress)
+}
+
 // Keys lists a zone's keys.
 func (c *Client) Keys(ctx context.Context, name string) ([]keymgr.Key, error) {
 	return fetch[[]keymgr.Key](ctx, c, http.MethodGet, zonePath(name, "keys"), nil, nil)

@@ -81,6 +81,7 @@ func (s *server) routes() map[string]handler {
 		"GET /zones/{zone}/dump":                      s.dump,
 		"GET /zones/{zone}/diff":                      s.diff,
 		"GET /zones/{zone}/verify":                    s.verifyZone,
+		"GET /zones/{zone}/check":                     s.checkZone,
 		"GET /zones/{zone}/keys":                      s.listKeys,
 		"POST /zones/{zone}/keys":                     s.generateKey,
 		"POST /zones/{zone}/keys/files":               s.importKeys,

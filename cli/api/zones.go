@@ -246,6 +246,17 @@ func (s *server) verifyZone(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// checkZone streams progress; the one item is what was found.
+func (s *server) checkZone(w http.ResponseWriter, r *http.Request) error {
+	return streamFrames(w, true, func(f *frames) error {
+		found, err := s.engine.CheckZone(r.Context(), r.PathValue("zone"), f.progress)
+		if err != nil {
+			return err
+		}
+		return f.item(found)
+	})
+}
+
 func boolParam(r *http.Request, name string) (bool, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
