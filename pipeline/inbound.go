@@ -169,9 +169,13 @@ func (e *Engine) heard(s State, peer string, serial zone.Serial, behind bool) {
 	r.mu.Unlock()
 }
 
-// soaTimers is the timers of the loaded instance. The caller holds mu.
+// soaTimers is the timers of the loaded instance; where that was dropped, its
+// contents are gone, and those of the approved one count. The caller holds mu.
 func (r *runner) soaTimers() soaTimers {
 	l := r.state.Loaded
+	if l != nil && l.Abandoned != "" {
+		l = r.state.Approved
+	}
 	if l == nil || l.Broken != "" {
 		return timersOf(nil)
 	}

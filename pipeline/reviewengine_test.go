@@ -194,6 +194,30 @@ func TestReview_DroppedContentLeavesTheProjection(t *testing.T) {
 	}
 }
 
+// What was dropped has no contents any more: how often its source is asked, and
+// when the zone expires, is said by the SOA of what was approved.
+func TestReview_DroppedContentSetsNoTimers(t *testing.T) {
+	r := reviewRig(t, loadedManual)
+	r.add(smallZone)
+	r.approve(event.StageLoaded)
+	r.reload(strings.Replace(changedZone(), " 7200 ", " 60 ", 1))
+	r.reject(event.StageLoaded)
+	for range 2 { // in this process, and in one that knows the store alone
+		run, err := r.e.find("example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		run.mu.Lock()
+		got := run.soaTimers()
+		run.mu.Unlock()
+		if want := (soaTimers{2 * time.Hour, time.Hour, 2 * week}); got != want {
+			t.Errorf("timers %v, want those of the approved content, %v", got, want)
+		}
+		r.stop()
+		r.start(nil)
+	}
+}
+
 func TestReview_VerdictNamesInstanceAndDigest(t *testing.T) {
 	ctx := t.Context()
 	r := reviewRig(t, loadedManual)
