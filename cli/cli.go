@@ -208,7 +208,9 @@ func commandMissing(c *urfave.Context) error {
 		u.hint = "see: sluice help" + suffix(path)
 		var near string
 		said := urfave.SuggestCommand(c.Command.Subcommands, name)
-		if _, err := fmt.Sscanf(said, urfave.SuggestDidYouMeanTemplate, &near); err == nil {
+		_, err := fmt.Sscanf(said, urfave.SuggestDidYouMeanTemplate, &near)
+		// The library knows help everywhere, we know it on top alone.
+		if err == nil && near != "h" && (near != "help" || path == "") {
 			u.hint = fmt.Sprintf("did you mean: sluice%s %s", suffix(path), near)
 		}
 		return u
