@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"sluice/journal/event"
 	"sluice/journal/journaltest"
 	"sluice/keymgr"
 	"sluice/signer/zone"
@@ -477,5 +478,51 @@ zonemd = "require"
 	through.addWith("through", through.zoneFile(origin.dump()))
 	if found, err = through.e.CheckZone(t.Context(), "example.com", nil); err != nil || !found.OK {
 		t.Errorf("passed through: %v, %+v", err, found)
+	}
+}
+
+// Both reviews stand before what is passed through or unsigned, too, and show
+// all that is to be published.
+func TestMode_ReviewsComeFirst(t *testing.T) {
+	origin := newSignedElsewhere(t, "")
+	origin.add(smallZone)
+	reviews := "[signer.review]\nmode = \"manual\"\n[loader.review]\nmode = \"manual\"\n"
+	for _, policy := range []string{"through", "unsigned"} {
+		r := newRig(t, journaltest.New(), modePolicies(t, reviews))
+		st := r.addWith(policy, r.zoneFile(origin.dump()))
+		for _, stage := range []string{event.StageLoaded, event.StageSigned} {
+			if len(st.Reviews) != 1 || st.Reviews[0].Stage != stage || st.Published != nil {
+				t.Fatalf("%s: %s review: %+v, error %q", policy, stage, st.Reviews, st.LastError)
+			}
+			name, _ := zone.ParseName("example.com")
+			v, err := r.e.ReviewSource(stage).View(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			it, err := v.Items()
+			if err != nil {
+				t.Fatal(err)
+			}
+			sigs := 0
+			for it.Next() {
+				if zone.Kind(it.Key()[0]) == zone.KindSigs {
+					sigs++
+				}
+			}
+			it.Close()
+			v.Close()
+			if (sigs > 0) != (policy == "through") {
+				t.Errorf("%s: the %s review shows %d sets of signatures", policy, stage, sigs)
+			}
+			rv := st.Reviews[0]
+			if _, err := r.e.Approve(t.Context(), testActor, "example.com", stage, NewVerdict{Instance: rv.Instance, Digest: rv.Digest}); err != nil {
+				t.Fatal(err)
+			}
+			st = r.await()
+		}
+		if st.Published == nil || st.LastError != "" {
+			t.Errorf("%s: state %q, error %q", policy, st.State, st.LastError)
+		}
+		r.replayed()
 	}
 }
