@@ -35,6 +35,7 @@ type Certificate struct {
 	read   [2]fileState     // guarded by mu: the files as they were read
 	looked time.Time        // guarded by mu
 	err    error            // guarded by mu: why newer files are not used
+	told   time.Time        // guarded by mu: when trouble was told last
 }
 
 // fileState tells one content of a file from another.
@@ -90,6 +91,28 @@ func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		c.err = c.load()
 	}
 	return c.cert, nil
+}
+
+// How long before its end a certificate is trouble, and how often that is told.
+const (
+	certificateSoon = 7 * 24 * time.Hour
+	certificateTold = time.Hour
+)
+
+// trouble is what is wrong with the certificate, told once an hour; nil where
+// nothing is, or it was told lately.
+func (c *Certificate) trouble(now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.err
+	if end := c.cert.Leaf.NotAfter; err == nil && end.Sub(now) < certificateSoon {
+		err = fmt.Errorf("the certificate of %s ends at %s", c.certFile, end.UTC().Format(time.RFC3339))
+	}
+	if err == nil || now.Sub(c.told) < certificateTold {
+		return nil
+	}
+	c.told = now
+	return err
 }
 
 // Pin is the pin of the public key now in use, as ParseEndpoint reads it.

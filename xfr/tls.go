@@ -60,9 +60,15 @@ func (s *Server) ListenTLS(ctx context.Context, addr string, cert *Certificate) 
 		return netip.AddrPort{}, fmt.Errorf("listen on %s: %w", addr, err)
 	}
 	secure := &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		NextProtos:     []string{alpnDoT},
-		GetCertificate: cert.get,
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{alpnDoT},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			own, err := cert.get(hello)
+			if trouble := cert.trouble(time.Now()); trouble != nil {
+				s.log.WarnContext(hello.Context(), "certificate wants renewal", "error", trouble)
+			}
+			return own, err
+		},
 	}
 	if s.cfg.ClientRoots != nil {
 		secure.ClientAuth, secure.ClientCAs = tls.RequireAndVerifyClientCert, s.cfg.ClientRoots

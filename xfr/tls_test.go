@@ -11,10 +11,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"io"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -335,4 +338,49 @@ func TestRFC9103_9_3_ClientsProveThemselves(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestTLS_TroubleOfTheCertificateIsLoggedOnce(t *testing.T) {
+	dir := t.TempDir()
+	pin, _ := newCertificate(t, dir, "ns1.example") // it ends in an hour
+	var mu sync.Mutex
+	var out strings.Builder
+	log := slog.New(slog.NewTextHandler(lockedWriter{&mu, &out}, nil))
+	cert := loadCertificate(t, dir)
+	addr, _ := startTLS(t, Config{Source: memSource{exampleName: exampleView(t, 7)}, Logger: log}, cert)
+	ask := func() string {
+		t.Helper()
+		if _, _, err := NewClient(ClientConfig{}).SOA(t.Context(), endpoint(t, "tls://"+addr+"#"+pin), exampleName); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return out.String()
+	}
+	ask()
+	if got := ask(); strings.Count(got, "wants renewal") != 1 || !strings.Contains(got, "ends at") {
+		t.Errorf("logged\n%s", got)
+	}
+	// Files that cannot be used are told an hour later.
+	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cert.mu.Lock()
+	cert.looked, cert.told = time.Time{}, time.Time{}
+	cert.mu.Unlock()
+	if got := ask(); strings.Count(got, "wants renewal") != 2 || !strings.Contains(got, "read certificate") {
+		t.Errorf("logged\n%s", got)
+	}
+}
+
+// lockedWriter is a writer for several goroutines.
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }
