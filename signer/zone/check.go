@@ -35,6 +35,7 @@ var (
 	errSingleton  = errors.New("more than one record of this type at one name")
 	errDNAMECut   = errors.New("DNAME and NS at one name below the apex (RFC 6672, 2.3)")
 	errDSNoNS     = errors.New("DS records without NS records at their name")
+	errBelowDNAME = errors.New("names below a DNAME cannot be reached (RFC 6672, 2.4): Knot refuses the zone")
 	errWildcardNS = errors.New("NS records at a wildcard (RFC 4592, 4.2): BIND refuses the zone")
 	errRRsetWire  = errors.New("the RRset does not fit into a DNS message of 65535 bytes")
 	errRRsetMany  = fmt.Errorf("RRsets have more than %d records, which BIND refuses unless its max-records-per-type is raised", manyRecords)
@@ -47,9 +48,11 @@ const manyRecords = 100
 // RRsets and the zone: one SOA and NS at the apex, owners in the zone, CNAME
 // alone at its name and single, DNAME single and not at a zone cut, no DS at
 // the apex, no NS at a wildcard, no types that cannot stand in a zone, no
-// RRset too long for a message. It keeps nothing but the present owner.
+// RRset too long for a message; that names stand below a DNAME is a notice. It
+// keeps nothing but the present owner and the last DNAME's.
 type Checker struct {
 	apex    []byte // owner key
+	dname   []byte // prefix of owner keys below the last DNAME
 	report  func(Problem)
 	owner   []byte // owner key of the present name
 	present nameState
@@ -79,6 +82,9 @@ func (c *Checker) Item(key, value []byte) {
 		c.present = nameState{}
 		if !bytes.HasPrefix(owner, c.apex[:len(c.apex)-1]) {
 			c.problem(t, errOutOfZone)
+		}
+		if len(c.dname) > 0 && bytes.HasPrefix(owner, c.dname) {
+			c.report(Problem{Owner: c.name(), Type: t, Err: errBelowDNAME, Notice: true})
 		}
 	}
 	if err := CheckType(t); err != nil {
@@ -141,6 +147,7 @@ func (c *Checker) shape(t Type, v Value, atApex bool) {
 		if s.ns && !atApex {
 			c.problem(t, errDNAMECut)
 		}
+		c.dname = append(c.dname[:0], c.owner[:len(c.owner)-1]...)
 	case TypeDS:
 		if atApex {
 			c.problem(t, errApexDS)

@@ -33,8 +33,19 @@ func TestChecker_NamesWhatIsWrong(t *testing.T) {
 			"example. DS: DS record at the apex: it belongs to the parent zone", "notice d.example. DS: DS records without NS records at their name",
 		}},
 		{"DNAME", [][]string{{soa}, {ns}, {"example. 60 IN DNAME x."}, {"d.example. 60 IN NS x."}, {"d.example. 60 IN DNAME x."}}, []string{
-			"d.example. DNAME: DNAME and NS at one name below the apex (RFC 6672, 2.3)",
+			"notice d.example. NS: " + errBelowDNAME.Error(), "d.example. DNAME: DNAME and NS at one name below the apex (RFC 6672, 2.3)",
 		}},
+		{"below a DNAME", [][]string{
+			{soa},
+			{ns},
+			{"d.example. 60 IN DNAME x."},
+			{"d.example. 60 IN A 192.0.2.1"},
+			{"e.d.example. 60 IN A 192.0.2.1"},
+			{"e.d.example. 60 IN TXT x"},
+			{"a.b.d.example. 60 IN TXT x"},
+			{"dd.example. 60 IN A 192.0.2.1"},
+			{"e.example. 60 IN A 192.0.2.1"},
+		}, []string{"notice a.b.d.example. TXT: " + errBelowDNAME.Error(), "notice e.d.example. A: " + errBelowDNAME.Error()}},
 		{"NS at wildcards", [][]string{{soa}, {ns}, {"*.example. 60 IN NS x."}, {"a*.example. 60 IN NS x."}, {"*.*.a.example. 60 IN NS x."}, {"x.*.example. 60 IN NS x."}}, []string{
 			"*.example. NS: " + errWildcardNS.Error(), "*.*.a.example. NS: " + errWildcardNS.Error(),
 		}},
