@@ -2,8 +2,10 @@ package pipeline
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -42,6 +44,7 @@ type rig struct {
 	tsig    TSIGStore
 	client  xfr.ClientConfig
 	resolve func(context.Context, string) ([]netip.Addr, error)
+	logger  *slog.Logger // nil: the test's log
 	e       *Engine
 	stop    func()
 }
@@ -61,7 +64,7 @@ func (r *rig) start(policies map[string]Policy) {
 	}
 	r.e, err = NewEngine(r.t.Context(), Config{
 		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
-		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: testLogger(r.t), TSIG: r.tsig,
+		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
 		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve,
 	})
 	if err != nil {

@@ -31,6 +31,7 @@ type runner struct {
 	changed    chan struct{}   // guarded by mu; closed and replaced at every change
 	disarm     func()          // guarded by mu; frees the timer
 	began      time.Time       // guarded by mu; from when on EXPIRE counts at the earliest
+	overdue    string          // guarded by mu; how bad that was when it was last told
 	up         upstream        // guarded by mu
 	out        outbound        // guarded by mu
 	fetches    fetches         // guarded by mu

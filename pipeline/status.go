@@ -139,6 +139,11 @@ func (r *runner) describe(st *ZoneStatus) {
 			Severity: "alarm", Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",
 		})
 	}
+	if p, err := r.e.boundPolicy(s); err == nil {
+		if n, some := r.overdueNotice(p, r.e.clock.Now()); some {
+			st.Notices = append(st.Notices, n)
+		}
+	}
 	r.upstreamNotices(st)
 	r.describeMode(st)
 	r.describeReviews(st)
@@ -223,16 +228,6 @@ func (r *runner) describeReviews(st *ZoneStatus) {
 		})
 	} else {
 		st.Notices = append(st.Notices, dropped(s)...)
-	}
-	if pub := s.Published; pub != nil && len(st.Reviews) > 0 {
-		if now := r.e.clock.Now(); !now.Before(refreshDue(&pub.Signed, p)) {
-			st.Notices = append(st.Notices, Notice{
-				Severity: "alarm",
-				Text: "signatures of what is published are due and wait for a review; they end at " +
-					time.Unix(pub.Signed.Facts.Earliest, 0).UTC().Format(time.RFC3339),
-				Hint: "decide what is under review",
-			})
-		}
 	}
 }
 
