@@ -128,6 +128,9 @@ func (r *runner) step() {
 		}
 		lane.busy = true
 	}
+	if worse := r.watchOverdue(); !worse.IsZero() {
+		d.wake(worse, "signatures are overdue")
+	}
 	r.arm(d.WakeAt)
 }
 
