@@ -15,9 +15,6 @@ import (
 // itself: above 1 in 8, one pass over the zone costs less.
 const updateShare = 8
 
-// errMany ends the counting of changes.
-var errMany = errors.New("many changes")
-
 // updatable reports whether little enough has changed since the published
 // instance to be signed by itself: same keys, same parameters.
 func (e *Engine) updatable(s State, c Sign) (bool, error) {
@@ -29,17 +26,8 @@ func (e *Engine) updatable(s State, c Sign) (bool, error) {
 		return false, nil
 	}
 	most := max(s.Loaded.Facts.RRsets/updateShare, 16)
-	n := uint64(0)
-	known, err := e.store.Changes(s.Zone, s.Published.Loaded.Seq, c.Loaded, func(_, _, _ []byte) error {
-		if n++; n > most {
-			return errMany
-		}
-		return nil
-	})
-	if errors.Is(err, errMany) {
-		return false, nil
-	}
-	return known, err
+	n, known, err := e.store.CountChanges(s.Zone, s.Published.Loaded.Seq, c.Loaded)
+	return known && n <= most, err
 }
 
 // update signs what changed on top of the published instance, and what is due

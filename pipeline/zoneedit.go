@@ -25,6 +25,7 @@ const editOverhead = 96
 // holds the RRsets that change, nothing else of the zone.
 type zoneEdit struct {
 	view *store.View
+	read *store.Access // of view
 	apex zone.Name
 	name []byte // owner key of the apex
 	ttl  uint32 // the highest allowed; 0: no limit
@@ -56,12 +57,12 @@ func (e *Engine) newZoneEdit(s State, base uint64, apex zone.Name, p Policy) (*z
 		return nil, e.note(err)
 	}
 	return &zoneEdit{
-		view: v, apex: apex, name: zone.AppendOwnerKey(nil, apex), ttl: p.loadTTL(), cut: p.ClampTTL(), all: v.Meta().Whole,
+		view: v, read: v.Access(), apex: apex, name: zone.AppendOwnerKey(nil, apex), ttl: p.loadTTL(), cut: p.ClampTTL(), all: v.Meta().Whole,
 		sets: map[string]*editedSet{}, stripped: map[string]uint64{},
 	}, nil
 }
 
-func (z *zoneEdit) close() error { return z.view.Close() }
+func (z *zoneEdit) close() error { return errors.Join(z.read.Close(), z.view.Close()) }
 
 // own reports whether a record is the signer's own, which is not taken over.
 func (z *zoneEdit) own(rr *xfr.Record) bool {
@@ -80,7 +81,7 @@ func (z *zoneEdit) set(rr *xfr.Record) (*editedSet, error) {
 	if set := z.sets[string(z.key)]; set != nil {
 		return set, nil
 	}
-	value, err := z.view.Get(z.key)
+	value, err := z.read.Get(z.key)
 	if err != nil {
 		return nil, err
 	}
@@ -357,13 +358,11 @@ func (c *editCheck) name(changed []string) (err error) {
 		return c.lengths(changed)
 	}
 	owner := changed[0][1 : len(changed[0])-2]
-	it, err := c.z.view.Owner([]byte(owner))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
 	items := map[string]zone.Value{}
-	for it.Next() {
+	// No other name's key begins so: its last label has ended.
+	prefix := []byte(changed[0][:1+len(owner)])
+	it := c.z.read.Walk(prefix)
+	for it.Next() && bytes.HasPrefix(it.Key(), prefix) {
 		items[string(it.Key())] = bytes.Clone(it.Value())
 	}
 	if err := it.Err(); err != nil {
@@ -428,5 +427,5 @@ func (z *zoneEdit) now(key []byte) (zone.Value, error) {
 	if set := z.sets[string(key)]; set != nil {
 		return set.value(key)
 	}
-	return z.view.Get(key)
+	return z.read.Get(key)
 }

@@ -75,6 +75,7 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 	if err := setJSON(e, []byte{spacePosition}, storedPosition{Schema: schema, Position: position}); err != nil {
 		return err
 	}
+	s.memory.touch(rec.Event.Zone, rec.Seq)
 	// Commit: from here on the event is folded.
 	if err := e.commit(ctx); err != nil {
 		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, damaged(err))

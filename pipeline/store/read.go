@@ -150,6 +150,34 @@ func (s *Store) Instances(id event.ZoneID) ([]InstanceMeta, error) {
 	return out, v.Close()
 }
 
+// CountChanges is how many items two loaded or two signed instances differ in
+// at most, and false where the store does not know the way, as Changes says.
+// It reads none of them.
+func (s *Store) CountChanges(id event.ZoneID, from, to uint64) (count uint64, known bool, err error) {
+	v, all, err := s.open(id)
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	_, _, walk, err := all.way(from, to)
+	for _, m := range walk {
+		count += m.changed()
+	}
+	return count, walk != nil, err
+}
+
+// way are two instances of one sort, and those whose diffs lead from one to
+// the other; nil where none do.
+func (all metas) way(from, to uint64) (a, b *InstanceMeta, walk metas, err error) {
+	a, b = all.find(from), all.find(to)
+	if a == nil || b == nil || a.Past || b.Past || a.Signed != b.Signed {
+		return nil, nil, nil, fmt.Errorf("%w: %d or %d", ErrNoInstance, from, to)
+	}
+	// The same pair twice: between looks at a signed and a loaded one.
+	walk = all.between(head{Signed: from, Loaded: from}, head{Signed: to, Loaded: to})
+	return a, b, walk[:len(walk)/2], nil
+}
+
 // Changes calls fn for every item in which two loaded or two signed instances
 // differ, by kind and then in key order: before is nil where only the later
 // one has the item, after is nil where only the earlier one has it. The work
@@ -161,16 +189,10 @@ func (s *Store) Changes(id event.ZoneID, from, to uint64, fn func(key, before, a
 		return false, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	a, b := all.find(from), all.find(to)
-	if a == nil || b == nil || a.Past || b.Past || a.Signed != b.Signed {
-		return false, fmt.Errorf("%w: %d or %d", ErrNoInstance, from, to)
+	a, b, walk, err := all.way(from, to)
+	if err != nil || walk == nil {
+		return false, err
 	}
-	// The same pair twice: between looks at a signed and a loaded one.
-	walk := all.between(head{Signed: from, Loaded: from}, head{Signed: to, Loaded: to})
-	if walk == nil {
-		return false, nil
-	}
-	walk = walk[:len(walk)/2]
 	x, y := all.lens(a), all.lens(b)
 	r, err := s.entries(v.snap, v.z, a.Generation)
 	if err != nil {

@@ -74,6 +74,8 @@ type Store struct {
 	many  uint64                  // manyChanges, fewer in tests
 	named map[event.ZoneID]uint32 // zones that this event names first; guarded by apply
 
+	memory memory
+
 	mu       sync.RWMutex
 	position journal.Position // guarded by mu
 	closed   bool             // guarded by mu

@@ -40,20 +40,11 @@ func (s *Store) open(id event.ZoneID) (*View, metas, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	v := &View{s: s, snap: snap}
-	known, ok, err := s.zone(snap, id)
-	if err == nil && (!ok || known.Removed) {
-		err = fmt.Errorf("zone %s: %w", id, xfr.ErrUnknownZone)
-	}
-	v.z = known.Number
-	var all metas
-	if err == nil {
-		all, v.head, err = s.metas(snap, v.z)
-	}
+	known, err := s.known(snap, id)
 	if err != nil {
 		return nil, nil, errors.Join(err, snap.Close())
 	}
-	return v, all, nil
+	return &View{s: s, snap: snap, z: known.entry.Number, head: known.head}, known.all, nil
 }
 
 // look makes v show one instance.
@@ -79,13 +70,18 @@ func (v *View) look(all metas, seq uint64, signed bool) error {
 
 // fill makes v the view of one instance, or closes it.
 func (v *View) fill(all metas, seq uint64, signed bool) (*View, error) {
-	err := v.look(all, seq, signed)
-	if err == nil {
-		err = v.readSOA()
-	}
-	if err != nil {
+	if err := v.look(all, seq, signed); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
+	id := soaID{v.z, seq, signed}
+	if k, ok := v.s.memory.soa(id); ok {
+		v.apex, v.soaKey, v.soaValue, v.sigsKey, v.sigsValue = k.apex, k.soaKey, k.soaValue, k.sigsKey, k.sigsValue
+		return v, nil
+	}
+	if err := v.readSOA(); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	v.s.memory.keepSOA(id, knownSOA{v.apex, v.soaKey, v.soaValue, v.sigsKey, v.sigsValue})
 	return v, nil
 }
 
