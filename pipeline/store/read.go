@@ -194,9 +194,23 @@ func (s *Store) Changes(id event.ZoneID, from, to uint64, fn func(key, before, a
 		return false, err
 	}
 	x, y := all.lens(a), all.lens(b)
+	read := func(fn changeFunc) error { return s.eachDifferent(v, walk, a, x, y, fn) }
+	n := uint64(0)
+	for _, m := range walk {
+		n += m.changed()
+	}
+	if n < aheadFrom {
+		return true, read(fn)
+	}
+	return true, readAhead(read, fn)
+}
+
+// eachDifferent calls fn for every item that one of the instances of walk
+// changed and that two lenses of a's generation see differently.
+func (s *Store) eachDifferent(v *View, walk metas, a *InstanceMeta, x, y lens, fn changeFunc) (err error) {
 	r, err := s.entries(v.snap, v.z, a.Generation)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer func() { err = r.closeWith(err) }()
 	for _, kind := range a.kinds() {
@@ -211,10 +225,10 @@ func (s *Store) Changes(id event.ZoneID, from, to uint64, fn func(key, before, a
 			return fn(key, before, after)
 		})
 		if err != nil {
-			return true, err
+			return err
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // Walk calls fn for every live key and value in order, for comparing two
