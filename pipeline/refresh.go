@@ -154,6 +154,9 @@ func (d slice) keys(fn func(key []byte) error) error {
 		})
 }
 
+// errMany ends the counting of signatures.
+var errMany = errors.New("many signatures")
+
 // larger reports whether the slice has more than n signatures.
 func (d slice) larger(n int) (bool, error) {
 	if d.most <= n && d.base >= d.urgent {
