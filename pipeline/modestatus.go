@@ -17,6 +17,9 @@ func (r *runner) describeMode(st *ZoneStatus) {
 	if n, ok := otherAlgorithm(s, p); ok {
 		st.Notices = append(st.Notices, n)
 	}
+	if n, ok := serialNotKept(s, p); ok {
+		st.Notices = append(st.Notices, n)
+	}
 	pub := s.Published
 	if pub == nil {
 		return
@@ -50,6 +53,25 @@ func otherAlgorithm(s State, p Policy) (Notice, bool) {
 		}
 	}
 	return Notice{}, false
+}
+
+// serialNotKept tells that serial-policy keep could not keep the source's serial
+// in what is published: it did not move forward, and ours had to.
+func serialNotKept(s State, p Policy) (Notice, bool) {
+	pub := s.Published
+	if p.Mode() == ModePassThrough || p.SerialPolicy() != SerialKeep || pub == nil {
+		return Notice{}, false
+	}
+	ours, theirs := pub.Signed.Facts.Serial, pub.Loaded.Facts.Serial
+	if ours == theirs {
+		return Notice{}, false
+	}
+	return Notice{
+		Severity: "alarm",
+		Text: fmt.Sprintf("serial %d is published, the source has %d: its serial did not move forward, and what is published had to (serial-policy keep)",
+			ours, theirs),
+		Hint: fmt.Sprintf("raise the serial at the source above %d; then it is kept again", ours),
+	}, true
 }
 
 func modeText(m Mode) string {

@@ -2,9 +2,11 @@ package pipeline
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
+	"sluice/journal/journaltest"
 	"sluice/signer/zone"
 )
 
@@ -94,4 +96,27 @@ func FuzzNextSerial(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestStatus_SerialThatIsNotKeptIsAnAlarm(t *testing.T) {
+	keep := reviewPolicy(t, "[signer]\nserial-policy = \"keep\"\n")
+	r := newRig(t, journaltest.New(), map[string]Policy{"default": keep})
+	about := func(st ZoneStatus) (found []string) {
+		for _, n := range st.Notices {
+			if n.Severity == "alarm" && strings.Contains(n.Text, "serial-policy keep") {
+				found = append(found, n.Text+" "+n.Hint)
+			}
+		}
+		return found
+	}
+	if got := about(r.add(smallZone)); len(got) != 0 {
+		t.Errorf("a serial that is kept: %q", got)
+	}
+	st := r.reload(strings.Replace(changedZone(), "hostmaster 7", "hostmaster 3", 1))
+	if got := about(st); len(got) != 1 || !strings.Contains(got[0], "the source has 3") || !strings.Contains(got[0], "above 8") || st.Published.Serial != 8 {
+		t.Errorf("serial %d, alarms %q", st.Published.Serial, got)
+	}
+	if got := about(r.reload(strings.Replace(changedZone(), "hostmaster 7", "hostmaster 9", 1))); len(got) != 0 {
+		t.Errorf("a serial that is kept again: %q", got)
+	}
 }
