@@ -68,9 +68,32 @@ func samples() map[string]Facts {
 		&KeyActivated{IDs: []string{key.ID}},
 		&KeyGenerated{Keys: []Key{key}},
 		&KeyImported{Keys: []Key{key}, From: "pkcs11:token=sluice"},
+		&KeyIntroduced{IDs: []string{key.ID}},
 		&KeyPublished{IDs: []string{key.ID}},
 		&KeyRemoved{IDs: []string{key.ID}},
 		&KeyRetired{IDs: []string{key.ID}},
+		&KeyWithdrawn{IDs: []string{key.ID}},
+		&DSObserved{
+			Sets: []DSSet{
+				{DS: []DS{{Tag: 65535, Algorithm: 13, DigestType: 2, Digest: "00ff", Key: key.ID}}, TTL: 86400}, {TTL: 3600},
+			},
+			Servers: 4, Unreachable: []string{"ns2.parent.example."}, Time: 1700000000,
+		},
+		&DSSubmitted{IDs: []string{key.ID}, CDS: true},
+		&DSWithdrawn{CDS: true},
+		&RolloverAborted{Rollover: 4, Step: 2, Name: "change-ds", Reason: "the new key's HSM is gone"},
+		&RolloverAdvanced{
+			Rollover: 4, Step: 1, Name: "publish", Reported: "dnskey-seen", Seen: 1700000000,
+			Wait: &Wait{
+				Formula: "Ipub = Dprp + TTLkey", Seconds: 8100, Earliest: 1700008100,
+				Inputs: []WaitInput{{"Dprp", 4500, "SOA refresh + retry"}, {"TTLkey", 3600, "DNSKEY TTL"}},
+			},
+			Lost: "ns1.example. does not show it any more",
+		},
+		&RolloverCompleted{Rollover: 4},
+		&RolloverStarted{
+			Kind: "ksk", Method: "double-ksk", Old: []string{key.ID}, New: []string{"8899aabbccddeeff"}, Reason: "asked for", Emergency: true,
+		},
 		&LoadFailed{Source: "zones/example.zone", Reason: "line 3: bad TTL \u2028 \x01 <&>", Errors: []string{"é", "😀"}, Total: 2},
 		&MaintenanceChanged{Enabled: true, Reason: "moving the source"},
 		&PolicyBound{

@@ -37,6 +37,19 @@ type KeyActivated struct {
 	IDs []string `json:"ids"`
 }
 
+// KeyIntroduced says that keys sign from the next signed instance on without
+// standing in the DNSKEY RRset: an algorithm's signatures come before its keys
+// (RFC 6781, 4.1.4). Each proved itself.
+type KeyIntroduced struct {
+	IDs []string `json:"ids"`
+}
+
+// KeyWithdrawn says that keys leave the DNSKEY RRset and go on signing: an
+// algorithm's keys go before its signatures (RFC 6781, 4.1.4).
+type KeyWithdrawn struct {
+	IDs []string `json:"ids"`
+}
+
 // KeyRetired says that keys sign no longer but stay published.
 type KeyRetired struct {
 	IDs []string `json:"ids"`
@@ -58,6 +71,12 @@ func (*KeyPublished) EventType() string { return "key.published" }
 
 // EventType implements Facts.
 func (*KeyActivated) EventType() string { return "key.activated" }
+
+// EventType implements Facts.
+func (*KeyIntroduced) EventType() string { return "key.introduced" }
+
+// EventType implements Facts.
+func (*KeyWithdrawn) EventType() string { return "key.withdrawn" }
 
 // EventType implements Facts.
 func (*KeyRetired) EventType() string { return "key.retired" }

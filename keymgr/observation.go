@@ -1,0 +1,97 @@
+package keymgr
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// Observation is what the world showed of a zone when it was last asked: every
+// address of every public name server, and of every server of the parent.
+type Observation struct {
+	// At is when the asking began: what it says was so at that time or later.
+	At time.Time `json:"at"`
+	// Zone is the zone's public name servers, one entry an address. A server
+	// whose addresses are not known has one entry with Error.
+	Zone []Seen `json:"zone,omitempty"`
+	// Parent is the parent's servers, likewise.
+	Parent []Seen `json:"parent,omitempty"`
+	// KeyTTL and DSTTL are the largest TTLs of the DNSKEY and DS RRsets that a
+	// cache may still hold, in seconds; 0 where none was ever seen.
+	KeyTTL uint32 `json:"key_ttl,omitempty"`
+	DSTTL  uint32 `json:"ds_ttl,omitempty"`
+}
+
+// Seen is what one address of a server answered.
+type Seen struct {
+	Server  string         `json:"server"`  // its name, or its address where that is all that is known
+	Address netip.AddrPort `json:"address"` // zero where none is known
+	// Error says why it gave no usable answer; all below but Since is empty
+	// then.
+	Error string `json:"error,omitempty"`
+	// Since is from when on it has answered as it does now: with an error, or
+	// without.
+	Since time.Time `json:"since,omitzero"`
+
+	// What a server of the zone shows.
+
+	Serial uint32          `json:"serial,omitempty"`  // of its SOA
+	Keys   []string        `json:"keys,omitempty"`    // IDs of the keys in its DNSKEY RRset
+	KeyTTL uint32          `json:"key_ttl,omitempty"` // of its DNSKEY RRset, in seconds
+	Signed []SeenSignature `json:"signed,omitempty"`  // the RRSIGs of SOA, DNSKEY and of samples
+
+	// What a server of the parent shows.
+
+	DS    []event.DS `json:"ds,omitempty"`
+	DSTTL uint32     `json:"ds_ttl,omitempty"` // in seconds
+	// Validated: the DS RRset, or the proof that there is none, was validated
+	// from a trust anchor down. What was not does not count.
+	Validated bool `json:"validated,omitempty"`
+	// NoDS: it is proven that there is no DS.
+	NoDS bool `json:"no_ds,omitempty"`
+}
+
+// SeenSignature is one RRSIG of an answer.
+type SeenSignature struct {
+	Owner     string `json:"owner"` // as in the answer
+	Type      string `json:"type"`  // the type covered
+	Tag       uint16 `json:"tag"`
+	Algorithm uint8  `json:"algorithm"`
+}
+
+// Failed lists the entries that gave no usable answer; of the parent's also
+// those whose answer was not validated.
+func Failed(seen []Seen, parent bool) []Seen {
+	var out []Seen
+	for _, s := range seen {
+		if s.Error != "" || parent && !s.Validated {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// DSKey is the ID of the key among keys that a DS of the zone stands for; ""
+// where there is none, or where the digest type is not known here.
+func DSKey(owner zone.Name, ds event.DS, keys []Key) string {
+	digest, err := ds.Bytes()
+	if err != nil {
+		return ""
+	}
+	for _, k := range keys {
+		if k.Tag != ds.Tag || k.Algorithm != ds.Algorithm {
+			continue
+		}
+		rdata, err := RData(k.Key)
+		if err != nil {
+			continue
+		}
+		if own, err := DS(owner, rdata, ds.DigestType); err == nil && slices.Equal(own[4:], digest) {
+			return k.ID
+		}
+	}
+	return ""
+}
