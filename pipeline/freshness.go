@@ -108,6 +108,15 @@ func (r *runner) overdueForAll() (reason, hint string) {
 	return "", ""
 }
 
+// overdueAt is the moment at which what is left of signatures is judged: that
+// of the clock, or what it should show where it is not trusted.
+func (e *Engine) overdueAt() time.Time {
+	if e.watch.check() != nil {
+		return e.watch.expected()
+	}
+	return e.clock.Now()
+}
+
 // watchOverdue logs how bad it is once each time that this changes, and
 // returns when it becomes worse. The caller holds mu.
 func (r *runner) watchOverdue() (next time.Time) {
@@ -115,7 +124,7 @@ func (r *runner) watchOverdue() (next time.Time) {
 	if err != nil || r.state.Removed != 0 {
 		return time.Time{}
 	}
-	now := r.e.clock.Now()
+	now := r.e.overdueAt()
 	severity, next := overdue(r.state, p, now)
 	if severity == r.overdue {
 		return next
@@ -146,7 +155,7 @@ func (e *Engine) overdueAlarms() []string {
 	}
 	e.mu.RUnlock()
 	var out []string
-	now := e.clock.Now()
+	now := e.overdueAt()
 	for _, r := range all {
 		p, err := e.boundPolicy(r.snapshot())
 		if err != nil {

@@ -140,7 +140,7 @@ func (r *runner) describe(st *ZoneStatus) {
 		})
 	}
 	if p, err := r.e.boundPolicy(s); err == nil {
-		if n, some := r.overdueNotice(p, r.e.clock.Now()); some {
+		if n, some := r.overdueNotice(p, r.e.overdueAt()); some {
 			st.Notices = append(st.Notices, n)
 		}
 	}
