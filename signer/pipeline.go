@@ -13,7 +13,14 @@ import (
 const (
 	batchUnits = 256
 	batchBytes = 256 << 10
+	// firstBatch is how many units the first batches have: a small change keeps
+	// all workers busy too.
+	firstBatch = 16
 )
+
+// share is how many units a batch gets after n units in earlier ones: a
+// quarter of them, within the bounds.
+func share(n int) int { return min(max(n/4, firstBatch), batchUnits) }
 
 // span is a part of a batch's data.
 type span struct{ from, to int }
@@ -66,8 +73,8 @@ func (b *batch) reset() {
 	b.out, b.outputs, b.err = b.out[:0], b.outputs[:0], nil
 }
 
-func (b *batch) full() bool {
-	return len(b.units) >= batchUnits || len(b.entries) >= 4*batchUnits || len(b.data) >= batchBytes
+func (b *batch) full(units int) bool {
+	return len(b.units) >= units || len(b.entries) >= 4*batchUnits || len(b.data) >= batchBytes
 }
 
 func (b *batch) add(p []byte) span {
@@ -82,6 +89,7 @@ func (b *batch) bytes(s span) []byte { return b.data[s.from:s.to] }
 type feed struct {
 	ctx   context.Context //nolint:containedctx // lives as long as one pipeline
 	now   *batch
+	units int  // in the batches before now
 	owner span // of now: the last owner name added
 	free  chan *batch
 	jobs  chan *batch
@@ -90,7 +98,7 @@ type feed struct {
 
 // next hands the present batch over when it is full.
 func (f *feed) next() error {
-	if !f.now.full() {
+	if !f.now.full(share(f.units)) {
 		return nil
 	}
 	return f.flush()
@@ -102,6 +110,7 @@ func (f *feed) flush() error {
 		return nil
 	}
 	b := f.now
+	f.units += len(b.units)
 	b.done = make(chan struct{})
 	select {
 	case f.order <- b:

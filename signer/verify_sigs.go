@@ -107,7 +107,7 @@ func (p *checkPool) hash(g *group, it *groupItem, content bool) {
 
 // next hands a full batch over.
 func (p *checkPool) next() error {
-	if len(p.now.units) < batchUnits && len(p.now.items) < 2*batchUnits && len(p.now.data) < batchBytes {
+	if len(p.now.units) < share(int(min(p.rrsets, 4*batchUnits))) && len(p.now.items) < 2*batchUnits && len(p.now.data) < batchBytes {
 		return nil
 	}
 	return p.flush()
