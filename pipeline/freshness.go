@@ -126,6 +126,9 @@ func (r *runner) watchOverdue() (next time.Time) {
 	}
 	now := r.e.overdueAt()
 	severity, next := overdue(r.state, p, now)
+	if !next.After(r.e.clock.Now()) {
+		next = time.Time{} // the clock is ahead: a timer would go off at once, and again
+	}
 	if severity == r.overdue {
 		return next
 	}

@@ -233,3 +233,23 @@ func TestFreshness_SlicesGoOnWhateverBecomesOfNewContent(t *testing.T) {
 		})
 	}
 }
+
+// A clock that is ahead must not wake the zone over and over.
+func TestFreshness_ADoubtedClockArmsNoTimerInItsPast(t *testing.T) {
+	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: NewRehearsal(dayOne, 0)}
+	r.start(nil)
+	r.add(smallZone)
+	if !r.clock.Move(20 * day) {
+		t.Fatal("the clock does not move")
+	}
+	until(t, "the clock is doubted", func() bool { return !r.e.ClockStatus().Trusted })
+	rn, err := r.e.find("example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rn.mu.Lock()
+	defer rn.mu.Unlock()
+	if next := rn.watchOverdue(); !next.IsZero() {
+		t.Errorf("wakes at %s, the clock shows %s", next, r.clock.Now())
+	}
+}
