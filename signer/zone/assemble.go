@@ -136,15 +136,18 @@ type assembler struct {
 
 func newAssembler(r *reader, l *Loaded, items Iterator) *assembler {
 	a := &assembler{r: r, l: l, g: grouper{in: items}, digest: newDigester()}
-	a.checker = NewChecker(r.opts.Origin, a.problem)
+	a.checker = NewChecker(r.opts.Origin, r.opts.Glue, a.problem)
 	return a
 }
 
-// problem takes a finding of the checker; it concerns the present RRset, or
-// the whole zone once the walk has ended.
+// problem takes a finding of the checker; it concerns the present RRset, one
+// that the checker names, or the whole zone once the walk has ended.
 func (a *assembler) problem(p Problem) {
 	e := FileError{File: a.r.opts.File, Err: p}
-	if !a.ended {
+	switch {
+	case p.placed:
+		e.File, e.Line = a.r.files[p.place.file], p.place.line
+	case !a.ended:
 		last := a.g.last()
 		e.File, e.Line = a.r.files[last.file], last.line
 	}
@@ -206,6 +209,10 @@ func (a *assembler) item() {
 	if Kind(g.key[0]) == KindContents {
 		a.l.RRsets++
 		a.l.Records += uint64(len(g.records))
+		if g.recordType() == TypeNS {
+			last := g.last()
+			a.checker.place = place{last.file, last.line}
+		}
 		a.checker.Item(g.key, v)
 	} else {
 		a.l.Kept.Add(g.key, v)

@@ -12,13 +12,19 @@ import (
 type Problem struct {
 	Owner  Name // "" for the zone
 	Type   Type
+	Target Name // the name in the RDATA that is to blame; "" for none
 	Err    error
 	Notice bool // it is worth knowing but no reason to refuse the zone
+
+	place  place // where the RRset to blame stands
+	placed bool  // it is not the present RRset but stands in place
 }
 
 // Error names owner, type and reason.
 func (p Problem) Error() string {
 	switch {
+	case p.Target != "":
+		return fmt.Sprintf("%s %s %s: %s", p.Owner, p.Type, p.Target, p.Err)
 	case p.Owner != "" && p.Type != 0:
 		return fmt.Sprintf("%s %s: %s", p.Owner, p.Type, p.Err)
 	case p.Owner != "":
@@ -48,11 +54,17 @@ const manyRecords = 100
 // RRsets and the zone: one SOA and NS at the apex, owners in the zone, CNAME
 // alone at its name and single, DNAME single and not at a zone cut, no DS at
 // the apex, no NS at a wildcard, no types that cannot stand in a zone, no
-// RRset too long for a message; that names stand below a DNAME is a notice. It
-// keeps nothing but the present owner and the last DNAME's.
+// RRset too long for a message; that names stand below a DNAME is a notice;
+// addresses of name servers as glue says. It keeps nothing but the present
+// owner, the last DNAME's, and the name servers of the apex and of the present
+// delegation.
 type Checker struct {
-	apex    []byte // owner key
-	dname   []byte // prefix of owner keys below the last DNAME
+	glue    GlueCheck
+	place   place   // of the item, where it is an NS RRset
+	top     servers // of the apex
+	cut     servers // of the delegation at or above the present name
+	apex    []byte  // owner key
+	dname   []byte  // prefix of owner keys below the last DNAME
 	report  func(Problem)
 	owner   []byte // owner key of the present name
 	present nameState
@@ -61,13 +73,14 @@ type Checker struct {
 
 // nameState is what is known of the present name.
 type nameState struct {
-	cname, ns, other, reported bool
+	cname, ns, other, reported, address bool
 }
 
 // NewChecker makes a Checker for the zone apex. report is called for each
-// finding, those of Item while the RRset to blame is the present one.
-func NewChecker(apex Name, report func(Problem)) *Checker {
-	return &Checker{apex: AppendOwnerKey(nil, apex), report: report}
+// finding, those of Item while the RRset to blame is the present one; only that
+// a name server has no address is known later.
+func NewChecker(apex Name, glue GlueCheck, report func(Problem)) *Checker {
+	return &Checker{apex: AppendOwnerKey(nil, apex), glue: glue, report: report}
 }
 
 // Item checks the next item.
@@ -80,6 +93,9 @@ func (c *Checker) Item(key, value []byte) {
 	if !bytes.Equal(owner, c.owner) {
 		c.owner = append(c.owner[:0], owner...)
 		c.present = nameState{}
+		if len(c.cut.owner) > 0 && !c.cut.holds(owner) {
+			c.leave(&c.cut)
+		}
 		if !bytes.HasPrefix(owner, c.apex[:len(c.apex)-1]) {
 			c.problem(t, errOutOfZone)
 		}
@@ -91,6 +107,9 @@ func (c *Checker) Item(key, value []byte) {
 		c.problem(t, errNotData)
 	}
 	c.shape(t, Value(value), len(owner) == len(c.apex))
+	if c.glue != GlueIgnore {
+		c.servers(t, Value(value), len(owner) == len(c.apex))
+	}
 	c.size(t, Value(value))
 }
 
@@ -185,6 +204,8 @@ func (c *Checker) name() Name {
 
 // Finish reports what is missing once all items were seen.
 func (c *Checker) Finish() {
+	c.leave(&c.cut)
+	c.leave(&c.top)
 	if !c.soa {
 		c.report(Problem{Err: errNoSOA})
 	}

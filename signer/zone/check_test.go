@@ -55,7 +55,7 @@ func TestChecker_NamesWhatIsWrong(t *testing.T) {
 		{"an RRset that does not fit", [][]string{{soa}, {ns}, addresses(4095)}, []string{"h.example. A: " + errRRsetWire.Error()}},
 	} {
 		var got []string
-		c := NewChecker("\x07example\x00", func(p Problem) {
+		c := NewChecker("\x07example\x00", GlueNotice, func(p Problem) {
 			s := p.Error()
 			if p.Notice {
 				s = "notice " + s

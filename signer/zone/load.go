@@ -36,6 +36,8 @@ type LoadOptions struct {
 	// error.
 	MaxTTL   uint32
 	ClampTTL bool
+	// Glue says what is done about name servers without an address.
+	Glue GlueCheck
 	// Progress, where not nil, is told now and then how many of the zone
 	// file's bytes were read. Included files are not counted.
 	Progress func(read, total int64)

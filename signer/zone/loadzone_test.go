@@ -111,6 +111,7 @@ func TestLoad_Notices(t *testing.T) {
 		"RRsets have several TTLs; the lowest is taken (RFC 2181, 5.2): 1, first at zone:4",
 		"duplicate records were dropped: 1, first at zone:6",
 		"DS records without NS records at their name: 1, first at zone:7",
+		ErrServerAddress.Error() + ": 1, first at zone:3",
 	}
 	if diff := cmp.Diff(notices, l.Notices); diff != "" {
 		t.Error(diff)
