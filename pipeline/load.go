@@ -99,6 +99,7 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 	in, err := zone.Load(ctx, zone.LoadOptions{
 		FS: files, File: files.Name, Origin: apex, Spill: e.spill,
 		MaxTTL: p.loadTTL(), ClampTTL: p.ClampTTL(), KeepSigned: c.PassThrough, SkipZONEMD: p.Checks().ZONEMD == zonemdIgnore,
+		Glue:     p.Checks().Glue,
 		Progress: func(read, total int64) { report(Progress{Stage: "load", Done: read, Total: total}) },
 	})
 	if err != nil {

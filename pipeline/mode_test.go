@@ -441,6 +441,7 @@ required-records = ["@ MX"]
 max-ttl = "10m"
 max-ttl-action = "reject"
 zonemd = "require"
+glue = "require"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -450,10 +451,13 @@ zonemd = "require"
 	if _, err := r.e.CheckZone(t.Context(), "example.com", nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no zone: %v", err)
 	}
-	r.add(smallZone)
+	r.add(smallZone + "lost NS ns.lost\n")
 	found, err := r.e.CheckZone(t.Context(), "example.com", nil)
-	if err != nil || !found.OK || len(found.Checks) != 4 {
+	if err != nil || !found.OK || len(found.Checks) != 5 {
 		t.Errorf("a good zone: %v, %+v", err, found)
+	}
+	if c := found.Checks[1]; c.Check != "glue" || len(c.Notices) != 1 || !strings.Contains(c.Notices[0], "lost.example.com. NS ns.lost.example.com.: glue is missing") {
+		t.Errorf("missing glue: %+v", c)
 	}
 	if _, err := r.turn("strict"); err != nil {
 		t.Fatal(err)
@@ -467,7 +471,7 @@ zonemd = "require"
 			t.Errorf("%+v", c)
 		}
 	}
-	if len(found.Checks) != 6 {
+	if len(found.Checks) != 7 {
 		t.Errorf("%d checks", len(found.Checks))
 	}
 	// The source's own signatures are no changes of the contents, but they are

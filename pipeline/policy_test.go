@@ -50,7 +50,7 @@ func TestTemplate_ParsesToTheDefaults(t *testing.T) {
 func TestTemplate_ShowsEveryKey(t *testing.T) {
 	for _, key := range []string{
 		"version", "loader.review.mode", "loader.review.hooks", "loader.review.on-reject", "loader.review.provide-xfr-to",
-		"loader.checks.max-change-percent", "loader.checks.min-records", "loader.checks.required-records", "loader.checks.zonemd",
+		"loader.checks.max-change-percent", "loader.checks.min-records", "loader.checks.required-records", "loader.checks.zonemd", "loader.checks.glue",
 		"signer.review.hooks", "signer.review.on-reject", "signer.review.provide-xfr-to", "loader.checks.max-ttl", "loader.checks.max-ttl-action",
 		"key-manager.ds-algorithm", "key-manager.generation.use-csk", "key-manager.generation.algorithm",
 		"key-manager.records.ttl", "signer.serial-policy", "signer.signature-inception-offset",
@@ -447,6 +447,7 @@ hooks = [{ command = "one" }, { command = "two -x", timeout = "90s" }]
 max-change-percent = 25
 min-records = 1000
 required-records = ["@ MX", "www a", "ns.example.net. AAAA"]
+glue = "require"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -463,7 +464,7 @@ required-records = ["@ MX", "www a", "ns.example.net. AAAA"]
 	if diff := cmp.Diff(want, p.Review("signed"), cmpSettings()); diff != "" {
 		t.Error(diff)
 	}
-	checks := Checks{MaxChangePercent: 25, MinRecords: 1000, Required: []string{"@ MX", "www a", "ns.example.net. AAAA"}, ZONEMD: "verify"}
+	checks := Checks{MaxChangePercent: 25, MinRecords: 1000, Required: []string{"@ MX", "www a", "ns.example.net. AAAA"}, ZONEMD: "verify", Glue: zone.GlueRequire}
 	if diff := cmp.Diff(checks, p.Checks()); diff != "" {
 		t.Error(diff)
 	}

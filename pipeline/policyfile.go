@@ -86,6 +86,7 @@ type checksFile struct {
 	MinRecords       any `toml:"min-records"`
 	Required         any `toml:"required-records"`
 	ZONEMD           any `toml:"zonemd"`
+	Glue             any `toml:"glue"`
 }
 
 func newPolicy(name string, text []byte, s settings) Policy {

@@ -60,6 +60,9 @@ type Checks struct {
 	// ZONEMD says what is done about ZONEMD records of the input (RFC 8976):
 	// "verify", "require", "ignore".
 	ZONEMD string
+	// Glue says what is done about name servers that have no address where
+	// they need one.
+	Glue zone.GlueCheck
 }
 
 // What is done about ZONEMD records of the input.
@@ -73,8 +76,8 @@ const (
 // changed.
 func (p Policy) Checks() Checks { return p.set.checks }
 
-// Any reports whether there is a limit at all for the review; ZONEMD is looked
-// at when a zone is loaded.
+// Any reports whether there is a limit at all for the review; ZONEMD and glue
+// are looked at when a zone is loaded.
 func (c Checks) Any() bool {
 	return c.MaxChangePercent > 0 || c.MinRecords > 0 || len(c.Required) > 0
 }
@@ -185,6 +188,14 @@ func (r *policyReader) checks(f *checksFile) {
 	c := &r.set.checks
 	if i := r.choice("loader.checks.zonemd", f.ZONEMD, zonemdVerify, zonemdRequire, zonemdIgnore); i >= 0 {
 		c.ZONEMD = []string{zonemdVerify, zonemdRequire, zonemdIgnore}[i]
+	}
+	switch r.choice("loader.checks.glue", f.Glue, "notice", "require", "ignore") {
+	case 0:
+		c.Glue = zone.GlueNotice
+	case 1:
+		c.Glue = zone.GlueRequire
+	case 2:
+		c.Glue = zone.GlueIgnore
 	}
 	if n, ok := r.number("loader.checks.max-change-percent", f.MaxChangePercent, 100); ok {
 		c.MaxChangePercent = int(n)

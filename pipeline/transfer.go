@@ -224,7 +224,7 @@ func (t *transfer) Begin(kind xfr.TransferKind, _ *xfr.Record) (err error) {
 	t.receiver, err = zone.NewReceiver(t.ctx, zone.LoadOptions{
 		File: t.ep.String(), Origin: t.apex, Spill: t.e.spill, Memory: transferMemory,
 		MaxTTL: t.policy.loadTTL(), ClampTTL: t.policy.ClampTTL(), KeepSigned: t.c.PassThrough,
-		SkipZONEMD: t.policy.Checks().ZONEMD == zonemdIgnore,
+		SkipZONEMD: t.policy.Checks().ZONEMD == zonemdIgnore, Glue: t.policy.Checks().Glue,
 	})
 	return err
 }

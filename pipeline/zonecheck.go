@@ -103,11 +103,16 @@ func (e *Engine) checkItems(ctx context.Context, s State, p Policy, progress fun
 	}
 	defer it.Close() //nolint:errcheck // read only
 	rules, ttls, digest := CheckFound{Check: "zone", OK: true}, CheckFound{Check: "max-ttl", OK: true}, CheckFound{Check: "digest", OK: true}
-	checker := zone.NewChecker(apex, func(found zone.Problem) {
+	glue := CheckFound{Check: "glue", OK: true}
+	checker := zone.NewChecker(apex, p.Checks().Glue, func(found zone.Problem) {
+		c := &rules
+		if errors.Is(found, zone.ErrGlue) || errors.Is(found, zone.ErrServerAddress) {
+			c = &glue
+		}
 		if found.Notice {
-			rules.note(found.Error())
+			c.note(found.Error())
 		} else {
-			rules.fault("%s", found.Error())
+			c.fault("%s", found.Error())
 		}
 	})
 	var hasher zone.Hasher
@@ -147,7 +152,10 @@ func (e *Engine) checkItems(ctx context.Context, s State, p Policy, progress fun
 		digest.fault("the projection holds %s, the event says %s; stop the daemon and delete projections/: they are rebuilt from the journal",
 			hex.EncodeToString(sum[:]), hex.EncodeToString(s.Loaded.Facts.ContentDigest[:]))
 	}
-	return []CheckFound{rules, ttls, digest}, nil
+	if p.Checks().Glue == zone.GlueIgnore {
+		glue.note("not looked for: loader.checks.glue is \"ignore\"")
+	}
+	return []CheckFound{rules, glue, ttls, digest}, nil
 }
 
 // checkZONEMD tells what became of the ZONEMD record that the instance came

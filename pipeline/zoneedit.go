@@ -213,7 +213,7 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 	facts.Serial, facts.RRsets, facts.Records, facts.MaxTTL = base.Serial, base.RRsets, base.Records, base.MaxTTL
 	facts.Signatures = base.Signatures
 	out := newChunkSink(ctx, e.journal.NewChunks(t.s.Zone, t.c.Identity()))
-	check := newEditCheck(z, t.ep.String())
+	check := newEditCheck(z, t.ep.String(), t.policy.Checks().Glue)
 	hasher := zone.Hasher{Set: *state}
 	keys := slices.Sorted(maps.Keys(z.sets))
 	for len(keys) > 0 {
@@ -238,6 +238,9 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 			}
 		}
 		keys = keys[n:]
+	}
+	if err := check.servers(); err != nil {
+		return err
 	}
 	if err := check.finish(); err != nil {
 		return err
@@ -326,23 +329,25 @@ type editCheck struct {
 	z       *zoneEdit
 	file    string
 	checker *zone.Checker
+	glue    zone.GlueCheck
 	soa     zone.Value
 	notices []string
 	faults  zone.LoadError
 }
 
-func newEditCheck(z *zoneEdit, file string) *editCheck {
-	c := &editCheck{z: z, file: file}
-	c.checker = zone.NewChecker(z.apex, func(p zone.Problem) {
-		if p.Notice {
-			if len(c.notices) < 20 {
-				c.notices = append(c.notices, p.Error())
-			}
-			return
-		}
-		c.fault(p)
-	})
+func newEditCheck(z *zoneEdit, file string, glue zone.GlueCheck) *editCheck {
+	c := &editCheck{z: z, file: file, glue: glue}
+	// The checker sees only names that change; glue is looked up (servers).
+	c.checker = zone.NewChecker(z.apex, zone.GlueIgnore, c.problem)
 	return c
+}
+
+func (c *editCheck) problem(p zone.Problem) {
+	if !p.Notice {
+		c.fault(p)
+	} else if len(c.notices) < 20 {
+		c.notices = append(c.notices, p.Error())
+	}
 }
 
 func (c *editCheck) fault(err error) {

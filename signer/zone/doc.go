@@ -6,6 +6,9 @@
 // program as plain byte slices, so that a zone of a million names needs no
 // more memory than the buffers it passes through.
 //
+// Checker holds no more than a name and the name servers of two NS RRsets:
+// glue sorts right behind its delegation.
+//
 // Limits: an RRset's value is at most MaxValue bytes, so that it fits into a
 // chunk of at most MaxChunk; a record in a zone file is at most 1 MiB of
 // text without comments; one $GENERATE makes at most 1,048,576 records; $INCLUDE goes 20 files

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -116,5 +117,29 @@ func TestLoad_MissingGlueIsToldWithItsLine(t *testing.T) {
 	}
 	if l, _, err = loadText(t, text, func(o *LoadOptions) { o.Glue = GlueIgnore }); err != nil || len(l.Notices) > 0 {
 		t.Errorf("notices %q, error %v", l.Notices, err)
+	}
+}
+
+// What glue costs beside the other checks, for delegations of which none has
+// its name server below it.
+func BenchmarkChecker(b *testing.B) {
+	const names = 20_000
+	var items []Item
+	for i := range names {
+		value := AppendValue(nil, Root, 60, []byte("\x03ns1\x04prov\x03tld\x00"), []byte("\x03ns2\x04prov\x03tld\x00"))
+		items = append(items, Item{AppendKey(nil, KindContents, Name(fmt.Sprintf("\x07n%06d\x03tld\x00", i)), TypeNS), value})
+	}
+	for name, glue := range map[string]GlueCheck{"ignore": GlueIgnore, "notice": GlueNotice} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c := NewChecker("\x03tld\x00", glue, func(Problem) {})
+				for _, it := range items {
+					c.Item(it.Key, it.Value)
+				}
+				c.Finish()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(names*b.N), "ns/item")
+		})
 	}
 }
