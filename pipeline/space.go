@@ -398,7 +398,7 @@ type roomyChunks struct {
 // Put implements journal.ChunkWriter.
 func (w *roomyChunks) Put(ctx context.Context, c journal.RawChunk) error {
 	w.sent += uint64(len(c.Raw))
-	if err := w.room(w.sent); err != nil {
+	if err := w.room(w.sent + w.sent/4); err != nil { // the projection's keys are longer than the chunks'
 		return err
 	}
 	return w.ChunkWriter.Put(ctx, c)
