@@ -20,6 +20,11 @@ const (
 	Dead      State = "dead"      // nothing that a cache holds needs it any more
 	Removed   State = "removed"   // out of the DNSKEY RRset
 	Revoked   State = "revoked"   // published with the REVOKE bit (RFC 5011, 2.1)
+
+	// An algorithm's signatures come before its keys and go after them (RFC
+	// 6781, 4.1.4): these sign without standing in the DNSKEY RRset.
+	Introduced State = "introduced"
+	Withdrawn  State = "withdrawn"
 )
 
 // Key is one key of a zone and its life up to now. Times are those of the
@@ -40,10 +45,13 @@ func (k *Key) InRRset() bool {
 	switch k.State {
 	case Published, Ready, Active, Retired, Dead, Revoked:
 		return true
-	case Generated, Removed:
+	case Generated, Removed, Introduced, Withdrawn:
 	}
 	return false
 }
+
+// Signs reports whether the key makes signatures.
+func (k *Key) Signs() bool { return k.State == Active || k.State == Introduced || k.State == Withdrawn }
 
 // SignsKeys reports whether the key's role is to sign the DNSKEY, CDS and
 // CDNSKEY RRsets.

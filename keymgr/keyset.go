@@ -17,6 +17,10 @@ import (
 // events.
 type KeySet struct {
 	Keys []Key `json:"keys,omitempty"`
+	// Rollovers is those that run, in the order in which they began.
+	Rollovers []Rollover `json:"rollovers,omitempty"`
+	// DS is what the parent is to have, and what it has.
+	DS DSState `json:"ds,omitzero"`
 }
 
 // Evolve folds an event of the zone into its key set. It is pure: ks is left
@@ -40,9 +44,25 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 			switch k.State {
 			case Generated:
 				k.State, k.Published, k.Activated = Active, e.Time, e.Time
+			case Introduced:
+				k.State, k.Published = Active, e.Time
+			case Withdrawn:
+				k.State = Active
 			case Published, Ready, Retired:
 				k.State, k.Activated, k.Retired = Active, e.Time, time.Time{}
 			case Active, Dead, Removed, Revoked:
+			}
+		})
+	case *event.KeyIntroduced:
+		return ks.change(f.IDs, func(k *Key) {
+			if k.State == Generated {
+				k.State, k.Activated = Introduced, e.Time
+			}
+		})
+	case *event.KeyWithdrawn:
+		return ks.change(f.IDs, func(k *Key) {
+			if k.State == Active {
+				k.State = Withdrawn
 			}
 		})
 	case *event.KeyRetired:
@@ -58,12 +78,13 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 			}
 		})
 	}
-	return ks
+	return ks.evolveRollover(e)
 }
 
 // with adds keys that the set does not hold yet.
 func (ks KeySet) with(keys []event.Key, at time.Time, imported bool) KeySet {
-	out := KeySet{Keys: slices.Clone(ks.Keys)}
+	out := ks
+	out.Keys = slices.Clone(ks.Keys)
 	for _, k := range keys {
 		if out.index(k.ID) >= 0 {
 			continue
@@ -74,7 +95,8 @@ func (ks KeySet) with(keys []event.Key, at time.Time, imported bool) KeySet {
 }
 
 func (ks KeySet) change(ids []string, fn func(*Key)) KeySet {
-	out := KeySet{Keys: slices.Clone(ks.Keys)}
+	out := ks
+	out.Keys = slices.Clone(ks.Keys)
 	for _, id := range ids {
 		if i := out.index(id); i >= 0 {
 			fn(&out.Keys[i])
@@ -102,7 +124,7 @@ func (ks KeySet) Published() []Key {
 
 // Signing is the keys that sign.
 func (ks KeySet) Signing() []Key {
-	return ks.InState(Active)
+	return ks.filter((*Key).Signs)
 }
 
 // InState is the keys in state s.
@@ -150,23 +172,32 @@ func RData(k event.Key) ([]byte, error) {
 	return rdata, nil
 }
 
+// CDS is the IDs of the keys that stand in CDS and CDNSKEY, sorted. A key that
+// the DNSKEY RRset does not hold stands in neither (RFC 7344, 4.1).
+func (ks KeySet) CDS() []string {
+	if !ks.DS.CDS {
+		return nil
+	}
+	return ks.only(ks.DS.Wanted, (*Key).InRRset)
+}
+
 // SignerKeys is what the signer needs to know of the keys in the DNSKEY RRset.
-// open is asked for the private part of each active key. Active KSKs and CSKs
-// stand in CDS and CDNSKEY.
+// and of those that sign without. open is asked for the private part of each
+// key that signs. Keys that the parent is to have a DS of stand in CDS and
+// CDNSKEY, where it is told by these.
 func SignerKeys(ks KeySet, open func(Key) (crypto.Signer, error)) ([]signer.Key, error) {
 	var out []signer.Key
-	for _, k := range ks.Published() {
+	for _, k := range ks.filter(func(k *Key) bool { return k.InRRset() || k.Signs() }) {
 		rdata, err := RData(k.Key)
 		if err != nil {
 			return nil, err
 		}
-		s := signer.Key{DNSKEY: rdata, Published: true}
-		if k.State == Active {
+		s := signer.Key{DNSKEY: rdata, Published: k.InRRset(), CDS: slices.Contains(ks.CDS(), k.ID)}
+		if k.Signs() {
 			if s.Signer, err = open(k); err != nil {
 				return nil, fmt.Errorf("open key %s in keystore %q: %w", k.ID, k.Keystore, err)
 			}
 			s.SignsKeys, s.SignsZone = k.SignsKeys(), k.SignsZone()
-			s.CDS = s.SignsKeys
 		}
 		out = append(out, s)
 	}

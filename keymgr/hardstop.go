@@ -1,0 +1,105 @@
+package keymgr
+
+import (
+	"fmt"
+	"slices"
+
+	"sluice/journal/event"
+)
+
+// MayBecome is the hard stop: it judges what changes of keys lead to, before
+// they are recorded. Every DS RRset that a cache may hold needs a key that
+// signs the DNSKEY RRset, and each of its algorithms must sign all (RFC 4035,
+// 2.2). Where nobody has seen the parent's DS, what it was told to have counts.
+func (ks KeySet) MayBecome(changes []event.Facts, k Known) error {
+	after := ks
+	for _, f := range changes {
+		after = Evolve(after, event.Event{Time: k.Now, Facts: f})
+	}
+	if slices.Equal(ids(ks.Signing()), ids(after.Signing())) && slices.Equal(ids(ks.Published()), ids(after.Published())) {
+		return nil
+	}
+	if k.Timing.blind {
+		return nil
+	}
+	return after.holds(k)
+}
+
+// holds reports whether the keys of the set carry every DS RRset that a cache
+// may hold.
+func (ks KeySet) holds(k Known) error {
+	sets, known := ks.DS.cacheable(k.Now, k.Timing.Margin.Value)
+	if !known && len(ks.DS.Wanted) > 0 {
+		told := event.DSSet{}
+		for _, id := range ks.DS.Wanted {
+			if key, ok := ks.ByID(id); ok {
+				told.DS = append(told.DS, event.DS{Tag: key.Tag, Algorithm: key.Algorithm, Key: id})
+			}
+		}
+		sets = append(sets, told)
+	}
+	for _, set := range sets {
+		if err := ks.carries(set); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carries reports whether the keys of the set carry one DS RRset.
+func (ks KeySet) carries(set event.DSSet) error {
+	if len(set.DS) == 0 {
+		return nil
+	}
+	trusted := slices.ContainsFunc(set.DS, func(d event.DS) bool {
+		key, ok := ks.ByID(d.Key)
+		return ok && key.InRRset() && key.Signs() && key.SignsKeys()
+	})
+	if !trusted {
+		return fmt.Errorf("caches may hold a DS RRset (tags %s) that none of the keys left would match", tagsOf(set.DS))
+	}
+	for _, d := range set.DS {
+		var keys, zone bool
+		for _, key := range ks.Signing() {
+			if key.Algorithm == d.Algorithm {
+				keys, zone = keys || key.SignsKeys() && key.InRRset(), zone || key.SignsZone()
+			}
+		}
+		if !keys || !zone {
+			return fmt.Errorf("caches may hold a DS of algorithm %d (tag %d), with which nothing would be signed any more: "+
+				"have it removed at the parent, or wait until its TTL has run out", d.Algorithm, d.Tag)
+		}
+	}
+	return nil
+}
+
+func tagsOf(records []event.DS) string {
+	text := ""
+	for i, d := range records {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprint(d.Tag)
+	}
+	return text
+}
+
+// DSTrouble tells what is wrong with the DS records that the parent has, a
+// sentence each: those that no key stands for, and an algorithm that does not
+// sign.
+func (ks KeySet) DSTrouble() []string {
+	var out []string
+	for _, set := range ks.DS.Sets {
+		if err := ks.carries(set); err != nil {
+			out = append(out, "the zone is bogus to validators, or about to be: "+err.Error())
+		}
+		for _, d := range set.DS {
+			key, ok := ks.ByID(d.Key)
+			if !ok || key.State == Removed {
+				out = append(out, fmt.Sprintf("the parent has a DS (tag %d, algorithm %d) that no key of the zone stands for: have it removed", d.Tag, d.Algorithm))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

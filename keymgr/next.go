@@ -1,0 +1,297 @@
+package keymgr
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// Auto is what goes on by itself; what does not waits for a person.
+type Auto struct {
+	Start  bool // a rollover begins when keys reach their age
+	Report bool // what observation sees counts
+	Expire bool // a step begins when the wait before it is over
+	Done   bool // the last step does
+}
+
+// RolePolicy is how keys of a role are exchanged by themselves.
+type RolePolicy struct {
+	Validity time.Duration // the age at which they are to be gone; 0: for ever
+	Method   Method        // "" is the default
+	Auto     Auto
+}
+
+// RollPolicy is how keys are exchanged.
+type RollPolicy struct {
+	KSK, ZSK, CSK RolePolicy
+	Algorithm     Auto
+	CDS           bool // the parent is told by CDS and CDNSKEY
+}
+
+// Auto is the switches of a kind of rollover.
+func (p RollPolicy) Auto(k Kind) Auto {
+	switch k {
+	case RollZSK:
+		return p.ZSK.Auto
+	case RollKSK:
+		return p.KSK.Auto
+	case RollCSK:
+		return p.CSK.Auto
+	case RollAlgorithm:
+		return p.Algorithm
+	case RollSecure, RollInsecure:
+	}
+	// The way to the first DS takes nothing away, and the one to no DS was
+	// asked for.
+	return Auto{Start: true, Report: true, Expire: true, Done: true}
+}
+
+// Method is how a kind of rollover is done.
+func (p RollPolicy) Method(k Kind) Method {
+	m := Method("")
+	switch k {
+	case RollZSK:
+		m = p.ZSK.Method
+	case RollKSK:
+		m = p.KSK.Method
+	case RollCSK, RollAlgorithm, RollSecure, RollInsecure:
+	}
+	if m == "" {
+		m = Methods(k)[0]
+	}
+	return m
+}
+
+// Served is what is published here.
+type Served struct {
+	Keys    []string    // IDs of the keys in the DNSKEY RRset
+	Signers []string    // IDs of the keys that sign
+	Serial  zone.Serial // of the first version with these keys and signers
+	At      time.Time   // when that was published; zero where nothing is
+}
+
+// Known is what a decision sees besides the key set.
+type Known struct {
+	Now         time.Time
+	Served      Served
+	Observation *Observation // nil where nobody has looked yet
+	Timing      Timing
+}
+
+// Missing is a server that does not show what is waited for.
+type Missing struct {
+	Server  string         `json:"server"`
+	Address netip.AddrPort `json:"address,omitzero"`
+	Reason  string         `json:"reason"`
+	Since   time.Time      `json:"since,omitzero"`
+}
+
+// Phase is what a rollover waits for.
+type Phase string
+
+// The phases.
+const (
+	PhasePublish Phase = "publish" // the zone is signed and published with the keys
+	PhaseSee     Phase = "see"     // the servers show it
+	PhaseWait    Phase = "wait"    // time passes
+	PhasePerson  Phase = "person"  // somebody lets it go on
+	PhaseBlocked Phase = "blocked" // going on would break the chain of trust
+	PhaseDo      Phase = "do"      // nothing: something is to be recorded now
+)
+
+// Step is what a rollover needs next.
+type Step struct {
+	Phase Phase `json:"phase"`
+	// Text tells it in a sentence.
+	Text string `json:"text"`
+	// Until is when the wait is over; zero where no time is waited for.
+	Until   time.Time `json:"until,omitzero"`
+	Missing []Missing `json:"missing,omitempty"`
+	// Do is what is to be recorded now, in PhaseDo. Keys that it activates or
+	// introduces must have proved themselves.
+	Do []event.Facts `json:"-"`
+}
+
+// Next says what a rollover needs. It is pure.
+func Next(ks KeySet, r Rollover, p RollPolicy, k Known) Step {
+	all := r.steps()
+	if r.Step < 1 || r.Step > len(all) {
+		return Step{Phase: PhaseBlocked, Text: "this program does not know the rollover's method or step"}
+	}
+	cur := all[r.Step-1]
+	if len(cur.see) > 0 && r.Seen.IsZero() {
+		return r.toSee(ks, cur, p, k)
+	}
+	if !r.Seen.IsZero() {
+		if s, held := r.whileWaiting(ks, cur, p, k); held {
+			return s
+		}
+	}
+	return r.goOn(ks, all, p, k)
+}
+
+// toSee waits until all that the step needs is seen, and records that.
+func (r *Rollover) toSee(ks KeySet, cur step, p RollPolicy, k Known) Step {
+	if slices.Contains(cur.see, SeeKeys) || slices.Contains(cur.see, SeeSigs) {
+		if why := ks.unserved(k.Served); why != "" {
+			return Step{Phase: PhasePublish, Text: cur.text + ": " + why}
+		}
+	}
+	var missing []Missing
+	person := ""
+	for _, s := range cur.see {
+		if slices.Contains(r.Reported, s) {
+			continue
+		}
+		m := r.look(ks, s, k)
+		if len(m) == 0 && !r.automatic(p).Report {
+			person = string(s)
+		}
+		missing = append(missing, m...)
+	}
+	switch {
+	case len(missing) > 0:
+		return Step{Phase: PhaseSee, Text: cur.text + ": waits until it is seen; " + missingText(missing), Missing: missing}
+	case person != "":
+		return Step{Phase: PhasePerson, Text: fmt.Sprintf("%s: seen everywhere, a person is to report it: --%s", cur.text, person)}
+	}
+	return r.record(cur, k, k.Now, &event.RolloverAdvanced{Seen: ceilUnix(k.Now)})
+}
+
+// record notes what was seen at a time, and the wait from then on.
+func (r *Rollover) record(cur step, k Known, from time.Time, f *event.RolloverAdvanced) Step {
+	f.Rollover, f.Step, f.Name = r.ID, uint64(r.Step), cur.name //nolint:gosec // small
+	if cur.wait != nil && f.Lost == "" {
+		f.Wait = k.Timing.since(cur.wait(k.Timing), from)
+	}
+	return Step{Phase: PhaseDo, Text: cur.text, Do: []event.Facts{f}}
+}
+
+// whileWaiting looks after a wait that runs: it grows with the TTLs, never
+// shrinks, and begins anew where what was seen is not so any more. held is
+// false once it is over.
+func (r *Rollover) whileWaiting(ks KeySet, cur step, p RollPolicy, k Known) (s Step, held bool) {
+	if r.Seen.After(k.Now.Add(time.Second)) {
+		return r.record(cur, k, k.Now, &event.RolloverAdvanced{Lost: "the clock was set back"}), true
+	}
+	missing := r.unreported(ks, cur, k)
+	if lost := slices.IndexFunc(missing, func(m Missing) bool { return m.contrary() }); lost >= 0 {
+		why := missing[lost].Server + " " + missing[lost].Reason
+		return r.record(cur, k, k.Now, &event.RolloverAdvanced{Lost: why}), true
+	}
+	if r.Wait == nil {
+		return Step{}, false
+	}
+	if w := k.Timing.since(cur.wait(k.Timing), r.Seen); w.Earliest > r.Wait.Earliest {
+		return r.record(cur, k, r.Seen, &event.RolloverAdvanced{Seen: r.Seen.Unix()}), true
+	}
+	until := time.Unix(r.Wait.Earliest, 0).UTC()
+	if k.Now.Before(until) {
+		return Step{Phase: PhaseWait, Until: until, Text: cur.text + ": waits until " + until.Format(time.RFC3339) + ", " + WaitText(r.Wait)}, true
+	}
+	// The last look must be younger than the wait.
+	if len(missing) == 0 && r.watched(cur) && (k.Observation == nil || k.Observation.At.Before(until)) {
+		missing = []Missing{{Server: "all servers", Reason: "are asked once more"}}
+	}
+	if len(missing) > 0 {
+		return Step{Phase: PhaseSee, Text: cur.text + ": the wait is over, " + missingText(missing), Missing: missing}, true
+	}
+	return Step{}, false
+}
+
+// watched reports whether something of the step was seen by observation, not
+// reported.
+func (r *Rollover) watched(cur step) bool {
+	return slices.ContainsFunc(cur.see, func(s Sight) bool { return !slices.Contains(r.Reported, s) })
+}
+
+func (r *Rollover) unreported(ks KeySet, cur step, k Known) []Missing {
+	var out []Missing
+	for _, s := range cur.see {
+		if !slices.Contains(r.Reported, s) {
+			out = append(out, r.look(ks, s, k)...)
+		}
+	}
+	return out
+}
+
+// goOn begins the next step.
+func (r *Rollover) goOn(ks KeySet, all []step, p RollPolicy, k Known) Step {
+	if r.Step == len(all) {
+		return Step{Phase: PhaseDo, Text: "done", Do: []event.Facts{&event.RolloverCompleted{Rollover: r.ID}}}
+	}
+	next := all[r.Step]
+	auto := r.automatic(p)
+	if next.last() && !auto.Done || !next.last() && !auto.Expire {
+		if !slices.Contains(r.Reported, ReportNext) {
+			return Step{Phase: PhasePerson, Text: "ready to " + next.text + ": waits for a person, sluice key step --next"}
+		}
+	}
+	do := []event.Facts{&event.RolloverAdvanced{Rollover: r.ID, Step: uint64(r.Step + 1), Name: next.name}} //nolint:gosec // small
+	do = append(do, next.enter(ks, r, p)...)
+	if next.last() {
+		do = append(do, &event.RolloverCompleted{Rollover: r.ID})
+	}
+	if err := ks.MayBecome(do, k); err != nil {
+		return Step{Phase: PhaseBlocked, Text: "cannot " + next.text + ": " + err.Error()}
+	}
+	return Step{Phase: PhaseDo, Text: next.text, Do: do}
+}
+
+func (r *Rollover) automatic(p RollPolicy) Auto {
+	if r.Emergency {
+		return Auto{Start: true, Report: true, Expire: true, Done: true}
+	}
+	return p.Auto(r.Kind)
+}
+
+// unserved says why what is published here is not yet made with the keys of
+// the set.
+func (ks KeySet) unserved(s Served) string {
+	switch {
+	case s.At.IsZero():
+		return "waits until the zone is published signed"
+	case !slices.Equal(s.Keys, ids(ks.Published())), !slices.Equal(s.Signers, ids(ks.Signing())):
+		return "waits until the zone is published with these keys"
+	}
+	return ""
+}
+
+// ids is the IDs of keys, sorted.
+func ids(keys []Key) []string {
+	out := make([]string, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, k.ID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func ceilUnix(t time.Time) int64 {
+	if t.Nanosecond() > 0 {
+		return t.Unix() + 1
+	}
+	return t.Unix()
+}
+
+func missingText(missing []Missing) string {
+	const most = 4
+	var parts []string
+	for i, m := range missing {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d more", len(missing)-most))
+			break
+		}
+		text := m.Server + " " + m.Reason
+		if !m.Since.IsZero() {
+			text += " since " + m.Since.UTC().Format(time.RFC3339)
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
+}

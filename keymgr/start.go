@@ -1,0 +1,204 @@
+package keymgr
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/journal/event"
+)
+
+// ErrConflicts reports that a rollover cannot begin beside one that runs, or
+// with the keys that there are.
+var ErrConflicts = errors.New("not possible with the zone's keys as they are")
+
+func conflict(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), ErrConflicts)
+}
+
+// Plan is a rollover that may begin.
+type Plan struct {
+	Kind      Kind
+	Method    Method
+	Old       []string
+	New       []string // empty until the keys are there
+	Reason    string
+	Emergency bool
+}
+
+// NewRoles is the roles of the keys that a kind of rollover brings.
+func NewRoles(k Kind, useCSK bool) []Role {
+	switch k {
+	case RollZSK:
+		return []Role{ZSK}
+	case RollKSK:
+		return []Role{KSK}
+	case RollCSK, RollAlgorithm:
+		if useCSK {
+			return []Role{CSK}
+		}
+		return []Role{KSK, ZSK}
+	case RollSecure, RollInsecure:
+	}
+	return nil
+}
+
+// NewPlan says which keys a rollover takes out, or why it cannot begin.
+func (ks KeySet) NewPlan(k Kind, m Method, p RollPolicy) (Plan, error) {
+	if m == "" {
+		m = p.Method(k)
+	}
+	if !slices.Contains(Methods(k), m) {
+		return Plan{}, conflict("a rollover of %s has no method %q, it has %s", k, m, methodList(k))
+	}
+	plan := Plan{Kind: k, Method: m}
+	if err := ks.free(k); err != nil {
+		return plan, err
+	}
+	for _, key := range ks.Signing() {
+		takes := true
+		switch k {
+		case RollZSK:
+			takes = key.HasRole(ZSK)
+		case RollKSK:
+			takes = key.HasRole(KSK)
+		case RollInsecure:
+			takes = key.SignsKeys()
+		case RollCSK, RollAlgorithm, RollSecure:
+		}
+		if takes && k == RollSecure {
+			plan.New = append(plan.New, key.ID)
+		} else if takes {
+			plan.Old = append(plan.Old, key.ID)
+		}
+	}
+	slices.Sort(plan.Old)
+	slices.Sort(plan.New)
+	return plan, ks.fits(plan)
+}
+
+// fits checks a plan's keys and what the parent has.
+func (ks KeySet) fits(plan Plan) error {
+	secure := len(ks.trusted()) > 0 || len(ks.DS.Sets) > 0 && !ks.DS.absent()
+	switch k := plan.Kind; {
+	case len(plan.Old)+len(plan.New) == 0 && (k == RollZSK || k == RollKSK):
+		return conflict("the zone has no %s that signs; a CSK is exchanged by a rollover of kind csk", strings.ToUpper(string(k)))
+	case len(plan.Old)+len(plan.New) == 0:
+		return conflict("the zone has no key that signs")
+	case k == RollKSK && !secure:
+		return conflict("the parent has no DS of the zone, and was not told to have one: begin with a rollover to secure")
+	case k == RollSecure && len(ks.DS.Wanted) > 0:
+		return conflict("the parent was told already to have a DS")
+	case k == RollInsecure && ks.DS.Withdrawn:
+		return conflict("the parent was told already to have no DS")
+	case k == RollInsecure && !secure:
+		return conflict("the parent has no DS of the zone, and was not told to have one: the zone is insecure")
+	}
+	return nil
+}
+
+// free reports whether a rollover may begin beside those that run: those of a
+// ZSK go beside those of a KSK and beside the way to the first or to no DS, all
+// others stand alone.
+func (ks KeySet) free(k Kind) error {
+	for _, r := range ks.Rollovers {
+		zone := k == RollZSK && r.Kind != RollZSK && r.Kind != RollCSK && r.Kind != RollAlgorithm && !(r.Kind == RollSecure && r.Step == 1)
+		other := r.Kind == RollZSK && (k == RollKSK || k == RollSecure || k == RollInsecure)
+		if !zone && !other {
+			return conflict("a rollover of kind %s runs (step %q): let it end, or abort it", r.Kind, r.StepName())
+		}
+	}
+	return nil
+}
+
+func methodList(k Kind) string {
+	var out []string
+	for _, m := range Methods(k) {
+		out = append(out, string(m))
+	}
+	return strings.Join(out, ", ")
+}
+
+// Spare is the IDs of keys that wait to be used, one for each role, of an
+// algorithm: published ones first, then the oldest. lacking is the roles that no
+// key waits for.
+func (ks KeySet) Spare(roles []Role, algorithm uint8) (spare []string, lacking []Role) {
+	for _, role := range roles {
+		best := -1
+		for i, k := range ks.Keys {
+			if !k.HasRole(role) || k.Algorithm != algorithm || k.State != Generated && k.State != Published {
+				continue
+			}
+			if slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return r.concerns([]string{k.ID}) }) {
+				continue
+			}
+			if best < 0 || k.State == Published && ks.Keys[best].State == Generated {
+				best = i
+			}
+		}
+		if best < 0 {
+			lacking = append(lacking, role)
+			continue
+		}
+		spare = append(spare, ks.Keys[best].ID)
+	}
+	slices.Sort(spare)
+	return spare, lacking
+}
+
+// Begin is what begins a rollover: its event, and what its first step changes.
+// Keys that these activate or introduce must prove themselves first.
+func (ks KeySet) Begin(plan Plan, p RollPolicy, k Known) ([]event.Facts, error) {
+	r := Rollover{
+		Kind: plan.Kind, Method: plan.Method, Old: plan.Old, New: plan.New, Emergency: plan.Emergency, Step: 1,
+	}
+	do := []event.Facts{&event.RolloverStarted{
+		Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
+		Reason: plan.Reason, Emergency: plan.Emergency,
+	}}
+	first := r.step()
+	do = append(do, first.enter(ks, &r, p)...)
+	if err := ks.MayBecome(do, k); err != nil {
+		return nil, conflict("cannot %s: %v", first.text, err)
+	}
+	return do, nil
+}
+
+// Due is a rollover that a policy asks for, and from when on.
+type Due struct {
+	Kind   Kind
+	At     time.Time
+	Reason string
+	Auto   bool // it begins by itself
+}
+
+// Dues lists the rollovers that the age of keys asks for, now or later. One
+// begins so early that the new key may sign when the old one has reached its
+// age (RFC 7583, 3.2.1: Tpub <= Tact + L - Ipub).
+func (ks KeySet) Dues(p RollPolicy, t Timing) []Due {
+	var out []Due
+	for _, row := range []struct {
+		kind   Kind
+		role   Role
+		policy RolePolicy
+	}{{RollKSK, KSK, p.KSK}, {RollZSK, ZSK, p.ZSK}, {RollCSK, CSK, p.CSK}} {
+		if row.policy.Validity == 0 {
+			continue
+		}
+		for _, k := range ks.InState(Active) {
+			taken := slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return slices.Contains(r.Old, k.ID) && r.Kind != RollInsecure })
+			if !k.HasRole(row.role) || taken {
+				continue
+			}
+			lead := min(t.Margin.Value+t.KeyTTL.Value, row.policy.Validity/2)
+			out = append(out, Due{
+				Kind: row.kind, At: k.Activated.Add(row.policy.Validity - lead), Auto: row.policy.Auto.Start,
+				Reason: fmt.Sprintf("key %s reaches its age of %s", k.ID, row.policy.Validity),
+			})
+			break
+		}
+	}
+	return out
+}

@@ -1,0 +1,167 @@
+package keymgr
+
+import (
+	"fmt"
+	"time"
+
+	"sluice/journal/event"
+)
+
+// Term is one input of a wait: how long, and where that was taken from.
+type Term struct {
+	Value  time.Duration
+	Source string
+}
+
+// Timing is what the waits of RFC 7583 follow from. TTLs are the largest that
+// a cache may still hold.
+type Timing struct {
+	Margin Term // Dprp: from when a server shows something until each site of it does
+	KeyTTL Term // TTLkey: of the DNSKEY RRset
+	SigTTL Term // TTLsig: the largest of the zone
+	DSTTL  Term // TTLds: of the DS RRset at the parent
+
+	// cut names a wait that is taken as zero, and blind leaves out the hard
+	// stop, to show that the tests see it.
+	cut   string
+	blind bool
+}
+
+// wait is a formula and its terms, all of which add up.
+type wait struct {
+	name    string
+	formula string
+	terms   []named
+}
+
+type named struct {
+	name string
+	Term
+}
+
+// larger is the larger of two terms.
+func larger(name string, a, b Term) named {
+	if b.Value > a.Value {
+		a = b
+	}
+	return named{name, a}
+}
+
+// dsgn is the time that signing takes. It is zero, since the waits count from
+// when the signatures of the last signing were seen.
+func dsgn() named { return named{"Dsgn", Term{0, "counted from the sight of all new signatures"}} }
+
+// ipub is how long a ZSK is published before it signs (RFC 7583, 3.2.1).
+func (t Timing) ipub() wait {
+	return wait{"Ipub", "Ipub = Dprp + TTLkey", []named{{"Dprp", t.Margin}, {"TTLkey", t.KeyTTL}}}
+}
+
+// iretZSK is how long a ZSK is published after it signed last (RFC 7583,
+// 3.2.1).
+func (t Timing) iretZSK() wait {
+	return wait{"IretZSK", "Iret = Dsgn + Dprp + TTLsig", []named{dsgn(), {"Dprp", t.Margin}, {"TTLsig", t.SigTTL}}}
+}
+
+// iretDouble is how long two ZSKs or CSKs sign together (RFC 7583, 3.2.2).
+func (t Timing) iretDouble() wait {
+	return wait{
+		"IretDouble", "Iret = Dsgn + Dprp + max(TTLkey, TTLsig)",
+		[]named{dsgn(), {"Dprp", t.Margin}, larger("max(TTLkey, TTLsig)", t.KeyTTL, t.SigTTL)},
+	}
+}
+
+// ipubC is how long a KSK is published before its DS may replace the old one
+// (RFC 7583, 3.3.1).
+func (t Timing) ipubC() wait {
+	return wait{"IpubC", "IpubC = DprpC + TTLkey", []named{{"DprpC", t.Margin}, {"TTLkey", t.KeyTTL}}}
+}
+
+// iretKSK is how long an old KSK stays once the new DS is there (RFC 7583,
+// 3.3.1).
+func (t Timing) iretKSK() wait {
+	return wait{"IretKSK", "Iret = DprpP + TTLds", []named{{"DprpP", t.Margin}, {"TTLds", t.DSTTL}}}
+}
+
+// ipubP is how long a DS stands at the parent before its key replaces the old
+// one (RFC 7583, 3.3.2).
+func (t Timing) ipubP() wait {
+	return wait{"IpubP", "IpubP = DprpP + TTLds", []named{{"DprpP", t.Margin}, {"TTLds", t.DSTTL}}}
+}
+
+// iretDoubleDS is how long the old DS stays once the new key replaced the old
+// (RFC 7583, 3.3.2).
+func (t Timing) iretDoubleDS() wait {
+	return wait{"IretC", "Iret = DprpC + TTLkey", []named{{"DprpC", t.Margin}, {"TTLkey", t.KeyTTL}}}
+}
+
+// ipubBoth is how long a new key and its DS stand beside the old ones (RFC
+// 7583, 3.3.3).
+func (t Timing) ipubBoth() wait {
+	return wait{
+		"IpubCP", "Ipub = max(DprpP + TTLds, DprpC + TTLkey)",
+		[]named{{"Dprp", t.Margin}, larger("max(TTLds, TTLkey)", t.DSTTL, t.KeyTTL)},
+	}
+}
+
+// isig is how long an algorithm signs before its keys are published (RFC 6781,
+// 4.1.4).
+func (t Timing) isig() wait {
+	return wait{"Isig", "Isig = Dsgn + Dprp + TTLsig", []named{dsgn(), {"Dprp", t.Margin}, {"TTLsig", t.SigTTL}}}
+}
+
+// iwithdraw is how long an algorithm signs after its keys were withdrawn (RFC
+// 6781, 4.1.4).
+func (t Timing) iwithdraw() wait {
+	return wait{"Iwdr", "Iwdr = Dprp + TTLkey", []named{{"Dprp", t.Margin}, {"TTLkey", t.KeyTTL}}}
+}
+
+// ifirst is how long a zone is signed before its first DS (RFC 6781, 4.3.2):
+// until nothing unsigned is left.
+func (t Timing) ifirst() wait {
+	return wait{
+		"Ifirst", "Ifirst = Dsgn + Dprp + max(TTLkey, TTLsig)",
+		[]named{dsgn(), {"Dprp", t.Margin}, larger("max(TTLkey, TTLsig)", t.KeyTTL, t.SigTTL)},
+	}
+}
+
+// ilast is how long a zone stays signed after its last DS (RFC 6781, 4.3.3).
+func (t Timing) ilast() wait {
+	return wait{"Ilast", "Ilast = DprpP + TTLds", []named{{"DprpP", t.Margin}, {"TTLds", t.DSTTL}}}
+}
+
+// since is the wait that counts from a time, as events keep it. Inputs and
+// sum are whole seconds, rounded up.
+func (t Timing) since(w wait, from time.Time) *event.Wait {
+	out := &event.Wait{Formula: w.formula}
+	for _, term := range w.terms {
+		n := roundUp(term.Value)
+		out.Inputs = append(out.Inputs, event.WaitInput{Name: term.name, Seconds: n, Source: term.Source})
+		out.Seconds += n
+	}
+	if t.cut == w.name {
+		out.Seconds = 0
+	}
+	at := from.Unix()
+	if from.Nanosecond() > 0 {
+		at++
+	}
+	out.Earliest = at + int64(out.Seconds) //nolint:gosec // durations of at most a few years
+	return out
+}
+
+func roundUp(d time.Duration) uint64 {
+	return uint64(max(0, (d+time.Second-1)/time.Second)) //nolint:gosec // not negative
+}
+
+// WaitText tells a wait in words: what it adds up from.
+func WaitText(w *event.Wait) string {
+	text := w.Formula
+	for i, in := range w.Inputs {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		text += fmt.Sprintf("%s%s %s (%s)", sep, in.Name, time.Duration(in.Seconds)*time.Second, in.Source) //nolint:gosec // a few years
+	}
+	return text
+}
