@@ -3,6 +3,8 @@ package keymgr
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"sluice/journal/event"
 )
@@ -74,14 +76,11 @@ func (ks KeySet) carries(set event.DSSet) error {
 }
 
 func tagsOf(records []event.DS) string {
-	text := ""
-	for i, d := range records {
-		if i > 0 {
-			text += ", "
-		}
-		text += fmt.Sprint(d.Tag)
+	tags := make([]string, 0, len(records))
+	for _, d := range records {
+		tags = append(tags, strconv.Itoa(int(d.Tag)))
 	}
-	return text
+	return strings.Join(tags, ", ")
 }
 
 // DSTrouble tells what is wrong with the DS records that the parent has, a

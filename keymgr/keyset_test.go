@@ -217,7 +217,9 @@ func TestSignerKeys_RolesSayWhatIsSigned(t *testing.T) {
 		&event.KeyGenerated{Keys: []event.Key{ksk, zsk, csk, standby, waiting, old}},
 		&event.KeyActivated{IDs: []string{ksk.ID, zsk.ID, csk.ID, old.ID}},
 		&event.KeyPublished{IDs: []string{standby.ID}}, &event.KeyRetired{IDs: []string{old.ID}},
+		&event.DSSubmitted{IDs: []string{ksk.ID, csk.ID, waiting.ID}, CDS: true},
 	)
+	// A key that the DNSKEY RRset does not hold stands in no CDS.
 	type role struct{ keys, zone, cds, signs bool }
 	want := map[string]role{
 		ksk.DNSKEY: {true, false, true, true}, zsk.DNSKEY: {false, true, false, true}, csk.DNSKEY: {true, true, true, true},

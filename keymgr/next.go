@@ -128,7 +128,7 @@ func Next(ks KeySet, r Rollover, p RollPolicy, k Known) Step {
 		return r.toSee(ks, cur, p, k)
 	}
 	if !r.Seen.IsZero() {
-		if s, held := r.whileWaiting(ks, cur, p, k); held {
+		if s, held := r.whileWaiting(ks, cur, k); held {
 			return s
 		}
 	}
@@ -175,7 +175,7 @@ func (r *Rollover) record(cur step, k Known, from time.Time, f *event.RolloverAd
 // whileWaiting looks after a wait that runs: it grows with the TTLs, never
 // shrinks, and begins anew where what was seen is not so any more. held is
 // false once it is over.
-func (r *Rollover) whileWaiting(ks KeySet, cur step, p RollPolicy, k Known) (s Step, held bool) {
+func (r *Rollover) whileWaiting(ks KeySet, cur step, k Known) (s Step, held bool) {
 	if r.Seen.After(k.Now.Add(time.Second)) {
 		return r.record(cur, k, k.Now, &event.RolloverAdvanced{Lost: "the clock was set back"}), true
 	}

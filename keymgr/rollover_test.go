@@ -239,7 +239,7 @@ func TestRollover_NeverBogus(t *testing.T) {
 // act is one thing that may happen.
 func (w *world) act(random func(int) int) {
 	ttls := []uint32{300, 3600, 14400}
-	switch random(12) {
+	switch random(13) {
 	case 0:
 		c := courses()[random(len(courses()))]
 		alg := w.algorithm()
@@ -265,6 +265,8 @@ func (w *world) act(random func(int) int) {
 	case 5:
 		w.ks = w.again()
 	case 6:
+		w.extra = time.Duration(random(3)) * w.margin
+	case 7:
 		if w.unsigned {
 			w.unsigned = false
 			_ = w.start(RollSecure, "", 13, false)

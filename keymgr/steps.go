@@ -99,7 +99,7 @@ func (r *Rollover) steps() []step {
 		return []step{
 			{name: "introduce", text: "sign with the new algorithm, its keys not yet published", enter: introduceNew, see: []Sight{SeeSigs}, wait: Timing.isig},
 			{name: "publish", text: "publish the new keys beside the old ones", enter: activateNew, see: []Sight{SeeKeys, SeeSigs}, wait: Timing.ipubC},
-			{name: "change-ds", text: "change the DS at the parent to the new algorithm", enter: submitNew, see: []Sight{SeeDS, SeeDSGone}, wait: Timing.iretKSK},
+			r.stepDSAlgorithm(),
 			{name: "withdraw", text: "withdraw the old keys, still signing with them", enter: withdrawOld, see: []Sight{SeeKeys}, wait: Timing.iwithdraw},
 			stepRemove(),
 		}
@@ -149,8 +149,16 @@ func stepDouble() step {
 func (r *Rollover) stepDS() step {
 	s := step{name: "change-ds", text: "change the DS at the parent", enter: submitNew, see: []Sight{SeeDS}, wait: Timing.iretKSK}
 	if r.Turned {
-		s.see = append(s.see, SeeDSGone)
+		s.see, s.wait = append(s.see, SeeDSGone), Timing.iretTurned
 	}
+	return s
+}
+
+// stepDSAlgorithm changes the DS to another algorithm: none of the old one may
+// stay (RFC 4035, 2.2).
+func (r *Rollover) stepDSAlgorithm() step {
+	s := r.stepDS()
+	s.see = []Sight{SeeDS, SeeDSGone}
 	return s
 }
 

@@ -2,6 +2,7 @@ package keymgr
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/journal/event"
@@ -82,6 +83,17 @@ func (t Timing) iretKSK() wait {
 	return wait{"IretKSK", "Iret = DprpP + TTLds", []named{{"DprpP", t.Margin}, {"TTLds", t.DSTTL}}}
 }
 
+// unseenDSTTL is the TTL that a DS may have had that came and went between two
+// looks: longer than parents give.
+const unseenDSTTL = 48 * time.Hour
+
+// iretTurned is how long the key stays whose DS was withdrawn before it was
+// seen: the parent may have had it for a while.
+func (t Timing) iretTurned() wait {
+	ttl := larger("TTLds", t.DSTTL, Term{unseenDSTTL, "a DS that came and went unseen"})
+	return wait{"IretTurned", "Iret = DprpP + TTLds", []named{{"DprpP", t.Margin}, ttl}}
+}
+
 // ipubP is how long a DS stands at the parent before its key replaces the old
 // one (RFC 7583, 3.3.2).
 func (t Timing) ipubP() wait {
@@ -155,13 +167,10 @@ func roundUp(d time.Duration) uint64 {
 
 // WaitText tells a wait in words: what it adds up from.
 func WaitText(w *event.Wait) string {
-	text := w.Formula
-	for i, in := range w.Inputs {
-		sep := "; "
-		if i == 0 {
-			sep = ": "
-		}
-		text += fmt.Sprintf("%s%s %s (%s)", sep, in.Name, time.Duration(in.Seconds)*time.Second, in.Source) //nolint:gosec // a few years
+	terms := make([]string, 0, len(w.Inputs))
+	for _, in := range w.Inputs {
+		d := time.Duration(in.Seconds) * time.Second //nolint:gosec // a few years
+		terms = append(terms, fmt.Sprintf("%s %s (%s)", in.Name, d, in.Source))
 	}
-	return text
+	return w.Formula + ": " + strings.Join(terms, "; ")
 }

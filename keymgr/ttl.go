@@ -19,14 +19,17 @@ const maxTTLs = 16
 
 func (s SeenTTL) until() time.Time { return s.Last.Add(time.Duration(s.TTL) * time.Second) }
 
+// ttlsKept is for how long TTLs are kept that have run out: a server that is
+// late hands them out for as long as the zone's EXPIRE.
+const ttlsKept = 100 * 24 * time.Hour
+
 // See returns t with a TTL that was handed out at a time; t stays as it was.
-// What no cache can hold any more by then is forgotten.
 func (t TTLs) See(ttl uint32, at time.Time) TTLs {
 	next := SeenTTL{TTL: ttl, Last: at.UTC()}
 	var out TTLs
 	for _, old := range t {
 		switch {
-		case old.TTL <= ttl && !old.until().After(next.until()), !old.until().After(at):
+		case old.TTL <= ttl && !old.until().After(next.until()), !old.until().Add(ttlsKept).After(at):
 		default:
 			out = append(out, old)
 		}
@@ -43,7 +46,8 @@ func (t TTLs) See(ttl uint32, at time.Time) TTLs {
 }
 
 // Largest is the largest TTL, in seconds, that a cache may hold at a time,
-// the last one seen included; 0 where none was seen.
+// the last one seen included; 0 where none was seen. Where late servers may
+// hand it out for a while longer, that is the largest at a time so much earlier.
 func (t TTLs) Largest(now time.Time) uint32 {
 	var most uint32
 	for i, s := range t {

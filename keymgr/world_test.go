@@ -20,6 +20,7 @@ import (
 type world struct {
 	now    time.Time
 	margin time.Duration // of the sites that nobody observes
+	extra  time.Duration // what the policy adds to it
 
 	ks     KeySet
 	events []event.Event
@@ -147,12 +148,14 @@ func (w *world) served() Served {
 }
 
 func (w *world) known() Known {
-	dsTTL := w.dsTTLs.Largest(w.now)
+	// The servers are late by up to margin, and the sites behind them again.
+	late := w.now.Add(-2 * w.margin)
+	dsTTL := w.dsTTLs.Largest(w.now.Add(-w.margin))
 	term := func(ttl uint32) Term { return Term{time.Duration(ttl) * time.Second, "model"} }
 	return Known{
 		Now: w.now, Served: w.served(), Observation: w.seen,
 		Timing: Timing{
-			Margin: Term{w.margin, "model"}, KeyTTL: term(w.keyTTLs.Largest(w.now)), SigTTL: term(w.sigTTLs.Largest(w.now)),
+			Margin: Term{w.margin + w.extra, "model"}, KeyTTL: term(w.keyTTLs.Largest(late)), SigTTL: term(w.sigTTLs.Largest(late)),
 			DSTTL: term(dsTTL), cut: w.cut, blind: w.blind,
 		},
 	}
