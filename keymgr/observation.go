@@ -50,6 +50,10 @@ type Seen struct {
 	// Validated: the DS RRset, or the proof that there is none, was validated
 	// from a trust anchor down. What was not does not count.
 	Validated bool `json:"validated,omitempty"`
+	// Unvalidated says why not. Insecure: because the parent is proven not to be
+	// signed, so that nobody can validate a DS from there.
+	Unvalidated string `json:"unvalidated,omitempty"`
+	Insecure    bool   `json:"insecure,omitempty"`
 	// NoDS: it is proven that there is no DS.
 	NoDS bool `json:"no_ds,omitempty"`
 }
@@ -60,6 +64,9 @@ type SeenSignature struct {
 	Type      string `json:"type"`  // the type covered
 	Tag       uint16 `json:"tag"`
 	Algorithm uint8  `json:"algorithm"`
+	// Key is the ID of the key in the server's DNSKEY RRset that it verifies
+	// with; empty where there is none.
+	Key string `json:"key,omitempty"`
 }
 
 // Failed lists the entries that gave no usable answer; of the parent's also

@@ -1,0 +1,194 @@
+package observe
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"sluice/signer/zone"
+)
+
+// question is what is asked. Records of DNSSEC are always asked for.
+type question struct {
+	name    zone.Name
+	t       zone.Type
+	recurse bool // ask a resolver; without it, a server that must know
+}
+
+// answer is what a server said, grouped by RRset.
+type answer struct {
+	nxdomain           bool
+	authoritative      bool
+	records, authority []rrset
+}
+
+// of finds an RRset in the answer section.
+func (a *answer) of(name zone.Name, t zone.Type) *rrset { return setOf(a.records, name, t) }
+
+func setOf(sets []rrset, name zone.Name, t zone.Type) *rrset {
+	for i := range sets {
+		if sets[i].t == t && sets[i].owner.Equal(name) {
+			return &sets[i]
+		}
+	}
+	return nil
+}
+
+var (
+	errLame      = errors.New("not authoritative")
+	errTruncated = errors.New("truncated answer over TCP")
+	errNotOurs   = errors.New("the answer does not belong to the question")
+)
+
+// udpSize is the size of answers over UDP that resolvers may send.
+const udpSize = 1232
+
+// pack makes the message. CD is set because what needs validation is validated
+// here.
+func (q question) pack() (id uint16, msg []byte, err error) {
+	m := new(dns.Msg)
+	m.SetQuestion(q.name.String(), uint16(q.t))
+	m.RecursionDesired, m.CheckingDisabled = q.recurse, q.recurse
+	m.SetEdns0(udpSize, true)
+	msg, err = m.Pack()
+	return m.Id, msg, err
+}
+
+// check reads an answer.
+func (q question) check(id uint16, msg []byte) (m *dns.Msg, err error) {
+	m = new(dns.Msg)
+	if err := m.Unpack(msg); err != nil {
+		return nil, fmt.Errorf("malformed answer: %w", err)
+	}
+	if m.Id != id || !m.Response || m.Opcode != dns.OpcodeQuery || len(m.Question) != 1 {
+		return nil, errNotOurs
+	}
+	asked := m.Question[0]
+	name, err := zone.ParseName(asked.Name)
+	if err != nil || !name.Equal(q.name) || asked.Qtype != uint16(q.t) || asked.Qclass != dns.ClassINET {
+		return nil, errNotOurs
+	}
+	return m, nil
+}
+
+// read groups the records of an answer that fits the question.
+func (q question) read(m *dns.Msg) (a answer, err error) {
+	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		word, ok := dns.RcodeToString[m.Rcode]
+		if !ok {
+			word = fmt.Sprintf("RCODE %d", m.Rcode)
+		}
+		return a, fmt.Errorf("the server answered %s", word)
+	}
+	a.nxdomain, a.authoritative = m.Rcode == dns.RcodeNameError, m.Authoritative
+	if !q.recurse && !m.Authoritative {
+		return a, errLame
+	}
+	if a.records, err = rrsets(m.Answer); err != nil {
+		return a, err
+	}
+	a.authority, err = rrsets(m.Ns)
+	return a, err
+}
+
+// session is a connection over TCP on which one question after the other is
+// asked.
+type session struct {
+	conn    net.Conn
+	timeout time.Duration // of each answer
+}
+
+// connect opens a session, which ends with ctx at the latest.
+func (o *Observer) connect(ctx context.Context, server netip.AddrPort) (*session, func(), error) {
+	dial, cancel := context.WithTimeoutCause(ctx, o.cfg.Timeout, errTimeout)
+	defer cancel()
+	conn, err := o.cfg.Dial(dial, "tcp", server.String())
+	if err != nil {
+		return nil, nil, inTime(dial, err)
+	}
+	return &session{conn: conn, timeout: o.cfg.Timeout}, func() { _ = conn.Close() }, nil
+}
+
+var errTimeout = errors.New("no answer in time")
+
+// inTime says that time is up where that is what err comes from.
+func inTime(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// ask asks one question and waits for its answer.
+func (s *session) ask(ctx context.Context, q question) (answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })() // reading tells
+	id, msg, err := q.pack()
+	if err != nil {
+		return answer{}, err
+	}
+	framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))) //nolint:gosec // a question is short
+	if _, err := s.conn.Write(append(framed, msg...)); err != nil {
+		return answer{}, inTime(ctx, err)
+	}
+	var length [2]byte
+	if _, err := io.ReadFull(s.conn, length[:]); err != nil {
+		return answer{}, inTime(ctx, err)
+	}
+	got := make([]byte, binary.BigEndian.Uint16(length[:]))
+	if _, err := io.ReadFull(s.conn, got); err != nil {
+		return answer{}, inTime(ctx, err)
+	}
+	m, err := q.check(id, got)
+	if err != nil {
+		return answer{}, err
+	}
+	if m.Truncated {
+		return answer{}, errTruncated
+	}
+	return q.read(m)
+}
+
+// askUDP asks over UDP; what does not answer the question is passed over, it
+// may be forged. truncated says that the answer is to be had over TCP.
+func (o *Observer) askUDP(ctx context.Context, server netip.AddrPort, q question) (a answer, truncated bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.cfg.Timeout, errTimeout)
+	defer cancel()
+	conn, err := o.cfg.Dial(ctx, "udp", server.String())
+	if err != nil {
+		return a, false, inTime(ctx, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	id, msg, err := q.pack()
+	if err != nil {
+		return a, false, err
+	}
+	if _, err := conn.Write(msg); err != nil {
+		return a, false, inTime(ctx, err)
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return a, false, inTime(ctx, err)
+		}
+		m, err := q.check(id, buf[:n])
+		if err != nil {
+			continue
+		}
+		if m.Truncated {
+			return a, true, nil
+		}
+		a, err = q.read(m)
+		return a, false, err
+	}
+}

@@ -1,0 +1,298 @@
+package observe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/keymgr"
+	"sluice/signer/zone"
+)
+
+// Config is what an Observer is made with. At zero each has its default.
+type Config struct {
+	// Resolvers gives the resolvers to ask, in order; nil knows none.
+	Resolvers func() ([]netip.AddrPort, error)
+	// Anchors are what is trusted; nil are RootAnchors.
+	Anchors []Anchor
+	// Timeout is how long connecting to a server and each of its answers may
+	// take; 0 means 5 s.
+	Timeout time.Duration
+	// Servers is how many servers are asked at a time in all; 0 means 32.
+	Servers int
+	// Dial opens connections; nil means net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// perZone is how many servers of one zone are asked at a time, so that no zone
+// takes all places.
+const perZone = 8
+
+// Observer asks servers. All methods may be called at once; it holds no
+// connection between calls, and what it remembers is bounded.
+type Observer struct {
+	cfg   Config
+	slots chan struct{}
+
+	mu    sync.Mutex
+	links map[zone.Name]link         // guarded by mu; what was validated
+	dead  map[netip.AddrPort]silence // guarded by mu; who did not answer lately
+}
+
+// New makes an Observer.
+func New(cfg Config) *Observer {
+	if cfg.Anchors == nil {
+		cfg.Anchors = RootAnchors()
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.Servers <= 0 {
+		cfg.Servers = 32
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	return &Observer{
+		cfg: cfg, slots: make(chan struct{}, cfg.Servers),
+		links: map[zone.Name]link{}, dead: map[netip.AddrPort]silence{},
+	}
+}
+
+// Question is what to observe.
+type Question struct {
+	// Zone is the zone's name.
+	Zone zone.Name
+	// Servers are its public name servers; without any, only its parent is
+	// asked.
+	Servers []Server
+	// Samples are RRsets whose signatures are looked at beside those of SOA and
+	// DNSKEY.
+	Samples []Sample
+	// Parent are the parent's servers; without any, they are found by
+	// resolvers.
+	Parent []Server
+	// SkipParent leaves the parent out.
+	SkipParent bool
+	// Now is the time at which signatures must be valid.
+	Now time.Time
+	// Fresh asks servers also where they did not answer a moment ago.
+	Fresh bool
+}
+
+// Sample is an RRset.
+type Sample struct {
+	Owner zone.Name
+	Type  zone.Type
+}
+
+// maxSamples bounds what one server is asked for.
+const maxSamples = 16
+
+// Observe asks every address of every server, several at a time, and returns
+// when all have answered or had their time. What does not answer stands in the
+// observation with its error. Since is not filled in.
+func (o *Observer) Observe(ctx context.Context, q Question) keymgr.Observation {
+	q.Zone = q.Zone.Fold()
+	q.Samples = q.Samples[:min(len(q.Samples), maxSamples)]
+	obs := keymgr.Observation{At: q.Now}
+	run := &round{o: o, q: q, places: make(chan struct{}, perZone)}
+	var work sync.WaitGroup
+	work.Go(func() { obs.Zone = run.ask(ctx, q.Servers, run.zoneServer) })
+	if !q.SkipParent && q.Zone != zone.Root {
+		work.Go(func() { obs.Parent = run.parent(ctx) })
+	}
+	work.Wait()
+	return obs
+}
+
+// round is one observation.
+type round struct {
+	o      *Observer
+	q      Question
+	places chan struct{}
+}
+
+// ask asks every address of the servers and sorts what they say by server.
+func (r *round) ask(ctx context.Context, servers []Server, fn func(context.Context, *session, *keymgr.Seen) error) []keymgr.Seen {
+	var mu sync.Mutex
+	var out []keymgr.Seen
+	var work sync.WaitGroup
+	for _, s := range servers[:min(len(servers), maxNames)] {
+		work.Go(func() {
+			found := r.one(ctx, s, fn)
+			mu.Lock()
+			out = append(out, found...)
+			mu.Unlock()
+		})
+	}
+	work.Wait()
+	slices.SortFunc(out, func(a, b keymgr.Seen) int {
+		if a.Server != b.Server {
+			if a.Server < b.Server {
+				return -1
+			}
+			return 1
+		}
+		return a.Address.Compare(b.Address)
+	})
+	return out
+}
+
+// one asks every address of one server.
+func (r *round) one(ctx context.Context, s Server, fn func(context.Context, *session, *keymgr.Seen) error) []keymgr.Seen {
+	addrs, err := r.addresses(ctx, s)
+	if err != nil {
+		return []keymgr.Seen{{Server: s.Name, Error: err.Error()}}
+	}
+	out := make([]keymgr.Seen, len(addrs))
+	var work sync.WaitGroup
+	for i, addr := range addrs {
+		work.Go(func() { out[i] = r.server(ctx, s.Name, addr, fn) })
+	}
+	work.Wait()
+	return out
+}
+
+// addresses are where a server is asked.
+func (r *round) addresses(ctx context.Context, s Server) ([]netip.AddrPort, error) {
+	if len(s.Addresses) > 0 {
+		return s.Addresses[:min(len(s.Addresses), maxAddresses)], nil
+	}
+	name, err := zone.ParseName(s.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := take(ctx, r.places); err != nil {
+		return nil, err
+	}
+	defer func() { <-r.places }()
+	found, err := r.o.Addresses(ctx, name)
+	if err == nil && len(found) == 0 {
+		err = errors.New("it has no address")
+	}
+	var out []netip.AddrPort
+	for _, a := range found[:min(len(found), maxAddresses)] {
+		out = append(out, netip.AddrPortFrom(a, dnsPort))
+	}
+	return out, err
+}
+
+const dnsPort = 53
+
+// server asks one address, on one connection.
+func (r *round) server(ctx context.Context, name string, addr netip.AddrPort, fn func(context.Context, *session, *keymgr.Seen) error) keymgr.Seen {
+	blank := keymgr.Seen{Server: name, Address: addr}
+	if name == "" {
+		blank.Server = addr.String()
+	}
+	seen := blank
+	err := r.visit(ctx, addr, func(ctx context.Context, s *session) error {
+		return fn(ctx, s, &seen)
+	})
+	if err != nil {
+		seen = blank
+		seen.Error = err.Error()
+	}
+	return seen
+}
+
+// visit calls fn on a connection to a server, when there is a place.
+func (r *round) visit(ctx context.Context, addr netip.AddrPort, fn func(context.Context, *session) error) error {
+	if err := take(ctx, r.places); err != nil {
+		return err
+	}
+	defer func() { <-r.places }()
+	if err := r.o.silent(addr, r.q.Now); err != nil && !r.q.Fresh {
+		return err
+	}
+	if err := take(ctx, r.o.slots); err != nil {
+		return err
+	}
+	defer func() { <-r.o.slots }()
+	// The time of all answers together: a server that is slow with each must
+	// not hold its place for long.
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*r.o.cfg.Timeout, errTimeout)
+	defer cancel()
+	s, done, err := r.o.connect(ctx, addr)
+	if err == nil {
+		err = fn(ctx, s)
+		done()
+	}
+	r.o.heard(addr, err, r.q.Now)
+	return err
+}
+
+func take(ctx context.Context, places chan struct{}) error {
+	select {
+	case places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// zoneServer asks a public name server of the zone.
+func (r *round) zoneServer(ctx context.Context, s *session, seen *keymgr.Seen) error {
+	a, err := s.ask(ctx, question{name: r.q.Zone, t: zone.TypeSOA})
+	if err != nil {
+		return fmt.Errorf("SOA: %w", err)
+	}
+	soa := a.of(r.q.Zone, zone.TypeSOA)
+	if soa == nil || len(soa.data) != 1 || len(soa.data[0]) < 22 {
+		return errors.New("SOA: the answer has none")
+	}
+	seen.Serial = serialOf(soa.data[0])
+	if a, err = s.ask(ctx, question{name: r.q.Zone, t: zone.TypeDNSKEY}); err != nil {
+		return fmt.Errorf("DNSKEY: %w", err)
+	}
+	var keys []key
+	set := a.of(r.q.Zone, zone.TypeDNSKEY)
+	if set != nil {
+		keys = zoneKeys(set.data)
+		seen.KeyTTL = set.ttl
+		for _, data := range set.data {
+			seen.Keys = append(seen.Keys, zone.KeyID(data))
+		}
+		seen.Signed = append(seen.Signed, r.signatures(set, keys)...)
+	}
+	seen.Signed = append(seen.Signed, r.signatures(soa, keys)...)
+	for _, sample := range r.q.Samples {
+		if a, err = s.ask(ctx, question{name: sample.Owner, t: sample.Type}); err != nil {
+			return fmt.Errorf("%s %s: %w", sample.Owner, sample.Type, err)
+		}
+		if set := a.of(sample.Owner, sample.Type); set != nil {
+			seen.Signed = append(seen.Signed, r.signatures(set, keys)...)
+		}
+	}
+	return nil
+}
+
+// serialOf reads the serial of SOA RDATA, which has five numbers at its end.
+func serialOf(data []byte) uint32 {
+	at := data[len(data)-20:]
+	return uint32(at[0])<<24 | uint32(at[1])<<16 | uint32(at[2])<<8 | uint32(at[3])
+}
+
+// signatures are the RRSIGs over a set, each with the key beside it that it
+// verifies with.
+func (r *round) signatures(set *rrset, keys []key) []keymgr.SeenSignature {
+	var out []keymgr.SeenSignature
+	for _, sig := range set.sigs[:min(len(set.sigs), maxAttempts)] {
+		seen := keymgr.SeenSignature{
+			Owner: set.owner.String(), Type: set.t.String(), Tag: sig.tag, Algorithm: sig.algorithm,
+		}
+		alone := *set
+		alone.sigs = []rrsig{sig}
+		if _, k, err := alone.verified(r.q.Zone, keys, r.q.Now); err == nil {
+			seen.Key = zone.KeyID(k.rdata)
+		}
+		out = append(out, seen)
+	}
+	return out
+}

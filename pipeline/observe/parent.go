@@ -1,0 +1,117 @@
+package observe
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer/zone"
+)
+
+// parent asks the servers of the parent for the zone's DS.
+func (r *round) parent(ctx context.Context) []keymgr.Seen {
+	servers := r.q.Parent
+	if len(servers) == 0 {
+		apex, err := r.o.zoneOf(ctx, r.q.Zone.Parent())
+		if err == nil {
+			servers, err = r.o.serversOf(ctx, apex)
+		}
+		if err != nil {
+			return []keymgr.Seen{{Server: "parent", Error: fmt.Sprintf("the parent's servers are not known: %v", err)}}
+		}
+	}
+	return r.ask(ctx, servers, r.parentServer)
+}
+
+// parentServer asks one server of the parent. That an answer cannot be
+// validated is no error: it is shown, and does not count.
+func (r *round) parentServer(ctx context.Context, s *session, seen *keymgr.Seen) error {
+	a, err := s.ask(ctx, question{name: r.q.Zone, t: zone.TypeDS})
+	if err != nil {
+		return fmt.Errorf("DS: %w", err)
+	}
+	set := a.of(r.q.Zone, zone.TypeDS)
+	apex, err := r.parentApex(a, set)
+	if err != nil {
+		return err
+	}
+	near := func(ctx context.Context, name zone.Name, t zone.Type) (answer, error) {
+		return s.ask(ctx, question{name: name, t: t})
+	}
+	if err = r.validate(ctx, apex, a, set, near, false); err != nil && !errors.Is(err, errInsecure) {
+		// Its keys may have changed since they were validated.
+		err = r.validate(ctx, apex, a, set, near, true)
+	}
+	seen.Validated = err == nil
+	if err != nil {
+		seen.Unvalidated = err.Error()
+		seen.Insecure = errors.Is(err, errInsecure)
+	}
+	if set == nil {
+		seen.NoDS = seen.Validated
+		return nil
+	}
+	seen.DSTTL = set.ttl
+	for _, data := range set.data {
+		if len(data) < 5 {
+			return errors.New("DS: malformed")
+		}
+		seen.DS = append(seen.DS, event.DS{
+			Tag: binary.BigEndian.Uint16(data), Algorithm: data[2], DigestType: data[3], Digest: hex.EncodeToString(data[4:]),
+		})
+	}
+	return nil
+}
+
+// parentApex is the zone that an answer claims to be from: that of the
+// signatures over the DS, else that of the SOA beside their absence.
+func (r *round) parentApex(a answer, set *rrset) (zone.Name, error) {
+	above := func(name zone.Name) bool { return r.q.Zone.Under(name) && !r.q.Zone.Equal(name) }
+	if set != nil {
+		for _, sig := range set.sigs {
+			if above(sig.signer) {
+				return sig.signer, nil
+			}
+		}
+		return r.q.Zone.Parent(), nil // unsigned: validation will say so
+	}
+	for i := range a.authority {
+		if a.authority[i].t != zone.TypeSOA {
+			continue
+		}
+		if above(a.authority[i].owner) {
+			return a.authority[i].owner.Fold(), nil
+		}
+		return "", errors.New("DS: the server answers for the zone itself, not for its parent")
+	}
+	return "", errors.New("DS: the answer has neither a DS nor the parent's SOA")
+}
+
+// validate checks the DS, or the proof that there is none, by the keys of the
+// parent.
+func (r *round) validate(ctx context.Context, apex zone.Name, a answer, set *rrset, near fetch, fresh bool) error {
+	keys, err := r.o.trusted(ctx, apex, near, r.q.Now, fresh)
+	if err != nil {
+		return err
+	}
+	if set == nil {
+		_, err = noDS(r.q.Zone, apex, a.authority, keys, r.q.Now)
+		return err
+	}
+	_, _, err = set.verified(apex, keys, r.q.Now)
+	return err
+}
+
+// At makes servers of addresses, each named by its address.
+func At(addrs []netip.AddrPort) []Server {
+	var out []Server
+	for _, a := range addrs {
+		out = append(out, Server{Name: a.String(), Addresses: []netip.AddrPort{a}})
+	}
+	return out
+}
