@@ -17,6 +17,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"sluice/pipeline"
+	"sluice/pipeline/observe"
 	"sluice/xfr"
 )
 
@@ -37,10 +38,11 @@ type config struct {
 }
 
 type daemonConfig struct {
-	LogLevel    level    `toml:"log-level"`
-	MemoryLimit size     `toml:"memory-limit"`
-	Workers     int      `toml:"workers"`
-	Resolvers   []string `toml:"resolvers"`
+	LogLevel     level    `toml:"log-level"`
+	MemoryLimit  size     `toml:"memory-limit"`
+	Workers      int      `toml:"workers"`
+	Resolvers    []string `toml:"resolvers"`
+	TrustAnchors []string `toml:"trust-anchors"`
 }
 
 type serverConfig struct {
@@ -114,7 +116,7 @@ func defaultConfig() config {
 	cfg := config{
 		Version: "v1",
 		DataDir: "./sluice-data",
-		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}},
+		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}, TrustAnchors: []string{}},
 		Journal: journalConfig{ReserveMax: 2 << 30},
 		Transfers: transferConfig{
 			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
@@ -181,6 +183,11 @@ func (c *config) check() *badValue {
 	for _, s := range c.Daemon.Resolvers {
 		if _, err := parseResolver(s); err != nil {
 			return &badValue{key: "daemon.resolvers", value: s, text: err.Error()}
+		}
+	}
+	for _, s := range c.Daemon.TrustAnchors {
+		if _, err := observe.ParseAnchor(s); err != nil {
+			return &badValue{key: "daemon.trust-anchors", value: s, text: err.Error()}
 		}
 	}
 	if bad := c.Transfers.check(); bad != nil {

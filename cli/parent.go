@@ -2,34 +2,22 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"sluice/pipeline/observe"
+	"sluice/signer/zone"
 )
-
-// typeDS is the RR type of DS, which dnsmessage does not name.
-const typeDS dnsmessage.Type = 43
 
 // resolvConf is where the machine says which resolvers to ask.
 const resolvConf = "/etc/resolv.conf"
 
-// asker asks resolvers.
-type asker struct {
-	servers func() ([]netip.AddrPort, error)
-	timeout time.Duration // of one query
-}
-
-// newAsker asks the resolvers of the config, else those of resolv.conf.
-func newAsker(named []string, path string) asker {
-	return asker{timeout: 2 * time.Second, servers: func() ([]netip.AddrPort, error) {
+// resolverList gives the resolvers of the config, else those of resolv.conf as
+// they are when they are asked.
+func resolverList(named []string, path string) func() ([]netip.AddrPort, error) {
+	return func() ([]netip.AddrPort, error) {
 		if len(named) == 0 {
 			return resolvers(path)
 		}
@@ -42,7 +30,7 @@ func newAsker(named []string, path string) asker {
 			out = append(out, ap)
 		}
 		return out, nil
-	}}
+	}
 }
 
 // parseResolver reads IP[:PORT].
@@ -79,96 +67,27 @@ func resolvers(path string) ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-// seesDS reports whether a resolver finds a DS for the zone. An error says
-// that none of them knows.
-func (p asker) seesDS(ctx context.Context, zoneName string) (bool, error) {
-	answers, err := p.ask(ctx, zoneName, typeDS)
-	return len(answers) > 0, err
-}
-
-// addresses are those that resolvers find for a host; none is no error.
-func (p asker) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	for _, t := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
-		answers, err := p.ask(ctx, host, t)
+// newObserver asks the resolvers of the config, else those of resolv.conf, and
+// trusts the config's anchors, else the root's.
+func newObserver(cfg daemonConfig, path string) (*observe.Observer, error) {
+	var anchors []observe.Anchor
+	for _, text := range cfg.TrustAnchors {
+		a, err := observe.ParseAnchor(text)
 		if err != nil {
 			return nil, err
 		}
-		for _, rr := range answers {
-			switch body := rr.Body.(type) {
-			case *dnsmessage.AResource:
-				out = append(out, netip.AddrFrom4(body.A))
-			case *dnsmessage.AAAAResource:
-				out = append(out, netip.AddrFrom16(body.AAAA))
-			}
-		}
+		anchors = append(anchors, a)
 	}
-	return out, nil
+	return observe.New(observe.Config{Resolvers: resolverList(cfg.Resolvers, path), Anchors: anchors}), nil
 }
 
-// ask gives the records of a type that the first resolver that knows found.
-func (p asker) ask(ctx context.Context, name string, t dnsmessage.Type) ([]dnsmessage.Resource, error) {
-	servers, err := p.servers()
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range servers {
-		var found []dnsmessage.Resource
-		if found, err = p.askServer(ctx, name, t, s); err == nil {
-			return found, nil
-		}
-	}
-	return nil, err
-}
-
-func (p asker) askServer(ctx context.Context, host string, t dnsmessage.Type, server netip.AddrPort) ([]dnsmessage.Resource, error) {
-	var id [2]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return nil, err
-	}
-	name, err := dnsmessage.NewName(host)
-	if err != nil {
-		return nil, err
-	}
-	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: binary.BigEndian.Uint16(id[:]), RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: name, Type: t, Class: dnsmessage.ClassINET}},
-	}
-	request, err := m.Pack()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "udp", server.String())
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close() //nolint:errcheck // nothing is buffered
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if _, err := conn.Write(request); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, 4096)
-	for {
-		n, err := conn.Read(buf)
+// addressFinder finds the addresses of a host by its name as text.
+func addressFinder(o *observe.Observer) func(ctx context.Context, host string) ([]netip.Addr, error) {
+	return func(ctx context.Context, host string) ([]netip.Addr, error) {
+		name, err := zone.ParseName(host)
 		if err != nil {
-			return nil, errors.Join(err, ctx.Err())
+			return nil, err
 		}
-		var answer dnsmessage.Message
-		if answer.Unpack(buf[:n]) != nil || answer.ID != m.ID || !answer.Response {
-			continue // not ours
-		}
-		if answer.RCode != dnsmessage.RCodeSuccess && answer.RCode != dnsmessage.RCodeNameError {
-			return nil, fmt.Errorf("resolver %s: %s", server, answer.RCode)
-		}
-		var found []dnsmessage.Resource
-		for _, rr := range answer.Answers {
-			if rr.Header.Type == t {
-				found = append(found, rr)
-			}
-		}
-		return found, nil
+		return o.Addresses(ctx, name)
 	}
 }

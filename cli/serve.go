@@ -180,14 +180,17 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.journal.Close()) }()
-	ask := newAsker(s.cfg.Daemon.Resolvers, resolvConf)
+	observer, err := newObserver(s.cfg.Daemon, resolvConf)
+	if err != nil {
+		return err
+	}
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore,
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
-		DSAtParent: ask.seesDS, Resolve: ask.addresses,
+		Observe: observer.Observe, Resolve: addressFinder(observer),
 		TSIG: tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
 		},

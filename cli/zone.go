@@ -24,7 +24,7 @@ func zoneCommand(e *env) *urfave.Command {
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
-			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneSet(e), zoneReload(e), zoneResign(e), zoneSerial(e), zoneNotify(e),
+			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneSet(e), zoneReload(e), zoneResign(e), zoneSerial(e), zoneNotify(e), zoneObserve(e),
 			zoneApprove(e), zoneReject(e), zoneOverride(e), zoneReset(e), zoneMaintenance(e),
 			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneCheck(e), zoneVerify(e),
 		},

@@ -38,6 +38,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		"loaded", instanceText(s.Loaded),
 		"published", instanceText(s.Published),
 		"signatures valid until", expiry,
+		"seen from outside", observationText(s.Observation),
 		"waits for", waits,
 		"next", next,
 		"last error", e.paint(red, s.LastError),
@@ -132,7 +133,7 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 			return err
 		}
 	}
-	if err := e.printServers(s); err != nil || len(s.Keys) == 0 {
+	if err := errors.Join(e.printServers(s), e.printObservation(s.Observation)); err != nil || len(s.Keys) == 0 {
 		return err
 	}
 	if err := e.printf("\n"); err != nil {

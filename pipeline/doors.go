@@ -116,21 +116,23 @@ func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts ev
 }
 
 // RemoveZone stops serving a zone; its history and keys stay. Without force
-// it is ErrState while a DS is seen at the parent, and where the parent cannot
-// be asked about a zone that is published.
+// it is ErrState while a DS is seen at the parent, and of a zone that is
+// published also where its absence is not proven.
 func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string, force bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
 	}
 	s := r.snapshot()
-	if !force && e.cfg.DSAtParent != nil {
-		seen, err := e.cfg.DSAtParent(ctx, s.Name)
+	if !force && e.cfg.Observe != nil {
+		why, seen, err := e.mayHaveDS(ctx, s)
 		switch {
-		case err != nil && s.Published != nil:
-			return fmt.Errorf("zone %s may have a DS at its parent, which could not be asked (%s): %w; look there yourself, then use --force", s.Name, oneLine(err.Error()), ErrState)
-		case seen:
-			return fmt.Errorf("zone %s has a DS at its parent: %w; have it removed there and wait for its TTL, or use --force", s.Name, ErrState)
+		case err != nil:
+			return err
+		case why != "" && seen:
+			return fmt.Errorf("zone %s: %s: %w; have it removed there and wait for its TTL, or use --force", s.Name, why, ErrState)
+		case why != "" && s.Published != nil:
+			return fmt.Errorf("zone %s: %s: %w; look there yourself, then use --force", s.Name, why, ErrState)
 		}
 	}
 	return e.appendInstance(ctx, actor, &event.ZoneRemoved{Name: s.Name, ID: s.Zone, Force: force}, func() error {

@@ -19,6 +19,7 @@ import (
 	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/pipeline/observe"
 	"sluice/pipeline/store"
 	"sluice/xfr"
 )
@@ -50,9 +51,9 @@ type Config struct {
 	PolicyDir string
 	Clock     Clock
 	Logger    *slog.Logger
-	// DSAtParent reports whether a resolver finds a DS for the zone; nil where
-	// nobody can be asked.
-	DSAtParent func(ctx context.Context, zone string) (bool, error)
+	// Observe asks what the world sees of a zone; nil where nobody can be
+	// asked.
+	Observe func(ctx context.Context, q observe.Question) keymgr.Observation
 	// Resolve finds the addresses of a name server that a zone does not hold
 	// itself; nil where nobody can be asked.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -84,14 +85,14 @@ type Engine struct {
 	short chan struct{} // asks tend to look for room
 	heavy chan struct{} // bounds loads, signings and verifications at a time
 	// transfers and checks bound what is asked of other servers at a time.
-	transfers, checks, notifying chan struct{}
-	client                       *xfr.Client
-	work                         sync.WaitGroup
-	tsig                         sync.Mutex  // held while the TSIG keys change
-	clocking                     sync.Mutex  // held while it is recorded how the clock is
-	newest                       time.Time   // of the journal's newest event at the start
-	lost                         string      // what the projection knew and the journal lacks; set at the start
-	answered                     atomic.Bool // a server has, since the hints were written
+	transfers, checks, notifying, looking chan struct{}
+	client                                *xfr.Client
+	work                                  sync.WaitGroup
+	tsig                                  sync.Mutex  // held while the TSIG keys change
+	clocking                              sync.Mutex  // held while it is recorded how the clock is
+	newest                                time.Time   // of the journal's newest event at the start
+	lost                                  string      // what the projection knew and the journal lacks; set at the start
+	answered                              atomic.Bool // a server has, since the hints were written
 
 	foldTries   int         // of the event being folded; only the fold uses it
 	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
@@ -126,6 +127,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		transfers: make(chan struct{}, maxTransfers),
 		checks:    make(chan struct{}, maxChecks),
 		notifying: make(chan struct{}, maxNotifying),
+		looking:   make(chan struct{}, maxLooking),
 		moved:     make(chan struct{}),
 		runners:   map[event.ZoneID]*runner{},
 		names:     map[string]event.ZoneID{},

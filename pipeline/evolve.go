@@ -67,6 +67,8 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.SignFailure = nil
 	case *event.InstanceFetched:
 		s.Fetched = evolveFetched(s.Fetched, f)
+	case *event.DSObserved:
+		s.ParentDS = f
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
 	default:

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -16,12 +15,11 @@ import (
 func TestRemoveZone_RefusedWhileADSIsSeen(t *testing.T) {
 	r := newRig(t, journaltest.New(), nil)
 	r.add(smallZone)
-	seen := true
-	r.e.cfg.DSAtParent = func(context.Context, string) (bool, error) { return seen, nil }
+	r.parent(true, nil)
 	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", false); !errors.Is(err, ErrState) {
 		t.Errorf("removal with a DS at the parent: %v", err)
 	}
-	r.e.cfg.DSAtParent = func(context.Context, string) (bool, error) { return false, errors.New("no answer") }
+	r.parent(false, errors.New("no answer"))
 	if err := r.e.RemoveZone(t.Context(), testActor, "example.com", false); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "no answer") {
 		t.Errorf("removal while the parent cannot be asked: %v", err)
 	}
@@ -32,7 +30,7 @@ func TestRemoveZone_RefusedWhileADSIsSeen(t *testing.T) {
 
 func TestRemoveZone_NeverPublishedNeedsNoParent(t *testing.T) {
 	r := newRig(t, journaltest.New(), nil)
-	r.e.cfg.DSAtParent = func(context.Context, string) (bool, error) { return false, errors.New("no answer") }
+	r.parent(false, errors.New("no answer"))
 	if _, err := r.e.AddZone(t.Context(), testActor, NewZone{Name: "example.com", Source: filepath.Join(t.TempDir(), "missing"), Policy: "default"}); err != nil {
 		t.Fatal(err)
 	}

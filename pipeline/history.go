@@ -260,6 +260,8 @@ func Describe(ev event.Event) string {
 		return "clock not trusted, nothing is signed: " + clockText(*f)
 	case *event.ClockAccepted:
 		return fmt.Sprintf("clock trusted as it is, %s%s", time.Unix(f.Shown, 0).UTC().Format(time.RFC3339), because(f.Reason))
+	case *event.DSObserved:
+		return observedText(f)
 	case *event.BulkSwept:
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:

@@ -16,6 +16,7 @@ import (
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
 	"sluice/keymgr"
+	"sluice/pipeline/observe"
 	"sluice/signer/zone"
 )
 
@@ -54,7 +55,16 @@ func (r *rig) turn(policy string) (ZoneStatus, error) {
 
 // parent answers for the zone's parent.
 func (r *rig) parent(seen bool, err error) {
-	r.e.cfg.DSAtParent = func(context.Context, string) (bool, error) { return seen, err }
+	at := keymgr.Seen{Server: "parent", Validated: true, NoDS: !seen}
+	if seen {
+		at.DS = []event.DS{{Tag: 1, Algorithm: 13, DigestType: 2, Digest: "aa"}}
+	}
+	if err != nil {
+		at = keymgr.Seen{Server: "parent", Error: err.Error()}
+	}
+	r.e.cfg.Observe = func(context.Context, observe.Question) keymgr.Observation {
+		return keymgr.Observation{Parent: []keymgr.Seen{at}}
+	}
 }
 
 // signedElsewhere is a source that signs: another engine with its own keys.

@@ -26,7 +26,7 @@ func (e *Engine) mayTurn(ctx context.Context, s State, p Policy) error {
 		return err
 	}
 	if p.Mode() == ModeUnsigned {
-		why, err := e.mayHaveDS(ctx, s.Name)
+		why, _, err := e.mayHaveDS(ctx, s)
 		if err != nil || why == "" {
 			return err
 		}
@@ -37,7 +37,7 @@ func (e *Engine) mayTurn(ctx context.Context, s State, p Policy) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	why, err := e.mayHaveDS(ctx, s.Name)
+	why, _, err := e.mayHaveDS(ctx, s)
 	if err != nil || why == "" {
 		return err
 	}
@@ -68,7 +68,7 @@ func (e *Engine) keepsTrust(ctx context.Context, s State, loaded uint64) error {
 	if _, sigs := v.SOASigs(); len(missing) == 0 && signedByAny(sigs, served) {
 		return nil
 	}
-	why, err := e.mayHaveDS(ctx, s.Name)
+	why, _, err := e.mayHaveDS(ctx, s)
 	if err != nil || why == "" {
 		return err
 	}
@@ -78,24 +78,6 @@ func (e *Engine) keepsTrust(ctx context.Context, s State, loaded uint64) error {
 	}
 	return &unfitError{reason: fmt.Sprintf("l%d, to be passed through, %s, and %s: have the source publish and sign with them, "+
 		"or have the DS removed at the parent and wait until its TTL has run out; else go back to mode = \"sign\"", loaded, what, why)}
-}
-
-// mayHaveDS says why a zone's parent may have a DS for it; "" where it was
-// asked and has none.
-func (e *Engine) mayHaveDS(ctx context.Context, name string) (why string, err error) {
-	if e.cfg.DSAtParent == nil {
-		return "its parent cannot be asked for a DS", nil
-	}
-	seen, err := e.cfg.DSAtParent(ctx, name)
-	switch {
-	case ctx.Err() != nil:
-		return "", ctx.Err()
-	case err != nil:
-		return "its parent could not be asked for a DS (" + oneLine(err.Error()) + ")", nil
-	case seen:
-		return "its parent has a DS", nil
-	}
-	return "", nil
 }
 
 // nextKeys is the DNSKEY RDATA of the keys that a signed zone would show.

@@ -183,13 +183,19 @@ func (r *runner) ownAddresses(name zone.Name) (addrs []netip.Addr, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.e.note(v.Close())) }()
+	addrs, err = addressesIn(v, name)
+	return addrs, r.e.note(err)
+}
+
+// addressesIn are a name's addresses in an instance.
+func addressesIn(v *store.View, name zone.Name) (addrs []netip.Addr, err error) {
 	if !name.Under(v.Apex().Fold()) {
 		return nil, nil
 	}
 	for _, t := range []zone.Type{zone.TypeA, zone.TypeAAAA} {
 		value, err := v.Get(zone.AppendKey(nil, zone.KindContents, name, t))
 		if err != nil {
-			return nil, r.e.note(err)
+			return nil, err
 		}
 		for data := range recordsOf(value) {
 			if a, ok := netip.AddrFromSlice(data); ok {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,10 @@ type settings struct {
 	bits      int
 	dsDigest  uint8
 	keyTTL    time.Duration
+
+	publicServers []netip.AddrPort
+	parentServers []netip.AddrPort
+	observation   time.Duration
 
 	mode            Mode // "" is ModeSign
 	serial          SerialPolicy
@@ -83,7 +88,7 @@ var usualDiffs = event.DiffLimits{Steps: 20} //nolint:gochecknoglobals // a cons
 func defaults() settings {
 	return settings{
 		maxTTL: week, clampTTL: true,
-		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour,
+		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour, observation: time.Hour,
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
 		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,
@@ -118,6 +123,18 @@ func (p Policy) DSDigests() []uint8 {
 
 // DNSKEYTTL is the TTL of the DNSKEY, CDS and CDNSKEY RRsets in seconds.
 func (p Policy) DNSKEYTTL() uint32 { return seconds(p.set.keyTTL) }
+
+// PublicNameServers are asked what the world sees of a zone, in place of those
+// of its NS RRset; ParentNameServers in place of the parent's. Neither is to be
+// changed.
+func (p Policy) PublicNameServers() []netip.AddrPort { return p.set.publicServers }
+
+// ParentNameServers are the parent's servers; without any they are found.
+func (p Policy) ParentNameServers() []netip.AddrPort { return p.set.parentServers }
+
+// ObservationInterval is how often that is asked at the least; 0 is never by
+// itself.
+func (p Policy) ObservationInterval() time.Duration { return p.set.observation }
 
 // MaxTTL is the highest TTL allowed in the input, in seconds.
 func (p Policy) MaxTTL() uint32 { return seconds(p.set.maxTTL) }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,8 +37,11 @@ type policyFile struct {
 		Checks   checksFile `toml:"checks"`
 	} `toml:"loader"`
 	KeyManager struct {
-		DSAlgorithm any `toml:"ds-algorithm"`
-		Generation  struct {
+		DSAlgorithm         any `toml:"ds-algorithm"`
+		PublicNameServers   any `toml:"publication-nameservers"`
+		ParentNameServers   any `toml:"parent-nameservers"`
+		ObservationInterval any `toml:"observation-interval"`
+		Generation          struct {
 			UseCSK    any `toml:"use-csk"`
 			Algorithm any `toml:"algorithm"`
 		} `toml:"generation"`
@@ -276,6 +280,12 @@ func (r *policyReader) keyManager(f *policyFile) {
 	case 1:
 		r.set.dsDigest = keymgr.DigestSHA384
 	}
+	r.addresses("key-manager.publication-nameservers", f.KeyManager.PublicNameServers, &r.set.publicServers)
+	r.addresses("key-manager.parent-nameservers", f.KeyManager.ParentNameServers, &r.set.parentServers)
+	r.duration("key-manager.observation-interval", f.KeyManager.ObservationInterval, &r.set.observation)
+	if d := r.set.observation; d != 0 && d < time.Minute {
+		r.fault("key-manager.observation-interval", `must be at least a minute, or "0s" for never`)
+	}
 	r.duration("key-manager.records.ttl", f.KeyManager.Records.TTL, &r.set.keyTTL)
 	if r.set.keyTTL < time.Second {
 		r.fault("key-manager.records.ttl", "must be at least a second")
@@ -444,6 +454,30 @@ func (r *policyReader) prefixes(key string, value any, list *xfr.Prefixes) {
 	var err error
 	if *list, err = xfr.ParsePrefixes(words); err != nil {
 		r.fault(key, ": %v", err)
+	}
+}
+
+// maxObserved bounds a list of servers to observe.
+const maxObserved = 64
+
+// addresses reads a list of servers without TSIG or TLS into list.
+func (r *policyReader) addresses(key string, value any, list *[]netip.AddrPort) {
+	const want = `a list of servers such as ["192.0.2.1", "[2001:db8::1]:5353"]`
+	words, ok := r.words(key, value, want)
+	if !ok {
+		return
+	}
+	if len(words) > maxObserved {
+		r.fault(key, ": %d servers, at most %d are asked", len(words), maxObserved)
+		return
+	}
+	for _, word := range words {
+		ep, err := xfr.ParseEndpoint(word)
+		if err != nil || ep.Key != "" || ep.TLS != nil {
+			r.fault(key, ": %q: want %s", word, want)
+			return
+		}
+		*list = append(*list, ep.Addr)
 	}
 }
 

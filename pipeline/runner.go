@@ -35,6 +35,7 @@ type runner struct {
 	up         upstream        // guarded by mu
 	out        outbound        // guarded by mu
 	fetches    fetches         // guarded by mu
+	sight      sight           // guarded by mu
 }
 
 // laneWork is what this process does in one lane.
@@ -130,6 +131,9 @@ func (r *runner) step() {
 	}
 	if worse := r.watchOverdue(); !worse.IsZero() {
 		d.wake(worse, "signatures are overdue")
+	}
+	if next := r.observed(); !next.IsZero() {
+		d.wake(next, "what the world sees")
 	}
 	r.arm(d.WakeAt)
 }

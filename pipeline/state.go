@@ -19,6 +19,9 @@ type State struct {
 	SerialFloor *uint32       `json:"serial_floor,omitempty"`
 	Keys        keymgr.KeySet `json:"keys"`
 
+	// ParentDS is what the parent's servers had when that last changed.
+	ParentDS *event.DSObserved `json:"parent_ds,omitempty"`
+
 	Loaded    *Loaded    `json:"loaded,omitempty"`    // newest loaded instance
 	Approved  *Loaded    `json:"approved,omitempty"`  // newest loaded instance that may be signed
 	Signed    *Signed    `json:"signed,omitempty"`    // newest signed instance

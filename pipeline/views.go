@@ -59,6 +59,8 @@ type ZoneStatus struct {
 	// Reviews is what is under review, and what halted the zone there.
 	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
+	// Observation is what the world sees; nil where nobody asks.
+	Observation *ObservationStatus `json:"observation,omitempty"`
 }
 
 // InstanceSummary describes one instance.

@@ -46,6 +46,14 @@ func (s *server) notifySecondaries(w http.ResponseWriter, r *http.Request) error
 	return nil
 }
 
+func (s *server) observeZone(w http.ResponseWriter, r *http.Request) error {
+	status, err := s.engine.Observe(r.Context(), r.PathValue("zone"))
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, status)
+}
+
 func (s *server) serials(w http.ResponseWriter, r *http.Request) error {
 	serials, err := s.engine.Serials(r.Context(), r.PathValue("zone"))
 	if err != nil {
@@ -111,6 +119,12 @@ func (c *Client) SetZone(ctx context.Context, name string, change pipeline.ZoneC
 // Resign asks for a signing, with full of everything, and returns at once.
 func (c *Client) Resign(ctx context.Context, name string, full bool) error {
 	return c.act(ctx, http.MethodPost, zonePath(name, "resign"), url.Values{"full": {strconv.FormatBool(full)}})
+}
+
+// Observe asks the zone's public servers and its parent now, and returns when
+// all have answered or had their time.
+func (c *Client) Observe(ctx context.Context, name string) (pipeline.ZoneStatus, error) {
+	return fetch[pipeline.ZoneStatus](ctx, c, http.MethodPost, zonePath(name, "observe"), nil, nil)
 }
 
 // NotifySecondaries tells the secondaries again and returns at once.

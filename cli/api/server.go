@@ -59,6 +59,7 @@ func (s *server) routes() map[string]handler {
 		"PATCH /zones/{zone}":                         s.changeZone,
 		"POST /zones/{zone}/resign":                   s.resignZone,
 		"POST /zones/{zone}/notify":                   s.notifySecondaries,
+		"POST /zones/{zone}/observe":                  s.observeZone,
 		"GET /zones/{zone}/serial":                    s.serials,
 		"PUT /zones/{zone}/serial":                    s.raiseSerial,
 		"GET /clock":                                  s.clock,

@@ -321,6 +321,22 @@ func (v *View) Diffs(from zone.Serial) ([]xfr.Diff, bool) {
 	return nil, false
 }
 
+// LastDiff is the step that led to this instance; false where the store does
+// not hold it.
+func (v *View) LastDiff() (*Diff, bool) {
+	steps, err := v.s.steps(v.snap, v.z, v.head)
+	if err != nil {
+		v.s.cfg.Logger.Error("diffs unreadable", "zone", v.apex.String(), "error", err)
+		return nil, false
+	}
+	for _, step := range slices.Backward(steps) {
+		if step.ToSeq == v.meta.Seq {
+			return &Diff{v: v, meta: step}, true
+		}
+	}
+	return nil, false
+}
+
 // Diff is one step between two served instances. It implements xfr.Diff and
 // lives as long as its view.
 type Diff struct {
