@@ -16,7 +16,9 @@ import (
 	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
+	"sluice/keymgr"
 	"sluice/keymgr/file"
+	"sluice/pipeline/observe"
 	"sluice/signer/zone"
 	"sluice/xfr"
 )
@@ -44,6 +46,7 @@ type rig struct {
 	tsig    TSIGStore
 	client  xfr.ClientConfig
 	resolve func(context.Context, string) ([]netip.Addr, error)
+	observe func(context.Context, observe.Question) keymgr.Observation
 	logger  *slog.Logger // nil: the test's log
 	e       *Engine
 	stop    func()
@@ -65,7 +68,7 @@ func (r *rig) start(policies map[string]Policy) {
 	r.e, err = NewEngine(r.t.Context(), Config{
 		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
-		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve,
+		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe,
 	})
 	if err != nil {
 		r.t.Fatal(err)
