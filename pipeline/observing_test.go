@@ -235,22 +235,39 @@ func TestObserve_StatusNamesWhatIsWrong(t *testing.T) {
 	}{
 		{"all is well", func(*keymgr.Seen) {}, parentHas(60, 2, ds), nil},
 		{"without a DS", func(*keymgr.Seen) {}, parentHas(0, 2), nil},
-		{"a silent server", func(s *keymgr.Seen) { *s = keymgr.Seen{Server: s.Server, Error: "no answer in time"} }, parentHas(60, 2, ds),
-			[]string{"warning name server ns.example.com. gives no usable answer since 20"}},
-		{"another DNSKEY RRset", func(s *keymgr.Seen) { s.Keys = s.Keys[:1] }, parentHas(60, 2, ds),
-			[]string{"alarm name server ns.example.com. has serial"}},
-		{"a bad signature", func(s *keymgr.Seen) { s.Signed[0].Key = "" }, parentHas(60, 2, ds),
-			[]string{"alarm name server ns.example.com. shows no signature over example.com. SOA"}},
-		{"a DS without a key", func(*keymgr.Seen) {}, parentHas(60, 2, ds, extra),
-			[]string{"warning DS 4711 (algorithm 13, digest type 2) at the parent matches no key"}},
-		{"a DS of another algorithm", func(*keymgr.Seen) {}, parentHas(60, 2, ds, foreign),
-			[]string{"alarm DS 4712 (algorithm 8, digest type 2) at the parent is of an algorithm that no key"}},
-		{"no DS of our keys", func(*keymgr.Seen) {}, parentHas(60, 2, extra),
-			[]string{"warning DS 4711", "alarm no DS at the parent is of a key that signs"}},
-		{"answers that do not count", func(*keymgr.Seen) {}, unvalidated,
-			[]string{"warning what the parent's server ns.parent. at 192.0.2.1:53 says of the DS does not count: no trust anchor is at or above com."}},
-		{"a silent parent", func(*keymgr.Seen) {}, []keymgr.Seen{{Server: "ns.parent.", Error: "refused"}},
-			[]string{"warning the parent's server ns.parent. gives no usable answer since 20"}},
+		{
+			"a silent server", func(s *keymgr.Seen) { *s = keymgr.Seen{Server: s.Server, Error: "no answer in time"} }, parentHas(60, 2, ds),
+			[]string{"warning name server ns.example.com. gives no usable answer since 20"},
+		},
+		{
+			"another DNSKEY RRset", func(s *keymgr.Seen) { s.Keys = s.Keys[:1] }, parentHas(60, 2, ds),
+			[]string{"alarm name server ns.example.com. has serial"},
+		},
+		{
+			"a bad signature", func(s *keymgr.Seen) { s.Signed[0].Key = "" }, parentHas(60, 2, ds),
+			[]string{"alarm name server ns.example.com. shows no signature over example.com. SOA"},
+		},
+		{
+			"a DS without a key", func(*keymgr.Seen) {}, parentHas(60, 2, ds, extra),
+			[]string{"warning DS 4711 (algorithm 13, digest type 2) at the parent matches no key"},
+		},
+		{
+			"a DS of another algorithm", func(*keymgr.Seen) {}, parentHas(60, 2, ds, foreign),
+			[]string{"alarm DS 4712 (algorithm 8, digest type 2) at the parent is of an algorithm that no key"},
+		},
+		{
+			"no DS of our keys", func(*keymgr.Seen) {}, parentHas(60, 2, extra),
+			[]string{"warning DS 4711", "alarm no DS at the parent is of a key that signs"},
+		},
+		{
+			"answers that do not count", func(*keymgr.Seen) {}, unvalidated,
+			[]string{"warning what the parent's server ns.parent. at 192.0.2.1:53 says of the DS does not count: no trust anchor is at or above com."},
+		},
+		{
+			"a silent parent", func(*keymgr.Seen) {},
+			[]keymgr.Seen{{Server: "ns.parent.", Error: "refused"}},
+			[]string{"warning the parent's server ns.parent. gives no usable answer since 20"},
+		},
 	} {
 		t.Run(tt.fact, func(t *testing.T) {
 			o.show(func(q observe.Question) (z, p []keymgr.Seen) {
