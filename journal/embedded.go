@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -29,6 +30,9 @@ type session struct {
 	srv *server.Server
 	nc  *nats.Conn
 	js  jetstream.JetStream
+	// broken ends once the server has said that it cannot write, after which
+	// it answers no more until it is started again.
+	broken context.Context //nolint:containedctx // ends with the server's ability to write
 }
 
 // connectEmbedded starts a server without any listener on dir and connects to
@@ -52,9 +56,10 @@ func connectEmbedded(ctx context.Context, dir string, log *slog.Logger) (*sessio
 	if err != nil {
 		return nil, fmt.Errorf("make embedded server: %w", err)
 	}
-	srv.SetLoggerV2(serverLog{log}, false, false, false)
+	broken, breaks := context.WithCancelCause(context.Background())
+	srv.SetLoggerV2(serverLog{log, breaks}, false, false, false)
 	srv.Start()
-	s := &session{srv: srv}
+	s := &session{srv: srv, broken: broken}
 	if !srv.ReadyForConnections(startTimeout) {
 		s.close()
 		return nil, errors.New("embedded server did not start")
@@ -92,7 +97,15 @@ func (s *session) close() {
 
 // serverLog hands the server's log lines on: what it calls notices are of no
 // interest to an operator.
-type serverLog struct{ log *slog.Logger }
+type serverLog struct {
+	log *slog.Logger
+	// breaks is called at the line that tells of a write error which the
+	// server does not get over. Without it, each request would wait in vain.
+	breaks context.CancelCauseFunc
+}
+
+// criticalWrite is what that line says (nats-server 2.15).
+const criticalWrite = "critical write error"
 
 func (l serverLog) Noticef(format string, v ...any) { l.debug(format, v) }
 func (l serverLog) Debugf(format string, v ...any)  { l.debug(format, v) }
@@ -108,5 +121,9 @@ func (l serverLog) debug(format string, v []any) {
 }
 
 func (l serverLog) warn(format string, v []any) {
-	l.log.Warn("journal server", "text", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	l.log.Warn("journal server", "text", text)
+	if strings.Contains(strings.ToLower(text), criticalWrite) {
+		l.breaks(errors.New(text))
+	}
 }

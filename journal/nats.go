@@ -293,11 +293,17 @@ func (j *NATS) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, j.cfg.Timeout)
 	defer cancel()
+	defer context.AfterFunc(s.broken, cancel)()
 	answer, err := s.nc.RequestMsgWithContext(bounded, msg)
-	if err != nil {
-		return nil, j.failure(ctx, err)
+	switch broken := context.Cause(s.broken); {
+	case err == nil:
+		return answer, nil
+	case broken != nil && ctx.Err() == nil:
+		err = fmt.Errorf("%w (%w)", ErrStorage, broken)
+	default:
+		err = j.failure(ctx, err)
 	}
-	return answer, nil
+	return nil, err
 }
 
 // failure says what a request without an answer means.

@@ -81,9 +81,10 @@ type Engine struct {
 	// spill and signSpill take the temporary files of loads, and of signing.
 	spill, signSpill roomySpill
 
-	stuck chan struct{} // asks tend to reopen the journal
-	short chan struct{} // asks tend to look for room
-	heavy chan struct{} // bounds loads, signings and verifications at a time
+	stuck  chan struct{} // asks tend to reopen the journal
+	mended mending
+	short  chan struct{} // asks tend to look for room
+	heavy  chan struct{} // bounds loads, signings and verifications at a time
 	// transfers and checks bound what is asked of other servers at a time.
 	transfers, checks, notifying, looking chan struct{}
 	client                                *xfr.Client

@@ -89,8 +89,12 @@ func (e *Engine) mend(ctx context.Context) {
 	if !ok {
 		return
 	}
-	wait := time.Second
+	wait := e.mended.pause(machineTime())
 	for {
+		if !sleep(ctx, wait) {
+			return
+		}
+		wait = min(max(2*wait, time.Second), longestMend)
 		if err := e.signRoom(0); err != nil {
 			e.log.WarnContext(ctx, "little room for the journal", "error", err)
 		}
@@ -105,6 +109,7 @@ func (e *Engine) mend(ctx context.Context) {
 			default:
 			}
 			e.setTrouble(journalTrouble, nil)
+			e.mended.at = machineTime()
 			e.retry()
 			return
 		}
@@ -112,14 +117,36 @@ func (e *Engine) mend(ctx context.Context) {
 			return
 		}
 		e.log.ErrorContext(ctx, "journal store does not open", "error", err, "again_in", wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		}
-		wait = min(2*wait, longestMend)
+	}
+}
+
+// mending is when the journal was reopened last, and how long was waited
+// before that. It belongs to the goroutine that tends.
+type mending struct {
+	at   time.Time
+	wait time.Duration
+}
+
+// pause is how long to wait before the journal is reopened again: a disk that
+// stays full would else have it reopened without end.
+func (m *mending) pause(now time.Time) time.Duration {
+	if m.at.IsZero() || now.Sub(m.at) > 2*longestMend {
+		m.wait = 0
+	} else {
+		m.wait = min(max(2*m.wait, time.Second), longestMend)
+	}
+	return m.wait
+}
+
+// sleep waits, or reports false where ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
