@@ -233,7 +233,7 @@ func publishedSerial(s State) *uint32 {
 
 // Resign asks for a zone to be signed now: with full, every signature is made
 // again. It returns at once; Await tells when it was. Errors: ErrNotFound,
-// ErrState where nothing was signed yet.
+// ErrState where nothing was signed yet, or where the serial cannot move.
 func (e *Engine) Resign(_ context.Context, _ event.Actor, name string, full bool) error {
 	r, err := e.find(name)
 	if err != nil {
@@ -248,6 +248,12 @@ func (e *Engine) Resign(_ context.Context, _ event.Actor, name string, full bool
 		return errorState("zone %s is not signed here: its policy says signer.mode = %q", s.Name, p.Mode())
 	case s.Signed == nil:
 		return errorState("zone %s was not signed yet", s.Name)
+	}
+	if p.set.serial == SerialKeepStrict && s.Published != nil {
+		if source, waits := waitsForSource(s, p); waits {
+			return errorState("serial-policy keep-strict publishes the source's serial or nothing, and what is approved has %d: raise it at the source above %d",
+				source, s.Signed.Facts.Serial)
+		}
 	}
 	r.askResign(full)
 	return nil

@@ -272,9 +272,9 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 		}
 		return nil // nothing in it grows old, or the source must renew it
 	}
-	due := refreshDue(last, p)
+	due := resignAt(s, last, p, content.Facts.Serial)
 	if m.Resign == 0 && now.Before(due) && !belowFloor(s) && !signedAhead(last, now) {
-		d.wake(due, "signatures are made again")
+		d.wakeResign(due, s, p, content.Facts.Serial)
 		return nil
 	}
 	c.Refresh, c.Asked = last.Seq, m.Resign

@@ -19,21 +19,31 @@ const (
 // overdue says how bad it is that signatures of what is published were not
 // made again yet: no word while each has its remain-time left, a notice while
 // the first still has half of it, a warning down to a quarter, then an alarm.
-// next is when it becomes worse; zero where it cannot.
+// Where they wait for the source's serial (resignAt), there is no word before
+// half, or an alarm from there on. next is when it becomes worse; zero where it
+// cannot.
 func overdue(s State, p Policy, now time.Time) (severity string, next time.Time) {
 	pub := s.Published
 	if pub == nil || pub.Signed.mode() != ModeSign || pub.Signed.Facts.Earliest == 0 {
 		return "", time.Time{}
 	}
 	end, remain := time.Unix(pub.Signed.Facts.Earliest, 0).UTC(), p.RemainTime()
-	for _, step := range []struct {
+	type step struct {
 		severity string
 		until    time.Time
-	}{
+	}
+	steps := []step{
 		{"", end.Add(-remain)},
 		{severityInfo, end.Add(-remain / 2)},
 		{severityWarning, end.Add(-remain / 4)},
-	} {
+	}
+	switch _, waits := waitsForSource(s, p); {
+	case waits && p.set.serial == SerialKeep:
+		steps[0].until = steps[1].until
+	case waits:
+		steps = steps[:2]
+	}
+	for _, step := range steps {
 		if now.Before(step.until) {
 			return step.severity, step.until
 		}
@@ -67,6 +77,7 @@ func (r *runner) whyOverdue(p Policy, now time.Time) (reason, hint string) {
 	if reason, hint := r.overdueForAll(); reason != "" {
 		return reason, hint
 	}
+	source, waits := waitsForSource(s, p)
 	switch {
 	case s.Halted != nil:
 		return s.Halted.Reason, "see: sluice journal verify"
@@ -77,6 +88,9 @@ func (r *runner) whyOverdue(p Policy, now time.Time) (reason, hint string) {
 			"see that a server answers, then: sluice zone reload " + s.Name
 	case len(s.Keys.Signing()) == 0:
 		return "no key signs", "see: sluice key list " + s.Name
+	case waits && p.set.serial == SerialKeepStrict:
+		return fmt.Sprintf("serial-policy keep-strict publishes the source's serial or nothing, and what is approved has %d", source),
+			fmt.Sprintf("raise the serial at the source above %d, or bind the zone to a policy with serial-policy keep", pub.Signed.Facts.Serial)
 	case lane.failure != nil:
 		return oneLine(lane.failure.Error()), history
 	case s.SignFailure != nil:

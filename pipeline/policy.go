@@ -277,8 +277,12 @@ func (p Policy) Notices() []string {
 	if s.bits > 0 && s.bits < 2048 {
 		out = append(out, fmt.Sprintf("an RSA modulus of %d bits is too short by today's standards: take 2048", s.bits))
 	}
-	if s.remain < max(s.maxTTL, s.keyTTL) {
-		out = append(out, "signer.signature-remain-time is below the highest TTL: caches may hold records longer than their signatures are valid (RFC 6781, 4.4.1)")
+	remain, which := s.remain, ""
+	if p.keepsSerial() {
+		remain, which = remain/2, "half of "
+	}
+	if remain < max(s.maxTTL, s.keyTTL) {
+		out = append(out, which+"signer.signature-remain-time is below the highest TTL: caches may hold records longer than their signatures are valid (RFC 6781, 4.4.1)")
 	}
 	return append(out, p.reviewNotices()...)
 }

@@ -28,20 +28,50 @@ const (
 	fewReads = 32
 )
 
+// never is what comes when something is not done at all.
+const never = math.MaxInt32 << 8
+
 // refreshDue is when the signatures of an instance are to be made again: when
 // the first of them has its remain-time left, and a while before; far away
 // where they are not made here.
 func refreshDue(signed *Signed, p Policy) time.Time {
 	if signed.mode() != ModeSign {
-		return time.Unix(math.MaxInt32<<8, 0)
+		return time.Unix(never, 0)
 	}
 	return time.Unix(signed.Facts.Earliest, 0).Add(-p.RemainTime() - p.refreshLead())
 }
 
+// resignAt is when the signatures of an instance are made again by themselves:
+// when that is due. Where it would leave the source's serial, it waits for that
+// to move, which brings them along: under SerialKeep until half of the
+// remain-time is left, under SerialKeepStrict for ever. source is the serial
+// of what would be signed.
+func resignAt(s State, signed *Signed, p Policy, source uint32) time.Time {
+	due := refreshDue(signed, p)
+	switch {
+	case signed.mode() != ModeSign || !leavesSource(s, p, source):
+		return due
+	case p.set.serial == SerialKeep:
+		return due.Add(p.RemainTime() / 2)
+	}
+	return time.Unix(never, 0)
+}
+
+// wakeResign waits for it; source is the serial of what would be signed.
+func (d *Decision) wakeResign(at time.Time, s State, p Policy, source uint32) {
+	switch {
+	case at.Unix() >= never:
+	case leavesSource(s, p, source):
+		d.wake(at, "signatures are made again under a serial of our own, unless the source's moves before")
+	default:
+		d.wake(at, "signatures are made again")
+	}
+}
+
 // staleAt is when a signed instance that waits is made again because its
 // signatures grow old: one that could not take all that was due is not at once.
-func staleAt(signed *Signed, p Policy) time.Time {
-	at := refreshDue(signed, p)
+func staleAt(s State, signed *Signed, p Policy) time.Time {
+	at := resignAt(s, signed, p, s.sourceSerial(signed.Facts.Loaded))
 	if least := signed.Time.Add(p.set.refreshInterval); at.Before(least) {
 		return least
 	}
@@ -63,9 +93,10 @@ func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
 	if pub == nil || pub.Loaded.Broken != "" || pub.Signed.mode() != ModeSign {
 		return nil
 	}
-	due := refreshDue(&pub.Signed, p)
+	source := pub.Loaded.Facts.Serial
+	due := resignAt(s, &pub.Signed, p, source)
 	if now.Before(due) && !signedAhead(&pub.Signed, now) {
-		d.wake(due, "signatures are made again")
+		d.wakeResign(due, s, p, source)
 		return nil
 	}
 	c := resignCommand(s, p, pub.Loaded.Seq)
@@ -101,7 +132,8 @@ type slice struct {
 }
 
 // dueSlice is what a signing makes again of what is published because it is
-// due, the view left out. New content takes a little along.
+// due, the view left out. New content takes a little along, and all where a
+// refresh would leave the source's serial.
 func dueSlice(s State, c Sign, p Policy, now time.Time) slice {
 	if s.Published == nil {
 		return slice{}
@@ -112,7 +144,10 @@ func dueSlice(s State, c Sign, p Policy, now time.Time) slice {
 		most: p.sliceSize(f.Signatures), base: f.Earliest,
 	}
 	if c.Refresh == 0 {
-		if d.most = alongSlice; now.Before(refreshDue(&s.Published.Signed, p)) {
+		if d.most = alongSlice; p.keepsSerial() {
+			d.most = math.MaxInt
+		}
+		if now.Before(refreshDue(&s.Published.Signed, p)) {
 			d.most = 0
 		}
 	}

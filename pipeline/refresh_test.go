@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -164,6 +165,7 @@ func (r *rig) ixfr(from uint32) (records int, known bool) {
 // slices counts what each refresh made.
 type slices60 struct {
 	made, largest, versions int
+	least                   time.Duration // that each signature has left; 0: the default remain-time
 }
 
 // run moves the clock from one thing to do to the next until a time, and
@@ -183,7 +185,7 @@ func (s *slices60) run(t *testing.T, r *rig, h *byHand, until time.Time) {
 		}
 		made := int(st.Published.Made)
 		s.made, s.versions, s.largest = s.made+made, s.versions+1, max(s.largest, made)
-		if left := r.earliest().Sub(at); left < Default().RemainTime() {
+		if left := r.earliest().Sub(at); left < cmp.Or(s.least, Default().RemainTime()) {
 			t.Fatalf("at %s a signature has %s left", at, left)
 		}
 		if n, ok := r.ixfr(before.Published.Serial); !ok || n != 2*(made-1)+2 {
@@ -313,5 +315,137 @@ func TestRefresh_WhatHasExpiredDoesNotWaitForASlice(t *testing.T) {
 	}
 	if left := r.earliest().Sub(h.now()); left < Default().RemainTime() {
 		t.Errorf("in the end a signature has %s left", left)
+	}
+}
+
+const keepSerial = "[signer]\nserial-policy = \"keep\"\n"
+
+// notKept is the alarms about a serial that is not the source's.
+func notKept(st ZoneStatus) (out []string) {
+	for _, n := range st.Notices {
+		if n.Severity == severityAlarm && strings.Contains(n.Text, "serial-policy keep") {
+			out = append(out, n.Text)
+		}
+	}
+	return out
+}
+
+func TestSerialKeep_SixtyDaysWithoutABurstThoughTheSourceStandsStill(t *testing.T) {
+	r, h := handRig(t, keepSerial)
+	half := Default().RemainTime() / 2
+	st := r.add(wideZone(1, 500, "text"))
+	calm := slices60{least: half}
+	calm.run(t, r, h, dayOne.Add(60*day))
+	// It began half of the remain-time late, and went on as steadily.
+	calm.rate(t, st.Published.Signatures, 60*day-half)
+	if st = r.await(); st.Published.Serial != uint32(1+calm.versions) || len(notKept(st)) != 1 {
+		t.Errorf("serial %d after %d versions, alarms %q", st.Published.Serial, calm.versions, notKept(st))
+	}
+	replayAll(t, r)
+}
+
+func TestSerialKeep_SignaturesWaitForTheSourceAndComeWithIt(t *testing.T) {
+	r, h := handRig(t, keepSerial)
+	remain, lead := Default().RemainTime(), Default().refreshLead()
+	st := r.add(wideZone(10, 700, "text"))
+	signatures := st.Published.Signatures
+	for serial := uint32(11); serial < 14; serial++ {
+		// It is due, and nothing happens, until the source moves.
+		h.move(h.now().Add(5 * day))
+		if st = r.await(); st.Published.Serial != serial-1 || len(notKept(st)) > 0 || r.overdue().Text != "" {
+			t.Fatalf("after five days serial %d, alarms %q, %q", st.Published.Serial, notKept(st), r.overdue().Text)
+		}
+		due := r.earliest()
+		if left := due.Sub(h.now()); left > remain || left < remain/2 {
+			t.Fatalf("after five days a signature has %s left: nothing is due", left)
+		}
+		if want := due.Add(-remain/2 - lead); st.NextAt == nil || !st.NextAt.Equal(want) || !strings.Contains(st.Next, "unless the source's moves") {
+			t.Errorf("next: %v, want %s; for %q", st.NextAt, want, st.Next)
+		}
+		st = r.reload(wideZone(int(serial), 700, "text"))
+		if st.Published.Serial != serial || len(notKept(st)) > 0 {
+			t.Errorf("serial %d, alarms %q", st.Published.Serial, notKept(st))
+		}
+		// More than a slice, and no more than what is due.
+		if made := int(st.Published.Made); made <= Default().sliceSize(signatures) || made > int(signatures)*6/10 {
+			t.Errorf("%d of %d signatures came along", made, signatures)
+		}
+		if left := r.earliest().Sub(h.now()); left < remain {
+			t.Errorf("then a signature has %s left", left)
+		}
+	}
+	// The source stands still: at half of the remain-time ours goes on alone.
+	st = r.await()
+	at := *st.NextAt
+	h.move(at.Add(-time.Second))
+	if st = r.await(); st.Published.Serial != 13 {
+		t.Errorf("a second before: serial %d", st.Published.Serial)
+	}
+	h.move(at)
+	if st = r.await(); st.Published.Serial != 14 || len(notKept(st)) != 1 || st.Published.Made >= signatures/4 {
+		t.Errorf("then serial %d, alarms %q, %d signatures made", st.Published.Serial, notKept(st), st.Published.Made)
+	}
+	if left := r.earliest().Sub(at); left < remain/2 {
+		t.Errorf("a signature has %s left", left)
+	}
+	// max(source, previous + 1), until the source is ahead again.
+	for _, step := range []struct {
+		source, want uint32
+		alarms       int
+	}{{14, 15, 1}, {15, 16, 1}, {40, 40, 0}} {
+		if st = r.reload(wideZone(int(step.source), 700, "text")); st.Published.Serial != step.want || len(notKept(st)) != step.alarms {
+			t.Errorf("source %d: serial %d, alarms %q", step.source, st.Published.Serial, notKept(st))
+		}
+	}
+	replayAll(t, r)
+}
+
+func TestSerialKeepStrict_AlarmsWithTimeLeftAndPublishesNothing(t *testing.T) {
+	r, h := handRig(t, "[signer]\nserial-policy = \"keep-strict\"\n")
+	st := r.add(wideZone(10, 20, "text"))
+	end, remain := *st.NextExpiry, Default().RemainTime()
+	for _, row := range []struct {
+		left     time.Duration
+		severity string
+	}{{remain + day, ""}, {remain - time.Hour, severityInfo}, {remain/2 - time.Minute, severityAlarm}, {time.Hour, severityAlarm}} {
+		h.move(end.Add(-row.left))
+		st = r.await()
+		n := r.overdue()
+		if n.Severity != row.severity || n.Text != "" && (!strings.Contains(n.Text, "keep-strict") || !strings.Contains(n.Hint, "above 10")) {
+			t.Errorf("with %s left: %+v", row.left, n)
+		}
+		if alarms := strings.Join(r.e.Alarms(), "\n"); strings.Contains(alarms, "keep-strict") != (row.severity == severityAlarm) {
+			t.Errorf("with %s left health says %q", row.left, alarms)
+		}
+		if st.Published.Serial != 10 || len(r.versions()) != 1 || st.LastError != "" {
+			t.Errorf("with %s left: serial %d, %d versions, error %q", row.left, st.Published.Serial, len(r.versions()), st.LastError)
+		}
+	}
+	if err := r.e.Resign(t.Context(), testActor, "example.com", false); err == nil || !strings.Contains(err.Error(), "above 10") {
+		t.Errorf("resign: %v", err)
+	}
+	if st = r.reload(wideZone(11, 20, "text")); st.Published.Serial != 11 || r.overdue().Text != "" || r.earliest().Before(h.now().Add(remain)) {
+		t.Errorf("the source moved: serial %d, %+v, the first expires at %s", st.Published.Serial, r.overdue(), r.earliest())
+	}
+	if failed := r.history("sign.failed"); len(failed) > 0 {
+		t.Errorf("signing failed: %q", failed)
+	}
+}
+
+// What was signed here is served until the source brings signatures that fit,
+// and stays fresh until then, under a serial of ours.
+func TestRefresh_GoesOnUnderAPolicyThatPassesThrough(t *testing.T) {
+	h := newHand(dayOne)
+	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: h.clock()}
+	r.start(modePolicies(t, ""))
+	st := r.add(smallZone)
+	serial, end := st.Published.Serial, *st.NextExpiry
+	if st, err := r.turn("through"); err != nil || st.Published.Serial != serial || st.LastError == "" {
+		t.Fatalf("turned with an unsigned source: %v, %+v", err, st)
+	}
+	h.move(end.Add(-Default().RemainTime()))
+	until(t, "signatures are made again", func() bool { return r.await().Published.Serial != serial })
+	if left := r.earliest().Sub(h.now()); left < Default().RemainTime() {
+		t.Errorf("then a signature has %s left", left)
 	}
 }

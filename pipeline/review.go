@@ -188,7 +188,7 @@ func signWait(s State, p Policy, want Sign, now time.Time) bool {
 	}
 	made := want.made()
 	if at := signedStanding(s, p, now); (at == pending || at == toOpen) &&
-		madeOf(s.Signed.Facts).sameWay(made) && now.Before(staleAt(s.Signed, p)) {
+		madeOf(s.Signed.Facts).sameWay(made) && now.Before(staleAt(s, s.Signed, p)) {
 		return true
 	}
 	for _, r := range []*Rejection{s.Rejected, s.RefreshRejected} {

@@ -15,9 +15,11 @@ type SerialPolicy string
 // The serial policies.
 const (
 	// SerialKeep publishes the source's serial, and where that does not move
-	// forward, the previous one plus one.
+	// forward, the previous one plus one. Signatures alone wait for it to move
+	// until half of the remain-time is left.
 	SerialKeep SerialPolicy = "keep"
-	// SerialKeepStrict publishes the source's serial or nothing.
+	// SerialKeepStrict publishes the source's serial or nothing, whatever
+	// becomes of the signatures.
 	SerialKeepStrict SerialPolicy = "keep-strict"
 	// SerialCounter counts up by one and ignores the source, whose serial is
 	// only where it begins.
@@ -65,6 +67,51 @@ func NextSerial(policy SerialPolicy, source zone.Serial, previous, floor *zone.S
 			ErrSerial, source, base)
 	}
 	return after(base), nil
+}
+
+// keepsSerial reports whether what is made here has the source's serial, where
+// it can.
+func (p Policy) keepsSerial() bool {
+	return p.set.serial == SerialKeep || p.set.serial == SerialKeepStrict
+}
+
+// serials is the serial of the newest signed instance, and the floor; nil where
+// there is none.
+func (s State) serials() (previous, floor *zone.Serial) {
+	if s.Signed != nil {
+		n := zone.Serial(s.Signed.Facts.Serial)
+		previous = &n
+	}
+	if s.SerialFloor != nil {
+		n := zone.Serial(*s.SerialFloor)
+		floor = &n
+	}
+	return previous, floor
+}
+
+// leavesSource reports whether the policy wants the source's serial and the
+// next instance cannot have it: it did not move forward.
+func leavesSource(s State, p Policy, source uint32) bool {
+	base, bound := highest(s.serials())
+	return p.keepsSerial() && bound && !base.Before(zone.Serial(source))
+}
+
+// waitsForSource reports whether what is published cannot be made again under
+// the source's serial that the policy wants, nor can what is approved be made.
+func waitsForSource(s State, p Policy) (source uint32, waits bool) {
+	source = s.Published.Loaded.Facts.Serial
+	if content := wantedContent(s, p); content != nil {
+		source = content.Facts.Serial
+	}
+	return source, leavesSource(s, p, source)
+}
+
+// sourceSerial is the serial of a loaded instance; 0 where it is not known.
+func (s State) sourceSerial(loaded uint64) uint32 {
+	if l := s.loaded(loaded); l != nil {
+		return l.Facts.Serial
+	}
+	return 0
 }
 
 // highest is the later of the two. Where neither precedes the other, which

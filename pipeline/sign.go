@@ -113,16 +113,9 @@ func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, due slice, key
 // nextSerial picks the serial of the next signed instance: never back, not
 // even behind one that was signed and not published.
 func nextSerial(s State, p Policy, source uint32, now time.Time) (zone.Serial, error) {
-	var previous, floor *zone.Serial
-	if s.Signed != nil {
-		n := zone.Serial(s.Signed.Facts.Serial)
-		previous = &n
-	}
-	if s.SerialFloor != nil {
-		n := zone.Serial(*s.SerialFloor)
-		floor = &n
-	}
-	serial, err := NextSerial(p.SerialPolicy(), zone.Serial(source), previous, floor, now)
+	// What was signed here stays fresh under a policy that passes through.
+	previous, floor := s.serials()
+	serial, err := NextSerial(p.set.serial, zone.Serial(source), previous, floor, now)
 	if err != nil {
 		return 0, fmt.Errorf("serial: %w", err)
 	}
