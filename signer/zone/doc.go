@@ -9,6 +9,9 @@
 // Checker holds no more than a name and the name servers of two NS RRsets:
 // glue sorts right behind its delegation.
 //
+// Errors quote the line that they are about, but nothing of a file of which
+// not one record can be read: it may be a private key.
+//
 // Limits: an RRset's value is at most MaxValue bytes, so that it fits into a
 // chunk of at most MaxChunk; a record in a zone file is at most 1 MiB of
 // text without comments; one $GENERATE makes at most 1,048,576 records; $INCLUDE goes 20 files

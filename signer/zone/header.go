@@ -13,10 +13,11 @@ type header struct {
 }
 
 var (
-	errClass    = errors.New("class is not IN")
-	errTwice    = errors.New("class or TTL given twice")
-	errBadTTL   = errors.New("bad TTL")
-	errTTLRange = fmt.Errorf("TTL above %d", maxTTL)
+	errClass       = errors.New("class is not IN")
+	errTwice       = errors.New("class or TTL given twice")
+	errBadTTL      = errors.New("bad TTL")
+	errUnknownType = errors.New("unknown record type")
+	errTTLRange    = fmt.Errorf("TTL above %d", maxTTL)
 )
 
 // parseHeader reads TTL and class, in any order and each optional, and the
@@ -50,7 +51,7 @@ func parseHeader(tokens []token) (h header, rest []token, err error) {
 		}
 		t, ok := parseTypeText(text)
 		if !ok {
-			return h, nil, fmt.Errorf("unknown record type %.40q (by its number it is understood: TYPE1234 \\# ..., RFC 3597)", text)
+			return h, nil, fmt.Errorf("%w %.40q (by its number it is understood: TYPE1234 \\# ..., RFC 3597)", errUnknownType, text)
 		}
 		h.t = t
 		return h, tokens[i+1:], nil

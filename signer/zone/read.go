@@ -86,6 +86,7 @@ type fileState struct {
 	inZone bool
 	// badOwner: the last owner could not be read.
 	badOwner bool
+	read     bool // a record of it, or of a file that it includes
 }
 
 // readFile reads one file and collects what is wrong in it. It begins with the
@@ -117,7 +118,14 @@ func (r *reader) readFile(name string, origin Name, from *fileState, depth int) 
 		s.folded, s.inZone, s.badOwner = from.folded, from.inZone, from.badOwner
 	}
 	s.lex = newLexer(f, info.Size(), func(n int) error { return r.onRead(n, depth) })
-	return r.readRecords(s, depth)
+	first := len(r.errs.list.Errors)
+	err = r.readRecords(s, depth)
+	if !s.read {
+		r.withhold(s, first)
+	} else if from != nil {
+		from.read = true
+	}
+	return err
 }
 
 // onRead is called after each block that was read.
@@ -197,18 +205,19 @@ func (r *reader) entry(s *fileState, depth int) error {
 }
 
 var (
-	errIsFolder   = errors.New("is a folder")
-	errNoOwner    = errors.New("no owner: there is no record before this one")
-	errOutOfZone  = errors.New("owner is not in the zone")
-	errNoType     = errors.New("no record type")
-	errNoTTL      = errors.New("no TTL, and neither $TTL nor an earlier record gives one")
-	errTwoSOA     = errors.New("a second SOA record")
-	errSOABelow   = errors.New("SOA record below the apex")
-	errRDataLong  = errors.New("RDATA longer than 65535 bytes")
-	errRecordLong = errors.New("no server can transfer a record this long: it does not fit into a DNS message")
-	errApexDS     = errors.New("DS record at the apex: it belongs to the parent zone")
-	errNotData    = errors.New("this type cannot stand in a zone")
-	errTTLTooHigh = errors.New("TTL is above the limit")
+	errIsFolder         = errors.New("is a folder")
+	errNoOwner          = errors.New("no owner: there is no record before this one")
+	errOutOfZone        = errors.New("owner is not in the zone")
+	errNoType           = errors.New("no record type")
+	errNoTTL            = errors.New("no TTL, and neither $TTL nor an earlier record gives one")
+	errTwoSOA           = errors.New("a second SOA record")
+	errSOABelow         = errors.New("SOA record below the apex")
+	errRDataLong        = errors.New("RDATA longer than 65535 bytes")
+	errRecordLong       = errors.New("no server can transfer a record this long: it does not fit into a DNS message")
+	errApexDS           = errors.New("DS record at the apex: it belongs to the parent zone")
+	errNotData          = errors.New("this type cannot stand in a zone")
+	errUnknownDirective = errors.New("unknown directive")
+	errTTLTooHigh       = errors.New("TTL is above the limit")
 )
 
 // record parses one resource record and hands it to the sorter.
@@ -261,6 +270,7 @@ func (r *reader) put(s *fileState, t Type, ttl uint32, rdata []byte, line int) e
 		}
 	}
 	r.records++
+	s.read = true
 	kind, keyType, sorter := KindContents, t, r.main
 	if SignersOwn(t, atApex) {
 		if r.opts.KeepSigned {
@@ -423,7 +433,7 @@ func (r *reader) directive(s *fileState, tokens []token, depth int) error {
 	case "$GENERATE":
 		return r.generate(s, args)
 	default:
-		err = errors.New("unknown directive")
+		err = errUnknownDirective
 	}
 	if err != nil {
 		return recordError{fmt.Errorf("%s: %w", name, err)}
