@@ -35,8 +35,8 @@ const (
 // asked for anew after a restart.
 type sight struct {
 	busy  bool
-	asked uint64 // observations begun
-	seen  uint64 // the newest one that ended
+	asked uint64    // observations begun
+	seen  uint64    // the newest one that ended
 	begun time.Time // the newest one
 	next  time.Time
 	tries int // observations in a row in which a server did not answer

@@ -150,8 +150,8 @@ type fakeServer struct {
 	zones   []*fakeZone
 	recurse bool
 	twist   func(m *dns.Msg) *dns.Msg // nil: no answer at all
-	mu      sync.Mutex
-	asked   int // guarded by mu
+	asked   int
+	world   *world // its lock guards all of the world
 }
 
 // zoneFor is the zone that answers a question: a DS is asked of the parent.
@@ -170,9 +170,9 @@ func (s *fakeServer) zoneFor(q dns.Question) *fakeZone {
 
 // ServeDNS implements dns.Handler.
 func (s *fakeServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
-	s.mu.Lock()
+	s.world.mu.Lock()
+	defer s.world.mu.Unlock()
 	s.asked++
-	s.mu.Unlock()
 	m := new(dns.Msg)
 	m.SetReply(r)
 	m.Authoritative, m.RecursionAvailable = !s.recurse, s.recurse
@@ -196,7 +196,15 @@ func (s *fakeServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 // world is servers by the address under which they are asked.
 type world struct {
 	t  *testing.T
+	mu sync.Mutex // held while a server answers
 	at map[string]string
+}
+
+// change changes the world while nobody answers.
+func (w *world) change(fn func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fn()
 }
 
 func newWorld(t *testing.T) *world { return &world{t: t, at: map[string]string{}} }
@@ -204,6 +212,7 @@ func newWorld(t *testing.T) *world { return &world{t: t, at: map[string]string{}
 // serve starts a server over UDP and TCP under an address of the world.
 func (w *world) serve(address string, s *fakeServer) {
 	w.t.Helper()
+	s.world = w
 	host := "127.0.0.1"
 	if strings.HasPrefix(address, "[") {
 		host = "[::1]"
