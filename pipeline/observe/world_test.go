@@ -3,7 +3,9 @@ package observe
 import (
 	"context"
 	"crypto"
+	"encoding/base32"
 	"errors"
+	"math/big"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,7 +24,7 @@ var now = time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // fakeZone is a zone of the fake world, signed by one key.
 type fakeZone struct {
-	t       *testing.T
+	t       testing.TB
 	apex    string
 	records []dns.RR
 	key     *dns.DNSKEY
@@ -31,7 +33,7 @@ type fakeZone struct {
 	expired bool // signatures are no more valid
 }
 
-func newZone(t *testing.T, apex string, lines ...string) *fakeZone {
+func newZone(t testing.TB, apex string, lines ...string) *fakeZone {
 	t.Helper()
 	key := &dns.DNSKEY{
 		Hdr:   dns.RR_Header{Name: apex, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
@@ -127,22 +129,19 @@ func (z *fakeZone) denyNSEC3(name string) []dns.RR {
 	}
 	at := dns.HashName(name, dns.SHA1, 0, "")
 	apex := dns.HashName(z.apex, dns.SHA1, 0, "")
-	step := func(hash string, by byte) string { // the neighbour of a hash
-		b := []byte(hash)
-		b[len(b)-1] ^= by
-		return string(b)
+	lo, hi := shift(at, -1), shift(at, 1)
+	return append(record(apex, shift(apex, 1), dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY), record(lo, hi)...)
+}
+
+// shift is the hash so far from another.
+func shift(hash string, by int64) string {
+	enc := base32.HexEncoding.WithPadding(base32.NoPadding)
+	sum, err := enc.DecodeString(hash)
+	if err != nil {
+		panic(err)
 	}
-	lo, hi := step(at, 1), step(at, 2)
-	if lo > hi {
-		lo, hi = hi, lo
-	}
-	if lo > at {
-		lo = strings.Repeat("0", 32)
-	}
-	if hi < at {
-		hi = strings.Repeat("V", 32)
-	}
-	return append(record(apex, step(apex, 1), dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY), record(lo, hi)...)
+	n := new(big.Int).Add(new(big.Int).SetBytes(sum), big.NewInt(by))
+	return enc.EncodeToString(n.FillBytes(sum))
 }
 
 // fakeServer answers for zones; a resolver for all of them, recursing.
@@ -151,6 +150,8 @@ type fakeServer struct {
 	recurse bool
 	twist   func(m *dns.Msg) *dns.Msg // nil: no answer at all
 	asked   int
+	tcp     bool // how the last one was asked
+	onAsk   func()
 	world   *world // its lock guards all of the world
 }
 
@@ -173,6 +174,10 @@ func (s *fakeServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
 	s.asked++
+	_, s.tcp = w.RemoteAddr().(*net.TCPAddr)
+	if s.onAsk != nil {
+		s.onAsk()
+	}
 	m := new(dns.Msg)
 	m.SetReply(r)
 	m.Authoritative, m.RecursionAvailable = !s.recurse, s.recurse
@@ -195,7 +200,7 @@ func (s *fakeServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 
 // world is servers by the address under which they are asked.
 type world struct {
-	t  *testing.T
+	t  testing.TB
 	mu sync.Mutex // held while a server answers
 	at map[string]string
 }
@@ -207,7 +212,7 @@ func (w *world) change(fn func()) {
 	fn()
 }
 
-func newWorld(t *testing.T) *world { return &world{t: t, at: map[string]string{}} }
+func newWorld(t testing.TB) *world { return &world{t: t, at: map[string]string{}} }
 
 // serve starts a server over UDP and TCP under an address of the world.
 func (w *world) serve(address string, s *fakeServer) {
@@ -276,7 +281,7 @@ type tree struct {
 	resolver, p1, p2    *fakeServer
 }
 
-func newTree(t *testing.T) *tree {
+func newTree(t testing.TB) *tree {
 	w := newWorld(t)
 	tr := &tree{world: w}
 	tr.child = newZone(t, "child.example.", "child.example. 3600 IN NS ns1.child.example.", "child.example. 600 IN MX 1 mx.child.example.")
@@ -295,7 +300,7 @@ func newTree(t *testing.T) *tree {
 	return tr
 }
 
-func parse(t *testing.T, name string) zone.Name {
+func parse(t testing.TB, name string) zone.Name {
 	t.Helper()
 	n, err := zone.ParseName(name)
 	if err != nil {
