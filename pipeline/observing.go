@@ -334,6 +334,12 @@ func changedLast(v *store.View, fn func(key []byte) error) error {
 // saw takes note of an observation. The caller holds mu.
 func (r *runner) saw(obs keymgr.Observation) {
 	l := &r.sight
+	if l.last == nil {
+		// What an earlier run saw stands in the events.
+		for _, p := range r.state.Keys.DS.Before {
+			l.dsTTLs = l.dsTTLs.See(p.TTL, p.Last)
+		}
+	}
 	was := map[string]keymgr.Seen{}
 	if l.last != nil {
 		for _, s := range slices.Concat(l.last.Zone, l.last.Parent) {

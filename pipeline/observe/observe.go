@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"sluice/keymgr"
@@ -108,7 +109,28 @@ func (o *Observer) Observe(ctx context.Context, q Question) keymgr.Observation {
 		work.Go(func() { obs.Parent = run.parent(ctx) })
 	}
 	work.Wait()
+	share(obs.Zone)
+	share(obs.Parent)
 	return obs
+}
+
+// share lets servers that show the same hold it once: an observation is kept
+// for each zone.
+func share(seen []keymgr.Seen) {
+	for i := 1; i < len(seen); i++ {
+		for j := range i {
+			one, other := &seen[i], seen[j]
+			if slices.Equal(one.Signed, other.Signed) {
+				one.Signed = other.Signed
+			}
+			if slices.Equal(one.Keys, other.Keys) {
+				one.Keys = other.Keys
+			}
+			if slices.Equal(one.DS, other.DS) {
+				one.DS = slices.Clip(other.DS)
+			}
+		}
+	}
 }
 
 // round is one observation.
@@ -151,12 +173,24 @@ func (r *round) one(ctx context.Context, s Server, fn func(context.Context, *ses
 		return []keymgr.Seen{{Server: s.Name, Error: err.Error()}}
 	}
 	out := make([]keymgr.Seen, len(addrs))
+	noRoute := make([]bool, len(addrs))
 	var work sync.WaitGroup
 	for i, addr := range addrs {
-		work.Go(func() { out[i] = r.server(ctx, s.Name, addr, fn) })
+		work.Go(func() { out[i], noRoute[i] = r.server(ctx, s.Name, addr, fn) })
 	}
 	work.Wait()
-	return out
+	if !slices.Contains(noRoute, false) {
+		return out
+	}
+	// Where this machine has no way into one of the two address families, the
+	// server's other addresses stand for it.
+	var asked []keymgr.Seen
+	for i := range out {
+		if !noRoute[i] {
+			asked = append(asked, out[i])
+		}
+	}
+	return asked
 }
 
 // addresses are where a server is asked.
@@ -185,13 +219,14 @@ func (r *round) addresses(ctx context.Context, s Server) ([]netip.AddrPort, erro
 
 const dnsPort = 53
 
-// server asks one address, on one connection.
-func (r *round) server(ctx context.Context, name string, addr netip.AddrPort, fn func(context.Context, *session, *keymgr.Seen) error) keymgr.Seen {
+// server asks one address, on one connection. noRoute says that this machine
+// has no way to it.
+func (r *round) server(ctx context.Context, name string, addr netip.AddrPort, fn func(context.Context, *session, *keymgr.Seen) error) (seen keymgr.Seen, noRoute bool) {
 	blank := keymgr.Seen{Server: name, Address: addr}
 	if name == "" {
 		blank.Server = addr.String()
 	}
-	seen := blank
+	seen = blank
 	err := r.visit(ctx, addr, func(ctx context.Context, s *session) error {
 		return fn(ctx, s, &seen)
 	})
@@ -199,7 +234,7 @@ func (r *round) server(ctx context.Context, name string, addr netip.AddrPort, fn
 		seen = blank
 		seen.Error = err.Error()
 	}
-	return seen
+	return seen, errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
 // visit calls fn on a connection to a server, when there is a place.

@@ -1,9 +1,13 @@
 package observe
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,6 +138,28 @@ func TestObserve_EveryAddressOfEveryServerIsAsked(t *testing.T) {
 	}
 	if got := []netip.AddrPort{obs.Zone[2].Address, obs.Zone[3].Address}; got[0] != addrs("192.0.2.11:53")[0] || got[1] != addrs("[2001:db8::11]:53")[0] {
 		t.Errorf("asked at %v", got)
+	}
+}
+
+func TestObserve_AnAddressFamilyThatIsNotHereDoesNotCount(t *testing.T) {
+	tr := newTree(t)
+	tr.change(func() {
+		tr.parent.add("ns9.example. 3600 IN A 192.0.2.11", "ns9.example. 3600 IN AAAA 2001:db8::11", "ns8.example. 3600 IN AAAA 2001:db8::8")
+	})
+	tr.serve("192.0.2.11:53", &fakeServer{zones: []*fakeZone{tr.child}})
+	o := tr.observer()
+	o.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if strings.HasPrefix(address, "[") {
+			return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}
+		}
+		return tr.dial(ctx, network, address)
+	}
+	obs := o.Observe(t.Context(), Question{
+		Zone: parse(t, "child.example."), Now: now, SkipParent: true, Servers: []Server{{Name: "ns8.example."}, {Name: "ns9.example."}},
+	})
+	const want = "ns8.example. error dial: connect: network is unreachable; ns9.example. serial 7 keys 1 ttl 3600 DNSKEY SOA"
+	if got := zoneLines(obs.Zone); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
