@@ -8,6 +8,7 @@ import (
 
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/pipeline/observe"
 	"sluice/signer/zone"
 )
 
@@ -88,8 +89,11 @@ func (v expectation) text(o keymgr.Observation) string {
 		}
 	}
 	parts := []string{fmt.Sprintf("%d of %d addresses of the zone's servers answer, %d with serial %d", answered, len(o.Zone), current, v.serial)}
-	if len(o.Zone) == 0 {
+	switch {
+	case len(o.Zone) == 0:
 		parts[0] = "the zone has no server to ask"
+	case answered == 0:
+		parts[0] = fmt.Sprintf("none of %d addresses of the zone's servers answers", len(o.Zone))
 	}
 	if v.zone == "." {
 		return parts[0]
@@ -97,20 +101,21 @@ func (v expectation) text(o keymgr.Observation) string {
 	var sets []string
 	counts := map[string]int{}
 	for _, s := range o.Parent {
-		text := "give no answer that counts"
-		if s.Error == "" && s.Validated {
-			if text = "have " + dsText(sortedDS(s.DS)); len(s.DS) == 0 {
-				text = "prove that there is no DS"
-			}
-		} else if s.Insecure {
-			text = "are not signed"
+		text := "gives no answer that counts"
+		switch {
+		case s.Validated && s.NoDS:
+			text = "proves that there is no DS"
+		case s.Validated:
+			text = "has " + dsText(sortedDS(s.DS))
+		case s.Insecure:
+			text = "is not signed"
 		}
 		if counts[text]++; counts[text] == 1 {
 			sets = append(sets, text)
 		}
 	}
 	for _, text := range sets {
-		parts = append(parts, fmt.Sprintf("%d of %d of the parent's %s", counts[text], len(o.Parent), text))
+		parts = append(parts, fmt.Sprintf("the parent %s, at %d of %d addresses", text, counts[text], len(o.Parent)))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -124,14 +129,19 @@ func (v expectation) notices(o keymgr.Observation) []Notice {
 	return append(append(out, v.parentNotices(o)...), v.dsNotices(o)...)
 }
 
-// few keeps the first notices of a kind and counts the others.
+// few keeps the first notices of a kind, counts the others, and says once what
+// is to be done about all.
 func few(list []Notice) []Notice {
-	if len(list) <= maxSeenNotices {
-		return list
+	if n := len(list) - maxSeenNotices; n > 0 {
+		list = slices.Clone(list[:maxSeenNotices])
+		list[maxSeenNotices-1].Text = fmt.Sprintf("the same holds for %d further ones; see: sluice zone status --detailed", n+1)
 	}
-	last := list[maxSeenNotices-1]
-	last.Text = fmt.Sprintf("so are %d further servers; see: sluice zone status --detailed", len(list)-maxSeenNotices+1)
-	return append(slices.Clone(list[:maxSeenNotices-1]), last)
+	for i := 1; i < len(list); i++ {
+		if list[i-1].Hint == list[i].Hint {
+			list[i-1].Hint = ""
+		}
+	}
+	return list
 }
 
 // serverNotices is about the zone's own servers.
@@ -192,6 +202,11 @@ func (v expectation) parentNotices(o keymgr.Observation) []Notice {
 	var silent, unproven []Notice
 	for _, s := range o.Parent {
 		switch {
+		case s.Error != "" && s.Server == observe.UnknownParent:
+			silent = append(silent, Notice{
+				Severity: severityWarning, Text: fmt.Sprintf("the parent cannot be asked since %s: %s", s.Since.Format(time.RFC3339), s.Error),
+				Hint: "name resolvers in the config (daemon.resolvers), or the parent's servers in the policy (key-manager.parent-nameservers)",
+			})
 		case s.Error != "":
 			silent = append(silent, Notice{
 				Severity: severityWarning, Text: fmt.Sprintf("the parent's server %s gives no usable answer since %s: %s", serverText(s), s.Since.Format(time.RFC3339), s.Error),

@@ -290,7 +290,7 @@ func TestObserve_StatusNamesWhatIsWrong(t *testing.T) {
 			}
 		})
 	}
-	if text := r.status().Observation.Text; text != "1 of 1 addresses of the zone's servers answer, 1 with serial "+servedSerial(r)+"; 1 of 1 of the parent's give no answer that counts" {
+	if text := r.status().Observation.Text; text != "1 of 1 addresses of the zone's servers answer, 1 with serial "+servedSerial(r)+"; the parent gives no answer that counts, at 1 of 1 addresses" {
 		t.Error(text)
 	}
 }

@@ -120,10 +120,13 @@ var errTimeout = errors.New("no answer in time")
 
 // inTime says that time is up where that is what err comes from.
 func inTime(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return context.Cause(ctx)
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err // what was tried where is known
+	}
+	return err
 }
 
 // ask asks one question and waits for its answer.

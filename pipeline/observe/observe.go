@@ -234,7 +234,29 @@ func (r *round) server(ctx context.Context, name string, addr netip.AddrPort, fn
 		seen = blank
 		seen.Error = err.Error()
 	}
-	return seen, errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+	return seen, err != nil && r.o.noRoute(ctx, addr, err)
+}
+
+// noRoute reports whether a connection failed since this machine has no way to
+// an address. A server that is down may look the same over TCP; connecting a
+// UDP socket sends nothing and asks this machine alone.
+func (o *Observer) noRoute(ctx context.Context, addr netip.AddrPort, err error) bool {
+	away := func(err error) bool {
+		for _, no := range []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT} {
+			if errors.Is(err, no) {
+				return true
+			}
+		}
+		return false
+	}
+	if !away(err) {
+		return false
+	}
+	conn, err := o.cfg.Dial(ctx, "udp", addr.String())
+	if err == nil {
+		_ = conn.Close() // nothing was sent
+	}
+	return away(err)
 }
 
 // visit calls fn on a connection to a server, when there is a place.

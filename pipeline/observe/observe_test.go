@@ -157,7 +157,7 @@ func TestObserve_AnAddressFamilyThatIsNotHereDoesNotCount(t *testing.T) {
 	obs := o.Observe(t.Context(), Question{
 		Zone: parse(t, "child.example."), Now: now, SkipParent: true, Servers: []Server{{Name: "ns8.example."}, {Name: "ns9.example."}},
 	})
-	const want = "ns8.example. error dial: connect: network is unreachable; ns9.example. serial 7 keys 1 ttl 3600 DNSKEY SOA"
+	const want = "ns8.example. error connect: network is unreachable; ns9.example. serial 7 keys 1 ttl 3600 DNSKEY SOA"
 	if got := zoneLines(obs.Zone); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -13,6 +13,9 @@ import (
 	"sluice/signer/zone"
 )
 
+// UnknownParent stands for the parent's servers where they are not known.
+const UnknownParent = "parent"
+
 // parent asks the servers of the parent for the zone's DS.
 func (r *round) parent(ctx context.Context) []keymgr.Seen {
 	servers := r.q.Parent
@@ -22,7 +25,7 @@ func (r *round) parent(ctx context.Context) []keymgr.Seen {
 			servers, err = r.o.serversOf(ctx, apex)
 		}
 		if err != nil {
-			return []keymgr.Seen{{Server: "parent", Error: fmt.Sprintf("the parent's servers are not known: %v", err)}}
+			return []keymgr.Seen{{Server: UnknownParent, Error: fmt.Sprintf("the parent's servers are not known: %v", err)}}
 		}
 	}
 	return r.ask(ctx, servers, r.parentServer)
