@@ -23,9 +23,6 @@ const (
 	// firstLook is within what time after a start, or after it is published, a
 	// zone is observed first.
 	firstLook = 10 * time.Minute
-	// rollLook is after what time a zone is observed first when a rollover took a
-	// step.
-	rollLook = 15 * time.Second
 	// lookAgain is after what time a zone is observed again where a server did
 	// not answer; doubled each time up to the interval.
 	lookAgain = time.Minute
@@ -35,9 +32,8 @@ const (
 // asked for anew after a restart.
 type sight struct {
 	busy  bool
-	asked uint64    // observations begun
-	seen  uint64    // the newest one that ended
-	begun time.Time // the newest one
+	asked uint64 // observations begun
+	seen  uint64 // the newest one that ended
 	next  time.Time
 	tries int // observations in a row in which a server did not answer
 	last  *keymgr.Observation
@@ -68,9 +64,6 @@ func (r *runner) observed() time.Time {
 	case l.next.IsZero() || l.next.Sub(now) > every:
 		l.next = now.Add(spread(r.id, min(every, firstLook)))
 	}
-	if at := l.rollLook(r.state, every); !at.IsZero() && at.Before(l.next) {
-		l.next = at
-	}
 	if !l.busy && !now.Before(l.next) {
 		r.look(false)
 	}
@@ -78,25 +71,6 @@ func (r *runner) observed() time.Time {
 		return time.Time{} // its end decides again
 	}
 	return l.next
-}
-
-// rollLook is when a zone with a rollover is observed: soon after something
-// changed, then each time after half as long again, up to the interval. Zero
-// without a rollover.
-func (l *sight) rollLook(s State, every time.Duration) time.Time {
-	if len(s.Keys.Rollovers) == 0 || s.Published == nil {
-		return time.Time{}
-	}
-	since := s.Published.Time
-	for i := range s.Keys.Rollovers {
-		if at := s.Keys.Rollovers[i].Since; at.After(since) {
-			since = at
-		}
-	}
-	if l.begun.Before(since) {
-		return since.Add(rollLook)
-	}
-	return l.begun.Add(min(max(rollLook, l.begun.Sub(since)/2), every))
 }
 
 // spread is a zone's own place in a stretch of time.
@@ -111,7 +85,6 @@ func (r *runner) look(fresh bool) uint64 {
 	l := &r.sight
 	l.asked++
 	n := l.asked
-	l.begun = r.e.clock.Now()
 	l.busy = true
 	if !r.e.start(func(ctx context.Context) { r.lookNow(ctx, n, fresh) }) {
 		l.busy = false

@@ -361,37 +361,6 @@ func TestObserve_IntervalsAndBackOff(t *testing.T) {
 	}
 }
 
-func TestObserve_OftenAfterAStepOfARollover(t *testing.T) {
-	s := State{Published: &Published{Time: dayOne}}
-	l := &sight{}
-	if at := l.rollLook(s, time.Hour); !at.IsZero() {
-		t.Errorf("without a rollover observed at %s", at)
-	}
-	step := dayOne.Add(time.Hour)
-	s.Keys.Rollovers = []keymgr.Rollover{{Since: step}}
-	var got []time.Duration
-	for range 8 {
-		at := l.rollLook(s, 2*time.Minute)
-		got = append(got, at.Sub(step))
-		l.begun = at
-	}
-	const sec = time.Second
-	want := []time.Duration{15 * sec, 30 * sec, 45 * sec, 67500 * time.Millisecond, 101250 * time.Millisecond, 151875 * time.Millisecond, 227812500 * time.Microsecond, 341718750 * time.Microsecond}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	s.Published.Time = step.Add(time.Hour)
-	if at := l.rollLook(s, 2*time.Minute); at != s.Published.Time.Add(15*sec) {
-		t.Errorf("after a publication observed at %s", at)
-	}
-	for range 30 {
-		l.begun = l.rollLook(s, 2*time.Minute)
-	}
-	if gap := l.rollLook(s, 2*time.Minute).Sub(l.begun); gap != 2*time.Minute {
-		t.Errorf("in the end observed every %s", gap)
-	}
-}
-
 func TestObserve_ZeroIntervalAsksOnlyWhenAsked(t *testing.T) {
 	r, o := newObserved(t, "[key-manager]\nobservation-interval = \"0s\"\n")
 	if st := r.status(); st.Observation != nil {

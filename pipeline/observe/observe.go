@@ -265,13 +265,13 @@ func (r *round) visit(ctx context.Context, addr netip.AddrPort, fn func(context.
 		return err
 	}
 	defer func() { <-r.places }()
-	if err := r.o.silent(addr, r.q.Now); err != nil && !r.q.Fresh {
-		return err
-	}
 	if err := take(ctx, r.o.slots); err != nil {
 		return err
 	}
 	defer func() { <-r.o.slots }()
+	if err := r.o.silent(addr, r.q.Now); err != nil && !r.q.Fresh {
+		return err
+	}
 	// The time of all answers together: a server that is slow with each must
 	// not hold its place for long.
 	ctx, cancel := context.WithTimeoutCause(ctx, 4*r.o.cfg.Timeout, errTimeout)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -188,6 +189,32 @@ func TestObserve_ASilentServerIsNotAskedByEveryZone(t *testing.T) {
 	tr.change(func() { dead.zones, dead.twist = []*fakeZone{tr.child}, nil })
 	if got := ask(now.Add(time.Hour), false); !strings.Contains(got, "serial 7") {
 		t.Errorf("not asked after the pause: %s", got)
+	}
+}
+
+// Many zones share a server that is dead. It takes the time of those alone that
+// were asking when it was first found so.
+func TestObserve_ADeadServerOfManyZonesHoldsUpFew(t *testing.T) {
+	const zones, places = 300, 8
+	tr := newTree(t)
+	dead := &fakeServer{twist: func(*dns.Msg) *dns.Msg { return nil }}
+	tr.serve("192.0.2.11:53", dead)
+	tr.serve("192.0.2.12:53", &fakeServer{zones: []*fakeZone{tr.child}})
+	o := tr.observer()
+	o.slots, o.cfg.Timeout = make(chan struct{}, places), 300*time.Millisecond
+	q := Question{Zone: parse(t, "child.example."), Now: now, SkipParent: true, Servers: At(addrs("192.0.2.11:53", "192.0.2.12:53"))}
+	var work sync.WaitGroup
+	for range zones {
+		work.Go(func() {
+			got := zoneLines(o.Observe(t.Context(), q).Zone)
+			if !strings.Contains(got, "192.0.2.11:53 error") || !strings.Contains(got, "192.0.2.12:53 serial 7") {
+				t.Error(got)
+			}
+		})
+	}
+	work.Wait()
+	if dead.asked > places {
+		t.Errorf("the dead server was asked %d times", dead.asked)
 	}
 }
 
