@@ -28,6 +28,8 @@ type link struct {
 // 4035, 4.3.
 var errInsecure = errors.New("the zone is proven not to be signed")
 
+var errUnusable = errors.New("its DS records have algorithms or digest types that are not supported here")
+
 // fetch gets the DNSKEY or DS RRset of a name, or the proof that there is none.
 type fetch func(ctx context.Context, name zone.Name, t zone.Type) (answer, error)
 
@@ -154,7 +156,8 @@ func (o *Observer) delegation(ctx context.Context, name zone.Name, up *link, now
 	}
 	l.until = earlier(l.until, holds(set, sig, now))
 	if ds == nil {
-		l.insecure = true // RFC 4035, 5.2
+		// Others may be able to validate it: this is no proof of insecurity.
+		return nil, link{}, errUnusable
 	}
 	return ds, l, nil
 }

@@ -313,6 +313,9 @@ func (r *round) zoneServer(ctx context.Context, s *session, seen *keymgr.Seen) e
 	if set != nil {
 		keys = zoneKeys(set.data)
 		seen.KeyTTL = set.ttl
+		if sig, _, err := set.verified(r.q.Zone, keys, r.q.Now); err == nil {
+			seen.KeyTTL = min(set.ttl, sig.originalTTL) // RFC 4035, 5.3.3
+		}
 		for _, data := range set.data {
 			seen.Keys = append(seen.Keys, zone.KeyID(data))
 		}

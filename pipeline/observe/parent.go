@@ -46,9 +46,10 @@ func (r *round) parentServer(ctx context.Context, s *session, seen *keymgr.Seen)
 	near := func(ctx context.Context, name zone.Name, t zone.Type) (answer, error) {
 		return s.ask(ctx, question{name: name, t: t})
 	}
-	if err = r.validate(ctx, apex, a, set, near, false); err != nil && !errors.Is(err, errInsecure) {
+	ttl, err := r.validate(ctx, apex, a, set, near, false)
+	if err != nil && !errors.Is(err, errInsecure) {
 		// Its keys may have changed since they were validated.
-		err = r.validate(ctx, apex, a, set, near, true)
+		ttl, err = r.validate(ctx, apex, a, set, near, true)
 	}
 	seen.Validated = err == nil
 	if err != nil {
@@ -59,7 +60,9 @@ func (r *round) parentServer(ctx context.Context, s *session, seen *keymgr.Seen)
 		seen.NoDS = seen.Validated
 		return nil
 	}
-	seen.DSTTL = set.ttl
+	if seen.DSTTL = set.ttl; seen.Validated {
+		seen.DSTTL = ttl
+	}
 	for _, data := range set.data {
 		if len(data) < 5 {
 			return errors.New("DS: malformed")
@@ -96,18 +99,21 @@ func (r *round) parentApex(a answer, set *rrset) (zone.Name, error) {
 }
 
 // validate checks the DS, or the proof that there is none, by the keys of the
-// parent.
-func (r *round) validate(ctx context.Context, apex zone.Name, a answer, set *rrset, near fetch, fresh bool) error {
+// parent. ttl is for how long caches may hold the DS.
+func (r *round) validate(ctx context.Context, apex zone.Name, a answer, set *rrset, near fetch, fresh bool) (ttl uint32, err error) {
 	keys, err := r.o.trusted(ctx, apex, near, r.q.Now, fresh)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if set == nil {
 		_, err = noDS(r.q.Zone, apex, a.authority, keys, r.q.Now)
-		return err
+		return 0, err
 	}
-	_, _, err = set.verified(apex, keys, r.q.Now)
-	return err
+	sig, _, err := set.verified(apex, keys, r.q.Now)
+	if err != nil {
+		return 0, err
+	}
+	return min(set.ttl, sig.originalTTL), nil // RFC 4035, 5.3.3
 }
 
 // At makes servers of addresses, each named by its address.

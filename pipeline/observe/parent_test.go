@@ -151,6 +151,10 @@ func TestObserve_ParentWithoutAChainDoesNotCount(t *testing.T) {
 		{"a parent proven unsigned", func(tr *tree) []string { return []string{tr.root.ds()} }, func(tr *tree) {
 			tr.root.records = slicesWithout(tr.root.records, dns.TypeDS)
 		}, "insecure because .: the zone is proven not to be signed"},
+		{"a parent with a DS that is not supported", func(tr *tree) []string { return []string{tr.root.ds()} }, func(tr *tree) {
+			tr.root.records = slicesWithout(tr.root.records, dns.TypeDS)
+			tr.root.add("example. 3600 IN DS 1 7 1 AABBCCDD")
+		}, "chain of trust at example.: its DS records have algorithms or digest types that are not supported here"},
 		{"a parent with another key", func(tr *tree) []string { return []string{tr.root.ds()} }, func(tr *tree) {
 			tr.root.records = slicesWithout(tr.root.records, dns.TypeDS)
 			tr.root.add(newZone(tr.t, "example.").ds())
@@ -167,6 +171,30 @@ func TestObserve_ParentWithoutAChainDoesNotCount(t *testing.T) {
 				t.Errorf("what is seen is not shown: %s", got)
 			}
 		})
+	}
+}
+
+// A TTL is not signed: one above that of the signature is not believed.
+func TestObserve_TTLsAreThoseOfTheSignatures(t *testing.T) {
+	tr := newTree(t)
+	child := &fakeServer{zones: []*fakeZone{tr.child}}
+	tr.serve("192.0.2.11:53", child)
+	tr.change(func() {
+		for _, s := range []*fakeServer{tr.p1, tr.p2, child} {
+			s.twist = func(m *dns.Msg) *dns.Msg {
+				for i, rr := range m.Answer {
+					m.Answer[i] = dns.Copy(rr)
+					m.Answer[i].Header().Ttl = 1 << 20
+				}
+				return m
+			}
+		}
+	})
+	obs := tr.observer(tr.root.ds()).Observe(t.Context(), Question{
+		Zone: parse(t, "child.example."), Now: now, Servers: At(addrs("192.0.2.11:53")),
+	})
+	if obs.Parent[0].DSTTL != 3600 || obs.Parent[1].DSTTL != 3600 || obs.Zone[0].KeyTTL != 3600 {
+		t.Errorf("TTLs %d, %d, %d", obs.Parent[0].DSTTL, obs.Parent[1].DSTTL, obs.Zone[0].KeyTTL)
 	}
 }
 

@@ -65,12 +65,16 @@ func rrsets(section []dns.RR) ([]rrset, error) {
 		if err != nil {
 			return nil, err
 		}
+		ttl := h.Ttl
+		if ttl > 1<<31-1 {
+			ttl = 0 // RFC 2181, 8
+		}
 		set := find(owner, zone.Type(h.Rrtype))
 		if set == nil {
-			sets = append(sets, rrset{owner: owner, t: zone.Type(h.Rrtype), ttl: h.Ttl})
+			sets = append(sets, rrset{owner: owner, t: zone.Type(h.Rrtype), ttl: ttl})
 			set = &sets[len(sets)-1]
 		}
-		set.ttl = min(set.ttl, h.Ttl)
+		set.ttl = min(set.ttl, ttl)
 		set.data = append(set.data, data)
 	}
 	for _, rr := range sigs {
