@@ -34,20 +34,31 @@ func newPrimary(t *testing.T, text string) *primary {
 	t.Helper()
 	p := &primary{t: t}
 	p.serve(text)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, u := bothPorts(t, "127.0.0.1")
 	p.addr = l.Addr().String()
 	for _, s := range []*dns.Server{{Listener: l, Handler: p}, {PacketConn: u, Handler: p}} {
 		go func() { _ = s.ActivateAndServe() }() // ends with the listener
 		t.Cleanup(func() { _ = s.Shutdown() })
 	}
 	return p
+}
+
+// bothPorts listens on one free port for TCP and UDP.
+func bothPorts(t testing.TB, host string) (net.Listener, net.PacketConn) {
+	t.Helper()
+	for range 50 {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Skip("no listener: ", err)
+		}
+		u, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			return l, u
+		}
+		_ = l.Close() // the port is another's for UDP
+	}
+	t.Fatal("no port is free for TCP and UDP")
+	return nil, nil
 }
 
 func records(t *testing.T, text string) []dns.RR {

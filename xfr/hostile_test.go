@@ -342,18 +342,29 @@ func TestTransfer_TSIGErrorsAreNamed(t *testing.T) {
 	}
 }
 
+// bothPorts listens on one free port for TCP and UDP.
+func bothPorts(tb testing.TB, host string) (net.Listener, net.PacketConn) {
+	tb.Helper()
+	for range 50 {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			tb.Skip("no listener: ", err)
+		}
+		u, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			return l, u
+		}
+		_ = l.Close() // the port is another's for UDP
+	}
+	tb.Fatal("no port is free for TCP and UDP")
+	return nil, nil
+}
+
 // packetServer answers datagrams with what reply makes of them, on the port
 // that a TCP listener has too where stream is set.
 func packetServer(tb testing.TB, reply func(m *dns.Msg) []*dns.Msg, stream func(c net.Conn)) Endpoint {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pc, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
+	l, pc := bothPorts(tb, "127.0.0.1")
 	done := make(chan struct{}, 2)
 	go func() {
 		defer func() { done <- struct{}{} }()

@@ -220,16 +220,9 @@ func (w *world) serve(address string, s *fakeServer) {
 	s.world = w
 	host := "127.0.0.1"
 	if strings.HasPrefix(address, "[") {
-		host = "[::1]"
+		host = "::1"
 	}
-	l, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		w.t.Skip("no listener: ", err)
-	}
-	p, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	l, p := bothPorts(w.t, host)
 	for _, server := range []*dns.Server{{Listener: l, Handler: s}, {PacketConn: p, Handler: s}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
@@ -307,4 +300,22 @@ func parse(t testing.TB, name string) zone.Name {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// bothPorts listens on one free port for TCP and UDP.
+func bothPorts(t testing.TB, host string) (net.Listener, net.PacketConn) {
+	t.Helper()
+	for range 50 {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Skip("no listener: ", err)
+		}
+		u, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			return l, u
+		}
+		_ = l.Close() // the port is another's for UDP
+	}
+	t.Fatal("no port is free for TCP and UDP")
+	return nil, nil
 }
