@@ -82,23 +82,3 @@ func tagsOf(records []event.DS) string {
 	}
 	return strings.Join(tags, ", ")
 }
-
-// DSTrouble tells what is wrong with the DS records that the parent has, a
-// sentence each: those that no key stands for, and an algorithm that does not
-// sign.
-func (ks KeySet) DSTrouble() []string {
-	var out []string
-	for _, set := range ks.DS.Sets {
-		if err := ks.carries(set); err != nil {
-			out = append(out, "the zone is bogus to validators, or about to be: "+err.Error())
-		}
-		for _, d := range set.DS {
-			key, ok := ks.ByID(d.Key)
-			if !ok || key.State == Removed {
-				out = append(out, fmt.Sprintf("the parent has a DS (tag %d, algorithm %d) that no key of the zone stands for: have it removed", d.Tag, d.Algorithm))
-			}
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}

@@ -181,6 +181,10 @@ func (ks KeySet) CDS() []string {
 	return ks.only(ks.DS.Wanted, (*Key).InRRset)
 }
 
+// CDSDelete reports whether CDS and CDNSKEY ask for the removal of all DS
+// records.
+func (ks KeySet) CDSDelete() bool { return ks.DS.Withdrawn && ks.DS.CDS }
+
 // SignerKeys is what the signer needs to know of the keys in the DNSKEY RRset.
 // and of those that sign without. open is asked for the private part of each
 // key that signs. Keys that the parent is to have a DS of stand in CDS and

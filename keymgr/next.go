@@ -69,10 +69,10 @@ func (p RollPolicy) Method(k Kind) Method {
 
 // Served is what is published here.
 type Served struct {
-	Keys    []string    // IDs of the keys in the DNSKEY RRset
-	Signers []string    // IDs of the keys that sign
-	Serial  zone.Serial // of the first version with these keys and signers
-	At      time.Time   // when that was published; zero where nothing is
+	Keys    []string    `json:"keys,omitempty"`    // IDs of the keys in the DNSKEY RRset
+	Signers []string    `json:"signers,omitempty"` // IDs of the keys that sign
+	Serial  zone.Serial `json:"serial,omitempty"`  // of the first version with these keys and signers
+	At      time.Time   `json:"at,omitzero"`       // when that was published; zero where nothing is
 }
 
 // Known is what a decision sees besides the key set.

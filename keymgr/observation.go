@@ -1,6 +1,7 @@
 package keymgr
 
 import (
+	"encoding/hex"
 	"net/netip"
 	"slices"
 	"time"
@@ -101,4 +102,17 @@ func DSKey(owner zone.Name, ds event.DS, keys []Key) string {
 		}
 	}
 	return ""
+}
+
+// DSOf is the DS record of a key, as the parent has it.
+func DSOf(owner zone.Name, k Key, digest uint8) (event.DS, error) {
+	rdata, err := RData(k.Key)
+	if err != nil {
+		return event.DS{}, err
+	}
+	ds, err := DS(owner, rdata, digest)
+	if err != nil {
+		return event.DS{}, err
+	}
+	return event.DS{Tag: k.Tag, Algorithm: k.Algorithm, DigestType: digest, Digest: hex.EncodeToString(ds[4:]), Key: k.ID}, nil
 }

@@ -74,6 +74,9 @@ type DSState struct {
 	Was       []string `json:"was,omitempty"`
 	// CDS: the zone tells it so by CDS and CDNSKEY.
 	CDS bool `json:"cds,omitempty"`
+	// Declined: the way to the first DS was given up, and begins again only
+	// when somebody asks for it.
+	Declined bool `json:"declined,omitempty"`
 	// Since is when that was decided; zero where it never was.
 	Since time.Time `json:"since,omitzero"`
 	// Sets is the DS RRsets that the parent's servers handed out when that was
@@ -138,6 +141,7 @@ func (d DSState) cacheable(now time.Time, margin time.Duration) (sets []event.DS
 func (ks KeySet) evolveRollover(e event.Event) KeySet {
 	switch f := e.Facts.(type) {
 	case *event.RolloverStarted:
+		ks.DS.Declined = ks.DS.Declined && Kind(f.Kind) != RollSecure
 		ks.Rollovers = append(slices.Clone(ks.Rollovers), Rollover{
 			ID: e.N, Kind: Kind(f.Kind), Method: Method(f.Method), Old: f.Old, New: f.New,
 			Reason: f.Reason, Emergency: f.Emergency, Started: e.Time, Step: 1, Since: e.Time,
@@ -146,6 +150,9 @@ func (ks KeySet) evolveRollover(e event.Event) KeySet {
 		return ks.changeRollover(f.Rollover, func(r *Rollover) { r.advance(f, e.Time) })
 	case *event.RolloverAborted:
 		if f.Step == 0 {
+			if r, ok := ks.Rollover(f.Rollover); ok && r.Kind == RollSecure {
+				ks.DS.Declined = true
+			}
 			return ks.endRollover(f.Rollover)
 		}
 		return ks.changeRollover(f.Rollover, func(r *Rollover) {
@@ -221,7 +228,7 @@ func (ks KeySet) Rollover(id uint64) (Rollover, bool) {
 // was to have is no matter any more.
 func (ks KeySet) Unsigned() KeySet {
 	ks.DS.Wanted, ks.DS.CDS, ks.DS.Withdrawn, ks.DS.Since = nil, false, false, time.Time{}
-	ks.DS.Was = nil
+	ks.DS.Was, ks.DS.Declined = nil, false
 	return ks
 }
 

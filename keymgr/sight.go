@@ -108,9 +108,10 @@ func (r *Rollover) lacksSigs(ks KeySet, k Known, at Seen) string {
 		return notCurrent
 	}
 	has := func(id string) bool {
-		i := ks.index(id)
+		key := &ks.Keys[ks.index(id)]
 		return slices.ContainsFunc(at.Signed, func(s SeenSignature) bool {
-			return s.Type == "SOA" && s.Tag == ks.Keys[i].Tag && s.Algorithm == ks.Keys[i].Algorithm
+			// What the DNSKEY RRset does not hold cannot be verified.
+			return s.Type == "SOA" && s.Tag == key.Tag && s.Algorithm == key.Algorithm && (s.Key == id || !slices.Contains(at.Keys, id))
 		})
 	}
 	for _, id := range ks.only(r.New, func(k *Key) bool { return k.SignsZone() && k.Signs() }) {

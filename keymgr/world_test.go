@@ -257,7 +257,7 @@ func (w *world) observe(fails func() bool) {
 		seen.Serial, seen.Keys, seen.KeyTTL = v.serial, ids(v.keys), v.keyTTL
 		for _, k := range v.signing {
 			if k.SignsZone() {
-				seen.Signed = append(seen.Signed, SeenSignature{Owner: "example.", Type: "SOA", Tag: k.Tag, Algorithm: k.Algorithm})
+				seen.Signed = append(seen.Signed, SeenSignature{Owner: "example.", Type: "SOA", Tag: k.Tag, Algorithm: k.Algorithm, Key: k.ID})
 			}
 		}
 		o.Zone = append(o.Zone, seen)

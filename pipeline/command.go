@@ -89,6 +89,7 @@ type Sign struct {
 	Params  string // what Parameters says of the policy
 	Keys    []string
 	Signers []string
+	CDS     []string // IDs of the keys in CDS and CDNSKEY, or event.CDSDelete
 	// Refresh is the sequence of the signed instance whose signatures grow
 	// old; 0 where content, keys or parameters changed.
 	Refresh uint64

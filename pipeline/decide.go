@@ -27,6 +27,8 @@ type Moment struct {
 	ResignFull bool
 	// Inbound is where the zone stands with its servers.
 	Inbound Inbound
+	// Sights is what the world shows of the zone.
+	Sights Sights
 	// Lanes is what this process does for the zone, and what failed before.
 	Lanes [lanes]LaneState
 }
@@ -45,6 +47,7 @@ type Decision struct {
 	Commands []Command
 	WakeAt   time.Time // zero: not before something happens
 	WakeFor  string    // what is to be done then, a sentence
+	LookAt   time.Time // when a rollover wants to see what the world shows; zero: it does not
 }
 
 // Decide says what a zone needs. It is pure.
@@ -128,6 +131,9 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 		if c := decideKeys(s, p); c != nil {
 			return c
 		}
+		if c := decideRollovers(d, s, p, m); c != nil {
+			return c
+		}
 	}
 	if at := signedStanding(s, p, m.Now); at == toOpen || at == approved {
 		switch {
@@ -183,9 +189,9 @@ func missingRoles(ks keymgr.KeySet, useCSK bool) []keymgr.Role {
 	has := map[keymgr.Role]bool{}
 	for _, k := range ks.Keys {
 		switch k.State {
-		case keymgr.Generated, keymgr.Published, keymgr.Ready, keymgr.Active:
+		case keymgr.Generated, keymgr.Published, keymgr.Ready, keymgr.Active, keymgr.Introduced:
 			has[keymgr.Role(k.Role)] = true
-		case keymgr.Retired, keymgr.Dead, keymgr.Removed, keymgr.Revoked:
+		case keymgr.Retired, keymgr.Dead, keymgr.Removed, keymgr.Revoked, keymgr.Withdrawn:
 		}
 	}
 	switch {
@@ -218,6 +224,7 @@ func resignCommand(s State, p Policy, loaded uint64) Sign {
 		Params:  p.signParameters(),
 		Keys:    keyIDs(s.Keys.Published()),
 		Signers: keyIDs(s.Keys.Signing()),
+		CDS:     cdsOf(s.Keys),
 	}
 }
 
@@ -312,6 +319,14 @@ func reusable(s State, mode Mode) uint64 {
 		return p.Signed.Seq
 	}
 	return 0
+}
+
+// cdsOf is what CDS and CDNSKEY say, as events have it.
+func cdsOf(ks keymgr.KeySet) []string {
+	if ks.CDSDelete() {
+		return []string{event.CDSDelete}
+	}
+	return slices.Sorted(slices.Values(ks.CDS()))
 }
 
 func keyIDs(keys []keymgr.Key) []string {

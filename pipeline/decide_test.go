@@ -29,8 +29,8 @@ func boundState(edit ...func(*State)) State {
 func withKeys(state keymgr.State) func(*State) {
 	return func(s *State) {
 		s.Keys.Keys = []keymgr.Key{
-			{Key: event.Key{ID: "k1", Role: "ksk"}, State: state},
-			{Key: event.Key{ID: "z1", Role: "zsk"}, State: state},
+			{Key: event.Key{ID: "k1", Role: "ksk", Algorithm: 13}, State: state, Activated: noon},
+			{Key: event.Key{ID: "z1", Role: "zsk", Algorithm: 13}, State: state, Activated: noon},
 		}
 	}
 }

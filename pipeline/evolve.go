@@ -123,7 +123,9 @@ func evolvePublished(s State, rec journal.Record, f *event.InstancePublished) St
 	default:
 		p.Loaded = Loaded{Seq: f.Loaded, Facts: event.InstanceLoaded{ContentDigest: s.Signed.Facts.ContentDigest}}
 	}
+	before := s.Published
 	s.Published = p
+	s = evolveServed(s, before)
 	if s.review(event.StageSigned, f.Signed) != nil {
 		s.SignedReview = nil
 	}

@@ -268,6 +268,9 @@ func Describe(ev event.Event) string {
 		if text := describeReview(ev); text != "" {
 			return text
 		}
+		if text := describeRollover(ev); text != "" {
+			return text
+		}
 		return describeKeys(ev)
 	}
 }
@@ -341,6 +344,10 @@ func describeKeys(ev event.Event) string {
 		return "published in the next DNSKEY RRset: " + strings.Join(f.IDs, ", ")
 	case *event.KeyActivated:
 		return "proved and signing from now on: " + strings.Join(f.IDs, ", ")
+	case *event.KeyIntroduced:
+		return "proved and signing from now on, not yet in the DNSKEY RRset: " + strings.Join(f.IDs, ", ")
+	case *event.KeyWithdrawn:
+		return "leaving the DNSKEY RRset, still signing: " + strings.Join(f.IDs, ", ")
 	case *event.KeyRetired:
 		return "signing no longer: " + strings.Join(f.IDs, ", ")
 	case *event.KeyRemoved:

@@ -35,7 +35,8 @@ type sight struct {
 	asked uint64 // observations begun
 	seen  uint64 // the newest one that ended
 	next  time.Time
-	tries int // observations in a row in which a server did not answer
+	ended time.Time // when the last one did
+	tries int       // observations in a row in which a server did not answer
 	last  *keymgr.Observation
 	// serial and served are what was published when last was asked: its serial,
 	// and the RDATA of its DNSKEY RRset.
@@ -47,8 +48,9 @@ type sight struct {
 }
 
 // observed starts an observation that is due and says when the next one is;
-// zero for never. The caller holds mu.
-func (r *runner) observed() time.Time {
+// zero for never. wanted is when a rollover wants one; zero where none does.
+// The caller holds mu.
+func (r *runner) observed(wanted time.Time) time.Time {
 	l := &r.sight
 	p, err := r.e.boundPolicy(r.state)
 	if err != nil || r.e.cfg.Observe == nil || r.state.Published == nil || r.state.Removed != 0 || r.state.Halted != nil {
@@ -64,8 +66,14 @@ func (r *runner) observed() time.Time {
 	case l.next.IsZero() || l.next.Sub(now) > every:
 		l.next = now.Add(spread(r.id, min(every, firstLook)))
 	}
+	if least := l.ended.Add(leastLook); !wanted.IsZero() && wanted.Before(least) {
+		wanted = least
+	}
+	if !wanted.IsZero() && wanted.Before(l.next) {
+		l.next = wanted
+	}
 	if !l.busy && !now.Before(l.next) {
-		r.look(false)
+		r.look(!wanted.IsZero())
 	}
 	if l.busy {
 		return time.Time{} // its end decides again
@@ -102,7 +110,7 @@ func (r *runner) lookNow(ctx context.Context, n uint64, fresh bool) {
 		r.e.log.WarnContext(ctx, "zone not observed", "zone", r.snapshot().Name, "error", err)
 	}
 	r.mu.Lock()
-	r.sight.busy = r.sight.asked != n
+	r.sight.busy, r.sight.ended = r.sight.asked != n, r.e.clock.Now()
 	r.sight.seen = max(r.sight.seen, n)
 	if err == nil {
 		r.saw(obs)

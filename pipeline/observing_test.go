@@ -322,7 +322,12 @@ func TestObserve_IntervalsAndBackOff(t *testing.T) {
 		return []keymgr.Seen{{Server: "ns.example.com.", Error: errText}}, parentHas(0, 1)
 	}}
 	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: h.clock(), observe: o.observe}
-	r.start(nil)
+	// Nothing but the interval asks.
+	p, err := Parse("default", []byte("version = \"v1\"\nsigner.mode = \"unsigned\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.start(map[string]Policy{"default": p})
 	r.add(smallZone)
 	next := func() time.Time {
 		t.Helper()

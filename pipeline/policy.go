@@ -40,6 +40,8 @@ type settings struct {
 	bits      int
 	dsDigest  uint8
 	keyTTL    time.Duration
+	roll      keymgr.RollPolicy
+	margin    time.Duration // < 0: SOA refresh + retry
 
 	publicServers []netip.AddrPort
 	parentServers []netip.AddrPort
@@ -89,6 +91,7 @@ func defaults() settings {
 	return settings{
 		maxTTL: week, clampTTL: true,
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour, observation: time.Hour,
+		roll: defaultRoll(), margin: -1,
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
 		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,

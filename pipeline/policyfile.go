@@ -48,6 +48,12 @@ type policyFile struct {
 		Records struct {
 			TTL any `toml:"ttl"`
 		} `toml:"records"`
+		CDS               any      `toml:"cds"`
+		PropagationMargin any      `toml:"propagation-margin"`
+		KSK               roleFile `toml:"ksk"`
+		ZSK               roleFile `toml:"zsk"`
+		CSK               roleFile `toml:"csk"`
+		Algorithm         autoFile `toml:"algorithm"`
 	} `toml:"key-manager"`
 	Signer struct {
 		Mode            any        `toml:"mode"`
@@ -286,6 +292,7 @@ func (r *policyReader) keyManager(f *policyFile) {
 	if d := r.set.observation; d != 0 && d < time.Minute {
 		r.fault("key-manager.observation-interval", `must be at least a minute, or "0s" for never`)
 	}
+	r.rollovers(f)
 	r.duration("key-manager.records.ttl", f.KeyManager.Records.TTL, &r.set.keyTTL)
 	if r.set.keyTTL < time.Second {
 		r.fault("key-manager.records.ttl", "must be at least a second")

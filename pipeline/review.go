@@ -200,5 +200,5 @@ func signWait(s State, p Policy, want Sign, now time.Time) bool {
 }
 
 func (c Sign) made() Made {
-	return Made{Loaded: c.Loaded, Params: c.Params, Keys: c.Keys, Signers: c.Signers}
+	return Made{Loaded: c.Loaded, Params: c.Params, Keys: c.Keys, Signers: c.Signers, CDS: c.CDS}
 }

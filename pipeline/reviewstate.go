@@ -36,6 +36,7 @@ type Made struct {
 	Params  string   `json:"params,omitempty"`
 	Keys    []string `json:"keys,omitempty"`
 	Signers []string `json:"signers,omitempty"`
+	CDS     []string `json:"cds,omitempty"`
 }
 
 // Verdict is what one checker said.
@@ -87,12 +88,12 @@ type Maintenance struct {
 
 // madeOf is what a signed instance follows from.
 func madeOf(f event.InstanceSigned) Made {
-	return Made{Loaded: f.Loaded, Content: f.ContentDigest, Params: f.Params, Keys: f.Keys, Signers: f.Signers}
+	return Made{Loaded: f.Loaded, Content: f.ContentDigest, Params: f.Params, Keys: f.Keys, Signers: f.Signers, CDS: f.CDS}
 }
 
 // sameWay reports whether keys and parameters are the same.
 func (m Made) sameWay(o Made) bool {
-	return m.Params == o.Params && slices.Equal(m.Keys, o.Keys) && slices.Equal(m.Signers, o.Signers)
+	return m.Params == o.Params && slices.Equal(m.Keys, o.Keys) && slices.Equal(m.Signers, o.Signers) && slices.Equal(m.CDS, o.CDS)
 }
 
 // refreshes reports whether one is a pure refresh of the other.

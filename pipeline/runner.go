@@ -97,14 +97,21 @@ func (r *runner) decide() Decision {
 		r.lanes[SigningLane].failure = err
 		return Decision{}
 	}
+	return Decide(r.state, p, r.moment())
+}
+
+// moment is what a decision sees now. The caller holds mu.
+func (r *runner) moment() Moment {
+	t := r.soaTimers()
 	m := Moment{
 		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil,
 		Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound(),
+		Sights: Sights{Observation: r.sight.last, Refresh: t.refresh, Retry: t.retry, Expire: t.expire},
 	}
 	for i := range r.lanes {
 		m.Lanes[i] = r.lanes[i].LaneState
 	}
-	return Decide(r.state, p, m)
+	return m
 }
 
 // step decides and starts what idle lanes can do.
@@ -132,7 +139,7 @@ func (r *runner) step() {
 	if worse := r.watchOverdue(); !worse.IsZero() {
 		d.wake(worse, "signatures are overdue")
 	}
-	if next := r.observed(); !next.IsZero() {
+	if next := r.observed(d.LookAt); !next.IsZero() {
 		d.wake(next, "what the world sees")
 	}
 	r.arm(d.WakeAt)
@@ -226,7 +233,7 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	case Load, BindPolicy, GenerateKeys, ActivateKeys, RunHook, CloseReview: // a load takes its place itself
+	case Load, BindPolicy, GenerateKeys, ActivateKeys, BeginRollover, AdvanceRollover, RunHook, CloseReview: // a load takes its place itself
 	}
 	for {
 		s := r.snapshot()

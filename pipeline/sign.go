@@ -63,6 +63,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	}
 	params := p.SignParams(apex, serial, now)
 	params.Workers = e.cfg.Workers
+	params.CDSDelete = s.Keys.CDSDelete()
 	total := int64(content.Facts.RRsets)
 	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
 	out := newChunkSink(ctx, e.signJournal.NewChunks(s.Zone, c.Identity()))
@@ -80,7 +81,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	facts := &event.InstanceSigned{
 		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Manifest: manifest,
 		ContentDigest: res.ContentSum, SignedDigest: res.SignedSum,
-		Keys: c.Keys, Signers: c.Signers, Denial: string(params.Denial), Params: c.Params,
+		Keys: c.Keys, Signers: c.Signers, CDS: c.CDS, Denial: string(params.Denial), Params: c.Params,
 		Records: res.Records, Signatures: res.Signatures,
 		Made: res.Made, Reused: res.Reused, Verified: res.Verified,
 		Inception: params.Inception.Unix(), Expiration: params.Expiration.Unix(), Earliest: res.Earliest.Unix(),

@@ -19,6 +19,13 @@ type State struct {
 	SerialFloor *uint32       `json:"serial_floor,omitempty"`
 	Keys        keymgr.KeySet `json:"keys"`
 
+	// Served is the keys that are published, and since when.
+	Served keymgr.Served `json:"served,omitzero"`
+	// KeyTTLs and ZoneTTLs are the TTLs of the DNSKEY RRset, and the largest of
+	// the zone, that were published.
+	KeyTTLs  keymgr.TTLs `json:"key_ttls,omitempty"`
+	ZoneTTLs keymgr.TTLs `json:"zone_ttls,omitempty"`
+
 	// ParentDS is what the parent's servers had when that last changed.
 	ParentDS *event.DSObserved `json:"parent_ds,omitempty"`
 

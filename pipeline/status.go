@@ -146,6 +146,7 @@ func (r *runner) describe(st *ZoneStatus) {
 	}
 	r.upstreamNotices(st)
 	r.observationStatus(st)
+	r.rolloverStatus(st)
 	r.describeMode(st)
 	r.describeReviews(st)
 	st.WaitsFor, st.Since = waits(s, *st, r.lanes)
@@ -312,12 +313,7 @@ func signedSummary(s Signed) *InstanceSummary {
 // DS lists what a zone's key-signing keys look like at the parent, as ds,
 // cds, cdnskey or dnskey records.
 func (e *Engine) DS(_ context.Context, name, format string) ([]DSRecord, error) {
-	r, err := e.find(name)
-	if err != nil {
-		return nil, err
-	}
-	s := r.snapshot()
-	p, err := e.boundPolicy(s)
+	s, p, m, err := e.zoneMoment(name)
 	if err != nil {
 		return nil, err
 	}
@@ -326,8 +322,8 @@ func (e *Engine) DS(_ context.Context, name, format string) ([]DSRecord, error) 
 		return nil, err
 	}
 	var out []DSRecord
-	for _, k := range s.Keys.Published() {
-		if !k.SignsKeys() {
+	for _, k := range s.Keys.Keys {
+		if wanted := slices.Contains(s.Keys.DS.Wanted, k.ID); !k.SignsKeys() || !k.InRRset() && !wanted {
 			continue
 		}
 		records, err := keymgr.ParentRecords(apex, k.Key, format, p.DSDigests(), p.DNSKEYTTL())
@@ -335,36 +331,52 @@ func (e *Engine) DS(_ context.Context, name, format string) ([]DSRecord, error) 
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		for _, record := range records {
-			out = append(out, dsRecord(s, p, k, record, e.clock.Now()))
+			out = append(out, dsRecord(s, p, m, k, record))
 		}
 	}
 	return out, nil
 }
 
-// dsRecord says whether the parent may have the record: a validator that
-// still holds the unsigned zone must have lost it (RFC 6781, 4.3.2).
-func dsRecord(s State, p Policy, k keymgr.Key, record string, now time.Time) DSRecord {
+// dsRecord says whether the parent is to have the record: not before nothing
+// unsigned is left in caches (RFC 6781, 4.3.2), and of a new key not before
+// its rollover says so.
+func dsRecord(s State, p Policy, m Moment, k keymgr.Key, record string) DSRecord {
 	out := DSRecord{KeyID: k.ID, Tag: k.Tag, State: string(k.State), Record: record}
+	has := slices.ContainsFunc(s.Keys.DS.Sets, func(set event.DSSet) bool {
+		return slices.ContainsFunc(set.DS, func(d event.DS) bool { return d.Key == k.ID })
+	})
+	d := s.Keys.DS
 	switch {
 	case s.Published == nil:
 		out.Note = "not yet to be submitted: the signed zone is not published"
 	case s.Published.Signed.mode() != ModeSign:
 		out.Note = fmt.Sprintf("not to be submitted: the zone is published %s, not signed with this key", s.Published.Signed.mode())
-	default:
-		since := k.Activated
-		if s.Published.Time.After(since) && s.Published.Signed.Facts.Base == 0 {
-			since = s.Published.Time
+	case d.Withdrawn:
+		out.Note = "not to be submitted: the parent is to remove all DS records"
+	case slices.Contains(d.Wanted, k.ID):
+		out.Submit = true
+		if out.Note = "to be submitted"; has {
+			out.Note = "the parent has it"
 		}
-		wait := max(p.DNSKEYTTL(), s.Loaded.Facts.MaxTTL)
-		ready := since.Add(time.Duration(wait) * time.Second)
-		if now.Before(ready) {
-			out.Note = "not yet to be submitted: caches may hold the unsigned zone until " + ready.UTC().Format(time.RFC3339)
-		} else {
-			out.Submit = true
-			out.Note = "check that all public servers hold the signed zone before you submit it"
+		if d.CDS {
+			out.Note += "; CDS and CDNSKEY say so, too"
+		}
+	case len(d.Wanted) > 0 && !s.takesPartAsNew(k.ID):
+		out.Note = "to be removed at the parent"
+	default:
+		out.Note = "not yet to be submitted: caches may not know the key, or hold the unsigned zone"
+		for _, ro := range rolloverStatuses(s, p, m) {
+			if slices.Contains(ro.New, k.ID) {
+				out.Note = "not yet to be submitted: " + ro.Text
+			}
 		}
 	}
 	return out
+}
+
+// takesPartAsNew reports whether a rollover brings the key.
+func (s State) takesPartAsNew(id string) bool {
+	return slices.ContainsFunc(s.Keys.Rollovers, func(r keymgr.Rollover) bool { return slices.Contains(r.New, id) })
 }
 
 // Health reports whether the fold is running and has caught up.

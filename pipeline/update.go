@@ -114,7 +114,7 @@ func (e *Engine) gate(ctx context.Context, s State, signed uint64) (*signer.Repo
 	case ModeSign:
 	}
 	content := [32]byte(s.Signed.Facts.ContentDigest)
-	opts := signer.VerifyOptions{Every: gateEvery, ContentSum: &content, Spill: e.signSpill}
+	opts := signer.VerifyOptions{Every: gateEvery, ContentSum: &content, Spill: e.signSpill, AlsoSigning: alsoSigning(s, s.Signed.Facts)}
 	if p := s.Published; p != nil && p.Signed.mode() == ModeSign && s.Signed.Facts.Base == p.Signed.Seq {
 		sum := [32]byte(s.Signed.Facts.SignedDigest)
 		changed := opts

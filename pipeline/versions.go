@@ -291,5 +291,5 @@ func (e *Engine) VerifyZone(ctx context.Context, name string, progress func(Prog
 	if progress != nil {
 		progress(Progress{Zone: s.Name, Stage: "verify"})
 	}
-	return e.verifyInstance(ctx, s, s.Published.Signed.Seq, signer.VerifyOptions{})
+	return e.verifyInstance(ctx, s, s.Published.Signed.Seq, signer.VerifyOptions{AlsoSigning: alsoSigning(s, s.Published.Signed.Facts)})
 }

@@ -50,6 +50,8 @@ type ZoneStatus struct {
 	Signed    *InstanceSummary `json:"signed,omitempty"`
 	Published *InstanceSummary `json:"published,omitempty"`
 	Keys      []keymgr.Key     `json:"keys,omitempty"`
+	// Rollovers is those that run.
+	Rollovers []RolloverStatus `json:"rollovers,omitempty"`
 	// Upstream is the source's servers, nil for a file; Secondaries those that
 	// are told of new versions.
 	Upstream    *UpstreamStatus   `json:"upstream,omitempty"`

@@ -42,7 +42,7 @@ func (r *run) addApexSets(n *node) error {
 		if k.Published {
 			keys = append(keys, k.DNSKEY)
 		}
-		if k.CDS {
+		if k.CDS && !r.params.CDSDelete {
 			cdnskey = append(cdnskey, k.DNSKEY)
 			for _, digest := range r.params.CDSDigest {
 				d, err := dsRData(r.apex, k.DNSKEY, digest)
@@ -52,6 +52,9 @@ func (r *run) addApexSets(n *node) error {
 				cds = append(cds, d)
 			}
 		}
+	}
+	if r.params.CDSDelete {
+		cds, cdnskey = [][]byte{{0, 0, 0, 0, 0}}, [][]byte{{0, 0, 3, 0, 0}}
 	}
 	ttl := r.params.DNSKEYTTL
 	n.addMade(zone.TypeDNSKEY, ttl, keys)

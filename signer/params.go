@@ -53,7 +53,10 @@ type Params struct {
 
 	DNSKEYTTL uint32  // of DNSKEY, CDS and CDNSKEY, in seconds
 	CDSDigest []uint8 // DS digest types that CDS lists; RFC 4509: 2, RFC 6605: 4
-	ZONEMD    bool    // make a ZONEMD record (RFC 8976: SIMPLE, SHA-384)
+	// CDSDelete has CDS and CDNSKEY ask the parent to remove all DS records
+	// (RFC 8078, 4), whatever the keys say.
+	CDSDelete bool
+	ZONEMD    bool // make a ZONEMD record (RFC 8976: SIMPLE, SHA-384)
 
 	Workers int // signing goroutines; 0: one a core
 	// Progress, where set, hears now and then how many RRsets of the contents

@@ -147,6 +147,9 @@ func variants() map[string]Facts {
 		"instance.signed-mode": &InstanceSigned{
 			Loaded: 8, Serial: 7, Mode: "unsigned", Manifest: manifest(), ContentDigest: hashOf(3), SignedDigest: hashOf(4),
 		},
+		"instance.signed-cds": &InstanceSigned{
+			Loaded: 8, Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), SignedDigest: hashOf(4), CDS: []string{CDSDelete},
+		},
 		"instance.published-keep": &InstancePublished{
 			Signed: 9, Loaded: 8, Serial: 7, SignedDigest: hashOf(4), Keep: &DiffLimits{Steps: 3, Bytes: 1 << 30},
 		},

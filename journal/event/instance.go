@@ -93,7 +93,14 @@ type InstanceSigned struct {
 	Expiration    int64    `json:"expiration"`      // epoch seconds, of new signatures
 	Earliest      int64    `json:"earliest_expiry"` // epoch seconds, of all signatures
 	DurationMS    uint64   `json:"duration_ms"`
+	// CDS is the IDs of the keys in CDS and CDNSKEY, or "delete" alone where
+	// these ask for the removal of all DS records (RFC 8078, 4).
+	CDS []string `json:"cds,omitempty"`
 }
+
+// CDSDelete stands in InstanceSigned.CDS for the request to remove all DS
+// records.
+const CDSDelete = "delete"
 
 // SignFailed says why a loaded instance could not be signed, or did not pass
 // the egress gate; what is published stays.

@@ -1,0 +1,88 @@
+package pipeline
+
+import (
+	"time"
+
+	"sluice/keymgr"
+)
+
+// roleFile is how keys of a role are exchanged, as policy files write it.
+type roleFile struct {
+	Validity any `toml:"validity"`
+	Method   any `toml:"method"`
+	autoFile
+}
+
+// autoFile is what goes on by itself.
+type autoFile struct {
+	Start  any `toml:"auto-start"`
+	Report any `toml:"auto-report"`
+	Expire any `toml:"auto-expire"`
+	Done   any `toml:"auto-done"`
+}
+
+// defaultRoll has ZSKs exchanged by themselves, all else once a person began
+// it: a parent that reads no CDS would leave that hanging.
+func defaultRoll() keymgr.RollPolicy {
+	on := keymgr.Auto{Start: true, Report: true, Expire: true, Done: true}
+	asked := keymgr.Auto{Report: true, Expire: true, Done: true}
+	return keymgr.RollPolicy{
+		ZSK: keymgr.RolePolicy{Validity: 90 * day, Method: keymgr.PrePublication, Auto: on},
+		KSK: keymgr.RolePolicy{Method: keymgr.DoubleKSK, Auto: asked},
+		CSK: keymgr.RolePolicy{Method: keymgr.DoubleSignature, Auto: asked}, Algorithm: asked, CDS: true,
+	}
+}
+
+// Rollovers says how keys are exchanged.
+func (p Policy) Rollovers() keymgr.RollPolicy { return p.set.roll }
+
+// Margin is how long it takes from when a server shows something until each
+// of its sites does; fixed is false where it follows from the zone's SOA.
+func (p Policy) Margin() (d time.Duration, fixed bool) { return p.set.margin, p.set.margin >= 0 }
+
+// minValidity is the shortest life of a key: below, a rollover would follow
+// the other.
+const minValidity = time.Minute
+
+func (r *policyReader) rollovers(f *policyFile) {
+	m := &f.KeyManager
+	r.role("key-manager.ksk", m.KSK, &r.set.roll.KSK, keymgr.RollKSK)
+	r.role("key-manager.zsk", m.ZSK, &r.set.roll.ZSK, keymgr.RollZSK)
+	r.role("key-manager.csk", m.CSK, &r.set.roll.CSK, keymgr.RollCSK)
+	r.auto("key-manager.algorithm", m.Algorithm, &r.set.roll.Algorithm)
+	r.flag("key-manager.cds", m.CDS, &r.set.roll.CDS)
+	if text, ok := m.PropagationMargin.(string); !ok || text != "auto" {
+		r.duration("key-manager.propagation-margin", m.PropagationMargin, &r.set.margin)
+	}
+	if k := r.set.roll.KSK; k.Method != keymgr.DoubleKSK && k.Auto.Start && k.Validity != 0 {
+		r.fault("key-manager.ksk.auto-start", "= true needs method = \"double-ksk\": the DS of the others goes to the parent by hand, before CDS could tell it")
+	}
+}
+
+func (r *policyReader) role(table string, f roleFile, to *keymgr.RolePolicy, kind keymgr.Kind) {
+	if text, ok := f.Validity.(string); ok && text == "forever" {
+		to.Validity = 0
+	} else if f.Validity != nil {
+		before := len(r.faults)
+		r.duration(table+".validity", f.Validity, &to.Validity)
+		if len(r.faults) == before && to.Validity < minValidity {
+			r.fault(table+".validity", "= %v: want at least a minute, or \"forever\"", f.Validity)
+		}
+	}
+	methods := keymgr.Methods(kind)
+	words := make([]string, 0, len(methods))
+	for _, m := range methods {
+		words = append(words, string(m))
+	}
+	if i := r.choice(table+".method", f.Method, words...); i >= 0 {
+		to.Method = methods[i]
+	}
+	r.auto(table, f.autoFile, &to.Auto)
+}
+
+func (r *policyReader) auto(table string, f autoFile, to *keymgr.Auto) {
+	r.flag(table+".auto-start", f.Start, &to.Start)
+	r.flag(table+".auto-report", f.Report, &to.Report)
+	r.flag(table+".auto-expire", f.Expire, &to.Expire)
+	r.flag(table+".auto-done", f.Done, &to.Done)
+}

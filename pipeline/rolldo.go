@@ -1,0 +1,162 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+)
+
+// moment is what a decision about a zone sees now.
+func (e *Engine) moment(s State) (Policy, Moment, error) {
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return p, Moment{}, err
+	}
+	e.mu.RLock()
+	r := e.runners[s.Zone]
+	e.mu.RUnlock()
+	if r == nil {
+		return p, Moment{}, fmt.Errorf("zone %s: %w", s.Name, ErrNotFound)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return p, r.moment(), nil
+}
+
+// doAdvance records a step of a rollover.
+func (e *Engine) doAdvance(ctx context.Context, s State, c AdvanceRollover) ([]event.Facts, error) {
+	p, m, err := e.moment(s)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := s.Keys.Rollover(c.Rollover)
+	if !ok {
+		return nil, nil // it has ended: what is wanted is decided anew
+	}
+	step := keymgr.Next(s.Keys, r, p.Rollovers(), s.known(p, m))
+	if step.Phase != keymgr.PhaseDo || whatOf(step.Do) != c.What {
+		return nil, nil
+	}
+	return step.Do, e.prove(ctx, s.Keys, step.Do)
+}
+
+func (e *Engine) doBegin(ctx context.Context, s State, c BeginRollover) ([]event.Facts, error) {
+	return e.begin(ctx, s, RolloverRequest{Kind: c.Kind, Reason: c.Reason}, nil)
+}
+
+// begin makes the keys that a rollover lacks and says what begins it. made
+// keeps keys that were made for the same request before.
+func (e *Engine) begin(ctx context.Context, s State, q RolloverRequest, made *event.KeyGenerated) ([]event.Facts, error) {
+	p, m, err := e.moment(s)
+	if err != nil {
+		return nil, err
+	}
+	roll := p.Rollovers()
+	plan, err := s.Keys.NewPlan(q.Kind, q.Method, roll)
+	if err != nil {
+		return nil, err
+	}
+	plan.Reason, plan.Emergency = q.Reason, q.Emergency
+	if made == nil {
+		made = &event.KeyGenerated{}
+	}
+	ks, known := s.Keys, s.known(p, m)
+	if roles := keymgr.NewRoles(q.Kind, p.UseCSK()); len(roles) > 0 {
+		algorithm, bits, err := newAlgorithm(ks, p, q)
+		if err != nil {
+			return nil, err
+		}
+		lacking := func() (missing []keymgr.Role) {
+			ks = keymgr.Evolve(s.Keys, event.Event{Time: m.Now, Facts: made})
+			plan.New, missing = ks.Spare(roles, algorithm)
+			return missing
+		}
+		for _, role := range lacking() {
+			k, err := e.keystore.Generate(ctx, keymgr.Spec{Zone: s.Name, Role: role, Algorithm: algorithm, Bits: bits}, ks.Tags())
+			if err != nil {
+				return nil, fmt.Errorf("generate %s: %w", role, err)
+			}
+			made.Keys = append(made.Keys, k)
+			ks = keymgr.Evolve(s.Keys, event.Event{Time: m.Now, Facts: made})
+		}
+		if missing := lacking(); len(missing) > 0 {
+			return nil, fmt.Errorf("no key of role %s: %w", missing[0], ErrState)
+		}
+	}
+	do, err := ks.Begin(plan, roll, known)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.prove(ctx, ks, do); err != nil {
+		return nil, err
+	}
+	if len(made.Keys) > 0 {
+		do = append([]event.Facts{made}, do...)
+	}
+	return do, nil
+}
+
+// newAlgorithm is the algorithm of the keys that a rollover brings: that of
+// those that leave, but for one to another algorithm.
+func newAlgorithm(ks keymgr.KeySet, p Policy, q RolloverRequest) (algorithm uint8, bits int, err error) {
+	algorithm, bits = p.Algorithm(), p.Bits()
+	if q.Algorithm != "" {
+		if algorithm, bits, err = ParseAlgorithm(q.Algorithm); err != nil {
+			return 0, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	for _, k := range ks.Signing() {
+		switch {
+		case q.Kind == keymgr.RollAlgorithm && k.Algorithm == algorithm:
+			return 0, 0, errorState("the zone is signed with algorithm %d already: name another, or set key-manager.generation.algorithm in its policy", algorithm)
+		case q.Kind != keymgr.RollAlgorithm && k.Algorithm != algorithm && q.Algorithm != "":
+			return 0, 0, errorState("the zone is signed with algorithm %d: to change it takes a rollover of kind algorithm", k.Algorithm)
+		case q.Kind != keymgr.RollAlgorithm && k.Algorithm != algorithm:
+			return k.Algorithm, 0, nil
+		}
+	}
+	return algorithm, bits, nil
+}
+
+// prove has the keys prove themselves that facts let sign.
+func (e *Engine) prove(ctx context.Context, ks keymgr.KeySet, facts []event.Facts) error {
+	var ids []string
+	for _, f := range facts {
+		switch f := f.(type) {
+		case *event.KeyActivated:
+			ids = append(ids, f.IDs...)
+		case *event.KeyIntroduced:
+			ids = append(ids, f.IDs...)
+		}
+	}
+	for _, id := range ids {
+		k, ok := ks.ByID(id)
+		if !ok {
+			return fmt.Errorf("key %s: %w", id, ErrNotFound)
+		}
+		if err := keymgr.Prove(ctx, e.keystore, k.Key); err != nil {
+			return fmt.Errorf("key %s does not prove itself: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// alsoSigning is the DNSKEY RDATA of the keys that sign an instance without
+// standing in its DNSKEY RRset.
+func alsoSigning(s State, f event.InstanceSigned) [][]byte {
+	var out [][]byte
+	for _, id := range f.Signers {
+		if slices.Contains(f.Keys, id) {
+			continue
+		}
+		if k, ok := s.Keys.ByID(id); ok {
+			if rdata, err := keymgr.RData(k.Key); err == nil {
+				out = append(out, rdata)
+			}
+		}
+	}
+	return out
+}
