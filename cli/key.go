@@ -15,10 +15,12 @@ import (
 func keyCommand(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name:         "key",
-		Usage:        "list, make and import keys; records for the parent",
+		Usage:        "list, make, import and exchange keys; records for the parent",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
-		Subcommands:  []*urfave.Command{keyList(e), keyGenerate(e), keyImport(e), keyDS(e)},
+		Subcommands: []*urfave.Command{
+			keyList(e), keyGenerate(e), keyImport(e), keyDS(e), keyRoll(e), keyStatus(e), keyPlan(e), keyStep(e), keyAbort(e), keyRemove(e),
+		},
 	}
 }
 

@@ -46,8 +46,11 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(e.printNotices(s), e.printReviews(s)); err != nil || !detailed {
+	if err := errors.Join(e.printNotices(s), e.printReviews(s)); err != nil {
 		return err
+	}
+	if !detailed {
+		return e.rolloverLines(s)
 	}
 	return e.printDetails(s)
 }
@@ -130,6 +133,11 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 			"  ZONEMD of the input", i.ZONEMD,
 		)
 		if err != nil {
+			return err
+		}
+	}
+	if len(s.Rollovers) > 0 {
+		if err := errors.Join(e.printf("\n"), e.printRollovers(s.Name, s.Rollovers)); err != nil {
 			return err
 		}
 	}

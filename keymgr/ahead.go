@@ -27,8 +27,14 @@ func (r Rollover) Ahead(p RollPolicy, k Known) []AheadStep {
 	auto := r.automatic(p)
 	var out []AheadStep
 	from := k.Now
-	for i := r.Step; i >= 1 && i < len(all); i++ {
-		cur, next := all[i-1], all[i]
+	if r.Start.After(from) {
+		from = r.Start
+	}
+	for i := r.Step; i >= 0 && i < len(all); i++ {
+		cur, next := step{}, all[i]
+		if i > 0 {
+			cur = all[i-1]
+		}
 		a := AheadStep{Step: i + 1, Name: next.name, Text: next.text, See: next.see, Earliest: from}
 		if i == r.Step && r.Wait != nil {
 			a.Wait = r.Wait

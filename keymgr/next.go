@@ -120,6 +120,12 @@ type Step struct {
 // Next says what a rollover needs. It is pure.
 func Next(ks KeySet, r Rollover, p RollPolicy, k Known) Step {
 	all := r.steps()
+	if r.Step == 0 && len(all) > 0 {
+		if k.Now.Before(r.Start) {
+			return Step{Phase: PhaseWait, Until: r.Start, Text: "begins at " + r.Start.Format(time.RFC3339)}
+		}
+		return r.enter(ks, all[0], p, k)
+	}
 	if r.Step < 1 || r.Step > len(all) {
 		return Step{Phase: PhaseBlocked, Text: "this program does not know the rollover's method or step"}
 	}
@@ -232,6 +238,11 @@ func (r *Rollover) goOn(ks KeySet, all []step, p RollPolicy, k Known) Step {
 			return Step{Phase: PhasePerson, Text: "ready to " + next.text + ": waits for a person, sluice key step --next"}
 		}
 	}
+	return r.enter(ks, next, p, k)
+}
+
+// enter begins a step.
+func (r *Rollover) enter(ks KeySet, next step, p RollPolicy, k Known) Step {
 	do := []event.Facts{&event.RolloverAdvanced{Rollover: r.ID, Step: uint64(r.Step + 1), Name: next.name}} //nolint:gosec // small
 	do = append(do, next.enter(ks, r, p)...)
 	if next.last() {

@@ -17,8 +17,9 @@ type Rollover struct {
 	Reason    string    `json:"reason,omitempty"`
 	Emergency bool      `json:"emergency,omitempty"` // nothing waits for a person
 	Started   time.Time `json:"started"`
+	Start     time.Time `json:"start,omitzero"`   // when step 1 begins; zero: it did at once
 	Turned    bool      `json:"turned,omitempty"` // on its way back
-	Step      int       `json:"step"`             // from 1
+	Step      int       `json:"step"`             // from 1; 0: it has not begun
 	Since     time.Time `json:"since"`            // when the step began
 	// Reported is what people say they saw since the step began.
 	Reported []Sight `json:"reported,omitempty"`
@@ -43,8 +44,11 @@ func (r Rollover) Steps() int { return len(r.steps()) }
 // one: nothing begins any more.
 func (r *Rollover) step() step {
 	all := r.steps()
-	if len(all) == 0 {
+	switch {
+	case len(all) == 0:
 		return step{name: "unknown", text: "this program does not know the rollover"}
+	case r.Step == 0:
+		return step{name: "planned", text: "begin"}
 	}
 	return all[min(max(r.Step, 1), len(all))-1]
 }
@@ -142,10 +146,14 @@ func (ks KeySet) evolveRollover(e event.Event) KeySet {
 	switch f := e.Facts.(type) {
 	case *event.RolloverStarted:
 		ks.DS.Declined = ks.DS.Declined && Kind(f.Kind) != RollSecure
-		ks.Rollovers = append(slices.Clone(ks.Rollovers), Rollover{
+		r := Rollover{
 			ID: e.N, Kind: Kind(f.Kind), Method: Method(f.Method), Old: f.Old, New: f.New,
 			Reason: f.Reason, Emergency: f.Emergency, Started: e.Time, Step: 1, Since: e.Time,
-		})
+		}
+		if f.Start != 0 {
+			r.Step, r.Start = 0, time.Unix(f.Start, 0).UTC()
+		}
+		ks.Rollovers = append(slices.Clone(ks.Rollovers), r)
 	case *event.RolloverAdvanced:
 		return ks.changeRollover(f.Rollover, func(r *Rollover) { r.advance(f, e.Time) })
 	case *event.RolloverAborted:

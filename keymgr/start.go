@@ -26,6 +26,7 @@ type Plan struct {
 	New       []string // empty until the keys are there
 	Reason    string
 	Emergency bool
+	Start     time.Time // zero: at once
 }
 
 // NewRoles is the roles of the keys that a kind of rollover brings.
@@ -104,7 +105,7 @@ func (ks KeySet) fits(plan Plan) error {
 // others stand alone.
 func (ks KeySet) free(k Kind) error {
 	for _, r := range ks.Rollovers {
-		zone := k == RollZSK && r.Kind != RollZSK && r.Kind != RollCSK && r.Kind != RollAlgorithm && !(r.Kind == RollSecure && r.Step == 1)
+		zone := k == RollZSK && r.Kind != RollZSK && r.Kind != RollCSK && r.Kind != RollAlgorithm && (r.Kind != RollSecure || r.Step > 1)
 		other := r.Kind == RollZSK && (k == RollKSK || k == RollSecure || k == RollInsecure)
 		if !zone && !other {
 			return conflict("a rollover of kind %s runs (step %q): let it end, or abort it", r.Kind, r.StepName())
@@ -158,6 +159,12 @@ func (ks KeySet) Begin(plan Plan, p RollPolicy, k Known) ([]event.Facts, error) 
 		Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
 		Reason: plan.Reason, Emergency: plan.Emergency,
 	}}
+	if plan.Start.After(k.Now) {
+		return []event.Facts{&event.RolloverStarted{
+			Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
+			Reason: plan.Reason, Emergency: plan.Emergency, Start: ceilUnix(plan.Start),
+		}}, nil
+	}
 	first := r.step()
 	do = append(do, first.enter(ks, &r, p)...)
 	if err := ks.MayBecome(do, k); err != nil {

@@ -235,7 +235,9 @@ func Abort(ks KeySet, r Rollover, p RollPolicy, reason string) ([]event.Facts, e
 	drop := append(end, &event.KeyRemoved{IDs: r.New})
 	turn := 0
 	switch {
-	case r.Kind == RollSecure && r.Step == 1:
+	case r.Step == 0 && len(r.New) > 0 && r.Kind != RollSecure:
+		return drop, nil
+	case r.Step == 0, r.Kind == RollSecure && r.Step == 1:
 		return end, nil
 	case r.Kind == RollSecure:
 		return nil, fmt.Errorf("the parent may have taken up the DS: have it removed with a rollover to insecure")

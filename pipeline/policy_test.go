@@ -60,7 +60,7 @@ func TestTemplate_ShowsEveryKey(t *testing.T) {
 		"key-manager.csk.validity", "key-manager.csk.method", "key-manager.csk.auto-start", "key-manager.csk.auto-report",
 		"key-manager.csk.auto-expire", "key-manager.csk.auto-done", "key-manager.algorithm.auto-start",
 		"key-manager.algorithm.auto-report", "key-manager.algorithm.auto-expire", "key-manager.algorithm.auto-done",
- "signer.serial-policy", "signer.signature-inception-offset",
+		"signer.serial-policy", "signer.signature-inception-offset",
 		"signer.signature-lifetime", "signer.signature-remain-time", "signer.signature-refresh-interval",
 		"signer.mode", "signer.verify", "signer.zonemd", "signer.review.mode", "signer.denial.type", "signer.denial.opt-out",
 		"signer.denial.iterations", "signer.denial.salt", "server.outbound.provide-xfr-to",

@@ -59,7 +59,7 @@ func (e *Engine) begin(ctx context.Context, s State, q RolloverRequest, made *ev
 	if err != nil {
 		return nil, err
 	}
-	plan.Reason, plan.Emergency = q.Reason, q.Emergency
+	plan.Reason, plan.Emergency, plan.Start = q.Reason, q.Emergency, q.Start
 	if made == nil {
 		made = &event.KeyGenerated{}
 	}

@@ -20,6 +20,7 @@ type RolloverRequest struct {
 	Algorithm string        `json:"algorithm,omitempty"` // "" is what the policy says
 	Emergency bool          `json:"emergency,omitempty"`
 	Reason    string        `json:"reason,omitempty"`
+	Start     time.Time     `json:"start,omitzero"` // zero: at once
 }
 
 // StepReport is what a person reports of a rollover.
@@ -29,8 +30,8 @@ type StepReport struct {
 	Key      string `json:"key,omitempty"` // ID of a key that takes part
 	// Seen is what was seen, or next to let the next step begin.
 	Seen keymgr.Sight `json:"seen"`
-	// TTL is that of the DS RRset, for ds-seen.
-	TTL time.Duration `json:"ttl,omitempty"`
+	// TTL is that of the DS RRset in seconds, for ds-seen.
+	TTL uint32 `json:"ttl,omitempty"`
 }
 
 // Roll begins a rollover. Errors: ErrNotFound, ErrInvalid, ErrState where the
@@ -156,7 +157,7 @@ func reportedDS(s State, r keymgr.Rollover, q StepReport, now time.Time) (*event
 	if err != nil {
 		return nil, err
 	}
-	have := event.DSSet{TTL: seconds(q.TTL)}
+	have := event.DSSet{TTL: q.TTL}
 	for _, set := range s.Keys.DS.Sets {
 		have.DS = append(have.DS, set.DS...)
 		have.TTL = max(have.TTL, set.TTL)
@@ -166,7 +167,7 @@ func reportedDS(s State, r keymgr.Rollover, q StepReport, now time.Time) (*event
 			return r.Kind == keymgr.RollInsecure || slices.Contains(r.Old, d.Key)
 		})
 	} else {
-		if q.TTL < time.Second {
+		if q.TTL == 0 {
 			return nil, fmt.Errorf("%w: the TTL of the DS RRset is needed: --ds-seen TTL", ErrInvalid)
 		}
 		for _, id := range r.New {

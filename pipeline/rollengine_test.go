@@ -223,7 +223,7 @@ func TestEngine_RestartGoesOnWithARollover(t *testing.T) {
 
 func TestEngine_ClosedNetworkIsRolledByHand(t *testing.T) {
 	w := newRolling(t, "[key-manager]\nobservation-interval = 0\n")
-	report := func(seen keymgr.Sight, ttl time.Duration) {
+	report := func(seen keymgr.Sight, ttl uint32) {
 		t.Helper()
 		if _, err := w.e.ReportStep(t.Context(), testActor, "example.com", StepReport{Seen: seen, TTL: ttl}); err != nil {
 			t.Fatal(err)
@@ -240,7 +240,7 @@ func TestEngine_ClosedNetworkIsRolledByHand(t *testing.T) {
 		t.Fatalf("%s does not come: %+v", what, w.status().Rollovers)
 	}
 	byHand("the rollover", func(st ZoneStatus) bool { return len(st.Rollovers) == 1 })
-	if _, err := w.e.ReportStep(t.Context(), testActor, "example.com", StepReport{Seen: keymgr.SeeDS, TTL: time.Hour}); err == nil ||
+	if _, err := w.e.ReportStep(t.Context(), testActor, "example.com", StepReport{Seen: keymgr.SeeDS, TTL: 3600}); err == nil ||
 		!strings.Contains(err.Error(), "--dnskey-seen") {
 		t.Errorf("the DS before the keys: %v", err)
 	}
@@ -250,10 +250,10 @@ func TestEngine_ClosedNetworkIsRolledByHand(t *testing.T) {
 	if _, err := w.e.ReportStep(t.Context(), testActor, "example.com", StepReport{Seen: keymgr.SeeDS}); err == nil {
 		t.Error("a DS without its TTL")
 	}
-	report(keymgr.SeeDS, time.Hour)
+	report(keymgr.SeeDS, 3600)
 	byHand("the end", quiet)
 	w.rolls(RolloverRequest{Kind: keymgr.RollKSK, Method: keymgr.DoubleDS})
-	report(keymgr.SeeDS, 2*time.Hour)
+	report(keymgr.SeeDS, 7200)
 	byHand("the exchange", func(st ZoneStatus) bool { return st.Rollovers[0].Step == 2 })
 	if strings.Contains(w.dump(), "\tCDS\t") {
 		t.Error("CDS would have the parent drop a DS")
@@ -318,4 +318,27 @@ func TestEngine_KeyThatSignsIsNotRemoved(t *testing.T) {
 	if err != nil || fmt.Sprint(inState(st.Keys, keymgr.Removed)) != "[zsk/13]" {
 		t.Errorf("%v, %v", inState(st.Keys, keymgr.Removed), err)
 	}
+}
+
+func TestEngine_PlannedRolloverBeginsInTime(t *testing.T) {
+	w := newRolling(t, "")
+	w.secure()
+	start := w.h.now().Add(20 * time.Hour).Truncate(time.Second)
+	st := w.rolls(RolloverRequest{Kind: keymgr.RollZSK, Start: start})
+	if r := st.Rollovers[0]; r.Step != 0 || r.Until == nil || !r.Until.Equal(start) {
+		t.Errorf("%+v", r)
+	}
+	plan, err := w.e.KeyPlan(t.Context(), "example.com", start.Add(time.Hour))
+	if err != nil || len(plan) != 1 || !plan[0].Earliest.Equal(start) || plan[0].Step != 1 {
+		t.Errorf("plan %+v, %v", plan, err)
+	}
+	w.h.move(start.Add(-time.Minute))
+	if st = w.settle(); st.Rollovers[0].Step != 0 {
+		t.Errorf("begins early: %+v", st.Rollovers[0])
+	}
+	w.h.move(start)
+	if st = w.settle(); len(inState(st.Keys, keymgr.Published)) != 1 {
+		t.Errorf("does not begin: %+v", st.Rollovers[0])
+	}
+	w.runs("the end", quiet)
 }

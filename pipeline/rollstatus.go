@@ -181,7 +181,11 @@ func (e *Engine) zoneMoment(name string) (State, Policy, Moment, error) {
 func describeRollover(ev event.Event) string {
 	switch f := ev.Facts.(type) {
 	case *event.RolloverStarted:
-		return fmt.Sprintf("rollover %d of %s begins by %s: %s%s", ev.N, f.Kind, f.Method, exchangeText(f.Old, f.New), because(f.Reason))
+		verb := "begins"
+		if f.Start != 0 {
+			verb = "is to begin at " + time.Unix(f.Start, 0).UTC().Format(time.RFC3339)
+		}
+		return fmt.Sprintf("rollover %d of %s %s by %s: %s%s", ev.N, f.Kind, verb, f.Method, exchangeText(f.Old, f.New), because(f.Reason))
 	case *event.RolloverAdvanced:
 		return advancedText(f)
 	case *event.RolloverCompleted:

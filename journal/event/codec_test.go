@@ -92,7 +92,7 @@ func samples() map[string]Facts {
 		},
 		&RolloverCompleted{Rollover: 4},
 		&RolloverStarted{
-			Kind: "ksk", Method: "double-ksk", Old: []string{key.ID}, New: []string{"8899aabbccddeeff"}, Reason: "asked for", Emergency: true,
+			Kind: "ksk", Method: "double-ksk", Old: []string{key.ID}, New: []string{"8899aabbccddeeff"}, Reason: "asked for", Emergency: true, Start: 1700000000,
 		},
 		&LoadFailed{Source: "zones/example.zone", Reason: "line 3: bad TTL \u2028 \x01 <&>", Errors: []string{"é", "😀"}, Total: 2},
 		&MaintenanceChanged{Enabled: true, Reason: "moving the source"},

@@ -10,6 +10,9 @@ type RolloverStarted struct {
 	New       []string `json:"new,omitempty"` // IDs of the keys that come
 	Reason    string   `json:"reason"`
 	Emergency bool     `json:"emergency,omitempty"` // nothing waits for a person
+	// Start is when its first step begins, in epoch seconds; 0 is at once, with
+	// the changes of keys in the events beside this one.
+	Start int64 `json:"start,omitempty"`
 }
 
 // RolloverAdvanced says how a rollover goes on: it enters a step, with the
