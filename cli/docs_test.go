@@ -40,6 +40,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		api.Report{},
 		keymgr.Key{},
 		pipeline.DSRecord{},
+		pipeline.RolloverStatus{},
+		pipeline.PlannedStep{},
 		pipeline.PolicyInfo{},
 		pipeline.PolicyChange{},
 		policyCheckResult{},

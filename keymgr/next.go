@@ -158,7 +158,11 @@ func (r *Rollover) toSee(ks KeySet, cur step, p RollPolicy, k Known) Step {
 		if len(m) == 0 && !r.automatic(p).Report {
 			person = string(s)
 		}
-		missing = append(missing, m...)
+		for _, one := range m {
+			if !slices.Contains(missing, one) {
+				missing = append(missing, one)
+			}
+		}
 	}
 	switch {
 	case len(missing) > 0:

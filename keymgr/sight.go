@@ -8,7 +8,7 @@ import (
 
 // reasons of Missing that are no contradiction: the server says nothing.
 const (
-	notAsked     = "was not asked yet"
+	notAsked     = "were not asked yet"
 	notAnswering = "gives no answer: "
 	notValidated = "gives an answer about the DS that is not validated"
 	notCurrent   = "does not have the zone with the newest keys' signatures yet"
@@ -58,9 +58,10 @@ func (r *Rollover) look(ks KeySet, s Sight, k Known) []Missing {
 	return out
 }
 
+// whose names the servers that a sight is looked for at.
 func whose(s Sight) string {
 	if s == SeeDS || s == SeeDSGone {
-		return "the parent"
+		return "the parent's servers"
 	}
 	return "the zone's servers"
 }
