@@ -196,7 +196,7 @@ func keySince(k keymgr.Key) time.Time {
 	switch k.State {
 	case keymgr.Published, keymgr.Ready, keymgr.Revoked:
 		return k.Published
-	case keymgr.Active:
+	case keymgr.Active, keymgr.Introduced, keymgr.Withdrawn:
 		return k.Activated
 	case keymgr.Retired, keymgr.Dead:
 		return k.Retired
