@@ -129,6 +129,30 @@ func (d DSState) observe(f *event.DSObserved, at time.Time) DSState {
 	return d
 }
 
+// HeldUntil is until when caches may hold a DS: far away while the parent has
+// one, zero where none was ever seen or all have run out.
+func (d DSState) HeldUntil(now time.Time, margin time.Duration) time.Time {
+	var until time.Time
+	for _, s := range d.Sets {
+		if len(s.DS) > 0 {
+			return time.Unix(1<<40, 0)
+		}
+	}
+	for _, p := range d.Before {
+		if at := p.Last.Add(time.Duration(p.TTL)*time.Second + margin); len(p.DS) > 0 && at.After(now) && at.After(until) {
+			until = at
+		}
+	}
+	return until
+}
+
+// Gone reports whether the way to no DS has come to its end: it was seen, or
+// reported, that the parent has none, and the time since has passed.
+func (ks KeySet) Gone(now time.Time, margin time.Duration) bool {
+	return ks.DS.Withdrawn && ks.DS.absent() && ks.DS.HeldUntil(now, margin).IsZero() &&
+		!slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return r.Kind == RollInsecure })
+}
+
 // cacheable lists the DS RRsets that a cache may hold; known is false where
 // nobody has ever seen the parent's.
 func (d DSState) cacheable(now time.Time, margin time.Duration) (sets []event.DSSet, known bool) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/keymgr"
 	"sluice/pipeline/store"
@@ -26,12 +27,7 @@ func (e *Engine) mayTurn(ctx context.Context, s State, p Policy) error {
 		return err
 	}
 	if p.Mode() == ModeUnsigned {
-		why, _, err := e.mayHaveDS(ctx, s)
-		if err != nil || why == "" {
-			return err
-		}
-		return errorState("zone %s is published signed and %s: without signatures it would be bogus; have the DS removed at the parent, "+
-			"wait until its TTL has run out, then try again (where no parent can be asked: sluice zone remove --force, then zone add)", s.Name, why)
+		return e.mayUnsign(ctx, s)
 	}
 	missing := keysMissing(served, nextKeys(s))
 	if len(missing) == 0 {
@@ -43,6 +39,34 @@ func (e *Engine) mayTurn(ctx context.Context, s State, p Policy) error {
 	}
 	return errorState("zone %s is passed through with keys that are not here, and %s: import those with the tags %s (sluice key import), "+
 		"or have the DS removed at the parent and wait until its TTL has run out", s.Name, why, strings.Join(missing, ", "))
+}
+
+// mayUnsign reports why a zone that is published signed cannot be published
+// unsigned: a parent may have a DS, or caches may hold one.
+func (e *Engine) mayUnsign(ctx context.Context, s State) error {
+	p, m, err := e.moment(s)
+	if err != nil {
+		return err
+	}
+	margin := s.known(p, m).Timing.Margin.Value
+	if s.Keys.Gone(m.Now, margin) {
+		return nil
+	}
+	why, _, err := e.mayHaveDS(ctx, s)
+	if err != nil {
+		return err
+	}
+	if until := s.Keys.DS.HeldUntil(m.Now, margin); why == "" && !until.IsZero() {
+		why = "caches may hold its DS until " + until.UTC().Format(time.RFC3339)
+		if until.Sub(m.Now) > 10*365*day {
+			why = "its parent had a DS when that was seen last"
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	return errorState("zone %s is published signed and %s: without signatures it would be bogus; first: sluice key roll %s insecure, "+
+		"and when that is done, try again (sluice key status %s tells what it waits for)", s.Name, why, s.Name, s.Name)
 }
 
 // keepsTrust demands, of the first instance that is passed through after ones

@@ -179,7 +179,7 @@ func whatOf(facts []event.Facts) string {
 
 // The bounds of the time between two looks for what a rollover waits for.
 const (
-	leastLook = 10 * time.Second
+	leastLook = 3 * time.Second
 	mostLook  = 15 * time.Minute
 )
 

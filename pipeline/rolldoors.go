@@ -257,6 +257,38 @@ func (e *Engine) changeKeys(ctx context.Context, actor event.Actor, name string,
 		if err := r.await(ctx, func(now State) bool { return now.Head.Seq >= head.Seq }); err != nil {
 			return ZoneStatus{}, err
 		}
+		r.awaitRollovers(ctx)
 		return e.Zone(ctx, name)
+	}
+}
+
+// reaction is how long a door waits for what follows at once from what it
+// asked for.
+const reaction = 2 * time.Second
+
+// awaitRollovers waits a moment until no rollover has something to record.
+func (r *runner) awaitRollovers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reaction)
+	defer cancel()
+	for {
+		r.mu.Lock()
+		changed, busy := r.changed, r.lanes[SigningLane].failure == nil
+		if busy {
+			busy = false
+			for _, c := range r.decide().Commands {
+				_, begins := c.(BeginRollover)
+				_, goesOn := c.(AdvanceRollover)
+				busy = busy || begins || goesOn
+			}
+		}
+		r.mu.Unlock()
+		if !busy {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
 	}
 }

@@ -32,7 +32,11 @@ func newRolling(t *testing.T, policy string) *rolling {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.start(map[string]Policy{"default": p})
+	unsigned, err := Parse("unsigned", []byte("version = \"v1\"\nsigner.mode = \"unsigned\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start(map[string]Policy{"default": p, "unsigned": unsigned})
 	w.add(smallZone)
 	return w
 }
@@ -292,6 +296,13 @@ func TestEngine_GoingInsecureAndComingBack(t *testing.T) {
 	if dump := w.dump(); !strings.Contains(dump, "\tCDS\t0 0 0 00") && !strings.Contains(dump, "CDS\t0 0 0 ") {
 		t.Errorf("no CDS that asks for removal:\n%s", dump)
 	}
+	if st, err := w.turn("unsigned"); err == nil || !strings.Contains(err.Error(), "its parent had a DS when that was seen last") {
+		t.Errorf("turns while the DS is there: %v, %s", err, st.State)
+	}
+	w.runs("the DS gone", func(st ZoneStatus) bool { return st.Rollovers[0].Phase == keymgr.PhaseWait })
+	if st, err := w.turn("unsigned"); err == nil || !strings.Contains(err.Error(), "caches may hold its DS until") {
+		t.Errorf("turns while caches hold the DS: %v, %s", err, st.State)
+	}
 	w.runs("the end", quiet)
 	w.verifies()
 	if _, err := w.e.Roll(t.Context(), testActor, "example.com", RolloverRequest{Kind: keymgr.RollKSK}); err == nil {
@@ -302,6 +313,21 @@ func TestEngine_GoingInsecureAndComingBack(t *testing.T) {
 	if ds, err := w.e.DS(t.Context(), "example.com", "ds"); err != nil || !ds[0].Submit {
 		t.Errorf("DS %+v, %v", ds, err)
 	}
+	// Once more, to the end.
+	w.rolls(RolloverRequest{Kind: keymgr.RollInsecure})
+	w.runs("the end", quiet)
+	if _, err := w.turn("unsigned"); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(w.dump(), "RRSIG") {
+		t.Error("still signed")
+	}
+	if _, err := w.turn("default"); err != nil {
+		t.Fatal(err)
+	}
+	w.runs("the way to the first DS", func(st ZoneStatus) bool { return len(st.Rollovers) == 1 && st.Rollovers[0].Kind == keymgr.RollSecure })
+	w.runs("the end", quiet)
+	w.verifies()
 }
 
 func TestEngine_KeyThatSignsIsNotRemoved(t *testing.T) {
