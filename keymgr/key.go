@@ -38,6 +38,7 @@ type Key struct {
 	Activated time.Time `json:"activated,omitzero"`
 	Retired   time.Time `json:"retired,omitzero"`
 	Removed   time.Time `json:"removed,omitzero"`
+	Destroyed time.Time `json:"destroyed,omitzero"` // the private part was deleted
 }
 
 // InRRset reports whether the key stands in the DNSKEY RRset.

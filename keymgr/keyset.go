@@ -71,6 +71,12 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 				k.State, k.Retired = Retired, e.Time
 			}
 		})
+	case *event.KeyDestroyed:
+		return ks.change(f.IDs, func(k *Key) {
+			if k.State == Removed {
+				k.Destroyed = e.Time
+			}
+		})
 	case *event.KeyRemoved:
 		return ks.change(f.IDs, func(k *Key) {
 			if k.State != Removed {

@@ -134,6 +134,12 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 		if c := decideRollovers(d, s, p, m); c != nil {
 			return c
 		}
+		if c := decideDestroy(d, s, p, m); c != nil {
+			d.add(m, c) // what keeps it from that keeps nothing else
+			if n := len(d.Commands); n > 0 && d.Commands[n-1].Identity() == c.Identity() {
+				return nil
+			}
+		}
 	}
 	if at := signedStanding(s, p, m.Now); at == toOpen || at == approved {
 		switch {

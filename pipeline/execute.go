@@ -28,7 +28,7 @@ func Cause(s State, c Command) uint64 {
 		return c.Instance
 	case CloseReview:
 		return c.Instance
-	case GenerateKeys, ActivateKeys, Load, BeginRollover, AdvanceRollover:
+	case GenerateKeys, ActivateKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys:
 		return s.Head.Seq
 	}
 	return s.Head.Seq
@@ -44,6 +44,8 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doGenerate(ctx, s, c)
 	case ActivateKeys:
 		return e.doActivate(ctx, s, c)
+	case DestroyKeys:
+		return e.doDestroy(ctx, s, c)
 	case BeginRollover:
 		return e.doBegin(ctx, s, c)
 	case AdvanceRollover:

@@ -350,6 +350,8 @@ func describeKeys(ev event.Event) string {
 		return "leaving the DNSKEY RRset, still signing: " + strings.Join(f.IDs, ", ")
 	case *event.KeyRetired:
 		return "signing no longer: " + strings.Join(f.IDs, ", ")
+	case *event.KeyDestroyed:
+		return "private part deleted: " + strings.Join(f.IDs, ", ")
 	case *event.KeyRemoved:
 		return "leaving the DNSKEY RRset: " + strings.Join(f.IDs, ", ")
 	}

@@ -42,6 +42,8 @@ type settings struct {
 	keyTTL    time.Duration
 	roll      keymgr.RollPolicy
 	margin    time.Duration // < 0: SOA refresh + retry
+	keepKeys  bool          // removed keys are not deleted
+	keepFor   time.Duration // how long they are kept else
 
 	publicServers []netip.AddrPort
 	parentServers []netip.AddrPort
@@ -91,7 +93,7 @@ func defaults() settings {
 	return settings{
 		maxTTL: week, clampTTL: true,
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour, observation: time.Hour,
-		roll: defaultRoll(), margin: -1,
+		roll: defaultRoll(), margin: -1, keepFor: 90 * day,
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
 		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,

@@ -48,6 +48,8 @@ type policyFile struct {
 		Records struct {
 			TTL any `toml:"ttl"`
 		} `toml:"records"`
+		AutoRemove        any      `toml:"auto-remove"`
+		AutoRemoveDelay   any      `toml:"auto-remove-delay"`
 		CDS               any      `toml:"cds"`
 		PropagationMargin any      `toml:"propagation-margin"`
 		KSK               roleFile `toml:"ksk"`

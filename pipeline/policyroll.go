@@ -40,6 +40,10 @@ func (p Policy) Rollovers() keymgr.RollPolicy { return p.set.roll }
 // of its sites does; fixed is false where it follows from the zone's SOA.
 func (p Policy) Margin() (d time.Duration, fixed bool) { return p.set.margin, p.set.margin >= 0 }
 
+// DestroyAfter is how long after its removal the private part of a key is
+// deleted; ok is false where it is kept.
+func (p Policy) DestroyAfter() (d time.Duration, ok bool) { return p.set.keepFor, !p.set.keepKeys }
+
 // minValidity is the shortest life of a key: below, a rollover would follow
 // the other.
 const minValidity = time.Minute
@@ -50,6 +54,10 @@ func (r *policyReader) rollovers(f *policyFile) {
 	r.role("key-manager.zsk", m.ZSK, &r.set.roll.ZSK, keymgr.RollZSK)
 	r.role("key-manager.csk", m.CSK, &r.set.roll.CSK, keymgr.RollCSK)
 	r.auto("key-manager.algorithm", m.Algorithm, &r.set.roll.Algorithm)
+	remove := true
+	r.flag("key-manager.auto-remove", m.AutoRemove, &remove)
+	r.set.keepKeys = !remove
+	r.duration("key-manager.auto-remove-delay", m.AutoRemoveDelay, &r.set.keepFor)
 	r.flag("key-manager.cds", m.CDS, &r.set.roll.CDS)
 	if text, ok := m.PropagationMargin.(string); !ok || text != "auto" {
 		r.duration("key-manager.propagation-margin", m.PropagationMargin, &r.set.margin)

@@ -15,6 +15,8 @@ func TestParse_Rollovers(t *testing.T) {
 [key-manager]
 cds = false
 propagation-margin = "90m"
+auto-remove = false
+auto-remove-delay = "1d"
 [key-manager.zsk]
 validity = "30d"
 method = "double-signature"
@@ -44,6 +46,9 @@ auto-start = true
 	}
 	if d, fixed := p.Margin(); d != 90*time.Minute || !fixed {
 		t.Errorf("margin %s, %t", d, fixed)
+	}
+	if d, ok := p.DestroyAfter(); d != day || ok {
+		t.Errorf("keys are deleted after %s, %t", d, ok)
 	}
 	if _, fixed := Default().Margin(); fixed {
 		t.Error("the default margin does not follow the SOA")

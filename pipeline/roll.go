@@ -25,6 +25,19 @@ type AdvanceRollover struct {
 	What     string // the types of the events, and what is the matter
 }
 
+// DestroyKeys deletes the private parts of removed keys.
+type DestroyKeys struct {
+	IDs []string
+}
+
+// Lane implements Command.
+func (DestroyKeys) Lane() Lane { return SigningLane }
+
+// Identity implements Command.
+func (c DestroyKeys) Identity() string { return identity("destroy", c) }
+
+func (DestroyKeys) command() {}
+
 // Lane implements Command.
 func (BeginRollover) Lane() Lane { return SigningLane }
 
@@ -103,7 +116,7 @@ func decideRollovers(d *Decision, s State, p Policy, m Moment) Command {
 		case keymgr.PhaseWait:
 			d.wake(step.Until, "rollover of "+string(r.Kind)+": "+r.StepText()+" is waited for no longer")
 		case keymgr.PhaseSee:
-			d.look(lookAt(r, k))
+			d.look(lookAt(r, k, p.ObservationInterval()))
 		case keymgr.PhasePublish, keymgr.PhasePerson, keymgr.PhaseBlocked:
 		}
 	}
@@ -124,6 +137,29 @@ func decideRollovers(d *Decision, s State, p Policy, m Moment) Command {
 		}
 	}
 	return decideOtherKeys(s, p, roll)
+}
+
+// decideDestroy deletes what was removed long enough ago.
+func decideDestroy(d *Decision, s State, p Policy, m Moment) Command {
+	after, ok := p.DestroyAfter()
+	if !ok || s.Maintenance != nil {
+		return nil
+	}
+	var due []string
+	for _, k := range s.Keys.InState(keymgr.Removed) {
+		if !k.Destroyed.IsZero() {
+			continue
+		}
+		if at := k.Removed.Add(after); m.Now.Before(at) {
+			d.wake(at, "the private part of a removed key is deleted")
+		} else {
+			due = append(due, k.ID)
+		}
+	}
+	if len(due) == 0 {
+		return nil
+	}
+	return DestroyKeys{IDs: due}
 }
 
 // decideOtherKeys begins a rollover to what the policy says of new keys, where
@@ -177,15 +213,12 @@ func whatOf(facts []event.Facts) string {
 	return strings.Join(parts, ", ")
 }
 
-// The bounds of the time between two looks for what a rollover waits for.
-const (
-	leastLook = 3 * time.Second
-	mostLook  = 15 * time.Minute
-)
+// leastLook is the least time between two looks for what a rollover waits for.
+const leastLook = 3 * time.Second
 
 // lookAt is when it is looked again whether the world shows what a rollover
-// waits for: the sooner the shorter it has waited.
-func lookAt(r keymgr.Rollover, k keymgr.Known) time.Time {
+// waits for: the sooner the shorter it has waited, within most.
+func lookAt(r keymgr.Rollover, k keymgr.Known, most time.Duration) time.Time {
 	since := r.Since
 	if k.Served.At.After(since) {
 		since = k.Served.At
@@ -196,7 +229,7 @@ func lookAt(r keymgr.Rollover, k keymgr.Known) time.Time {
 	if k.Observation == nil || k.Observation.At.Before(since) {
 		return since.Add(leastLook)
 	}
-	return k.Observation.At.Add(min(max(k.Now.Sub(since)/4, leastLook), mostLook))
+	return k.Observation.At.Add(min(max(k.Now.Sub(since)/4, leastLook), most))
 }
 
 // look asks for an observation at a time.

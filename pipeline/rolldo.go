@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -159,4 +160,18 @@ func alsoSigning(s State, f event.InstanceSigned) [][]byte {
 		}
 	}
 	return out
+}
+
+// doDestroy deletes private parts. One that is gone already is no error.
+func (e *Engine) doDestroy(ctx context.Context, s State, c DestroyKeys) ([]event.Facts, error) {
+	for _, id := range c.IDs {
+		k, ok := s.Keys.ByID(id)
+		if !ok {
+			return nil, fmt.Errorf("key %s: %w", id, ErrNotFound)
+		}
+		if err := e.keystore.Remove(ctx, k.Reference); err != nil && !errors.Is(err, keymgr.ErrNoKey) {
+			return nil, fmt.Errorf("delete the private part of key %s: %w", id, err)
+		}
+	}
+	return []event.Facts{&event.KeyDestroyed{IDs: c.IDs}}, nil
 }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -367,4 +368,27 @@ func TestEngine_PlannedRolloverBeginsInTime(t *testing.T) {
 		t.Errorf("does not begin: %+v", st.Rollovers[0])
 	}
 	w.runs("the end", quiet)
+}
+
+func TestEngine_RemovedKeysAreDeletedInTime(t *testing.T) {
+	w := newRolling(t, "[key-manager]\nauto-remove-delay = \"5d\"\n")
+	w.secure()
+	w.rolls(RolloverRequest{Kind: keymgr.RollZSK})
+	st := w.runs("the end", quiet)
+	i := slices.IndexFunc(st.Keys, func(k keymgr.Key) bool { return k.State == keymgr.Removed })
+	gone := st.Keys[i]
+	w.h.move(gone.Removed.Add(5*day - time.Minute))
+	if st = w.settle(); !st.Keys[i].Destroyed.IsZero() {
+		t.Error("deleted early")
+	}
+	if _, err := w.e.keystore.Signer(t.Context(), gone.Reference); err != nil {
+		t.Errorf("before: %v", err)
+	}
+	w.h.move(gone.Removed.Add(5 * day))
+	if st = w.settle(); st.Keys[i].Destroyed.IsZero() {
+		t.Errorf("not deleted: %+v", st.Keys[i])
+	}
+	if _, err := w.e.keystore.Signer(t.Context(), gone.Reference); !errors.Is(err, keymgr.ErrNoKey) {
+		t.Errorf("after: %v", err)
+	}
 }

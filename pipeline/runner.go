@@ -233,7 +233,7 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	case Load, BindPolicy, GenerateKeys, ActivateKeys, BeginRollover, AdvanceRollover, RunHook, CloseReview: // a load takes its place itself
+	case Load, BindPolicy, GenerateKeys, ActivateKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview: // a load takes its place itself
 	}
 	for {
 		s := r.snapshot()

@@ -66,6 +66,7 @@ func samples() map[string]Facts {
 		},
 		&InstanceAbandoned{Stage: StageLoaded, Instance: 8, Reason: "rejected by hook 1"},
 		&KeyActivated{IDs: []string{key.ID}},
+		&KeyDestroyed{IDs: []string{key.ID}},
 		&KeyGenerated{Keys: []Key{key}},
 		&KeyImported{Keys: []Key{key}, From: "pkcs11:token=sluice"},
 		&KeyIntroduced{IDs: []string{key.ID}},

@@ -72,6 +72,15 @@ func (*KeyPublished) EventType() string { return "key.published" }
 // EventType implements Facts.
 func (*KeyActivated) EventType() string { return "key.activated" }
 
+// KeyDestroyed says that the private parts of removed keys were deleted from
+// their keystores.
+type KeyDestroyed struct {
+	IDs []string `json:"ids"`
+}
+
+// EventType implements Facts.
+func (*KeyDestroyed) EventType() string { return "key.destroyed" }
+
 // EventType implements Facts.
 func (*KeyIntroduced) EventType() string { return "key.introduced" }
 

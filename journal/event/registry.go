@@ -23,6 +23,7 @@ func registered() []func() Facts {
 		func() Facts { return new(InstancePublished) },
 		func() Facts { return new(InstanceSigned) },
 		func() Facts { return new(KeyActivated) },
+		func() Facts { return new(KeyDestroyed) },
 		func() Facts { return new(KeyGenerated) },
 		func() Facts { return new(KeyImported) },
 		func() Facts { return new(KeyIntroduced) },
