@@ -236,10 +236,14 @@ func TestFullDisk_StickyWriteErrorIsMended(t *testing.T) {
 	d := daemonOn(t, disk, nil, exampleZone())
 	serial := d.awaitServed(t, example)
 	d.awaitReserve(t, "held")
+	// The end of maintenance is an event longer than what the projection then
+	// writes of the zone, so that the journal meets the full disk first.
+	long := strings.Repeat("the disk is full ", 2000)
+	d.must(t, "zone", "maintenance", "enable", example)
 	filler := fillUp(t, disk, 0)
 	refused := false
 	for n := 0; n < 500 && !refused; n++ {
-		refused = d.cli(t, "zone", "maintenance", []string{"enable", "disable"}[n%2], example).code != 0
+		refused = d.cli(t, "zone", "maintenance", []string{"disable", "enable"}[n%2], example, "--reason", []string{long, ""}[n%2]).code != 0
 	}
 	if !refused {
 		t.Fatal("a full disk takes 500 events")
