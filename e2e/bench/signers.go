@@ -74,7 +74,12 @@ func (b *bench) signers() []contender {
 		sluice = append(sluice, "--key", key)
 	}
 	sluice = append(sluice, "-o", b.output("sluice"), b.apex, b.zoneFile)
-	bind := []string{"-P", "-n", "2", "-O", "raw", "-S", "-K", filepath.Join(b.dir, "keys"), "-d", filepath.Join(b.dir, "out"), "-j", "0"}
+	// dnssec-signzone verifies all that it signed, unless -P is given.
+	bindName := "dnssec-signzone -O raw"
+	bind := []string{"-n", "2", "-O", "raw", "-S", "-K", filepath.Join(b.dir, "keys"), "-d", filepath.Join(b.dir, "out"), "-j", "0"}
+	if b.verify != "all" {
+		bindName, bind = "dnssec-signzone -P -O raw", append(bind, "-P")
+	}
 	ldns := []string{"-f", b.output("ldns")}
 	switch b.denial {
 	case "nsec3":
@@ -93,7 +98,7 @@ func (b *bench) signers() []contender {
 	for _, s := range []signer{
 		{"signzone (sluice)", b.sluice, nil, sluice, b.output("sluice")},
 		{"kzonesign", "kzonesign", b.knotSetup, []string{"-c", b.knotConf(), "-o", filepath.Join(b.dir, "out"), b.apex}, b.output("zone")},
-		{"dnssec-signzone -P -O raw", "dnssec-signzone", nil, bind, ""},
+		{bindName, "dnssec-signzone", nil, bind, ""},
 		{"ldns-signzone", "ldns-signzone", nil, ldns, b.output("ldns")},
 	} {
 		if !b.wanted(s.name) || !installed(s.command) {
