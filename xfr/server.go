@@ -95,7 +95,6 @@ type Server struct {
 	log       *slog.Logger
 	transfers chan struct{} // one entry a transfer under way
 	blocks    sync.Pool     // of *[2][]byte: the two blocks of a transfer
-	batches   sync.Pool     // of *[3]batch: what a transfer reads ahead
 	encoders  sync.Pool     // of *encoder
 	stats     counters
 	refusals  throttle
@@ -123,7 +122,6 @@ func NewServer(cfg Config) (*Server, error) {
 	s.blocks.New = func() any {
 		return &[2][]byte{make([]byte, 0, blockSize), make([]byte, 0, blockSize)}
 	}
-	s.batches.New = func() any { return new([3]batch) }
 	s.encoders.New = func() any { return new(encoder) }
 	s.conns = newConnSet(s.cfg.MaxConns, s.cfg.MaxConnsPerAddr)
 	return s, nil

@@ -142,6 +142,9 @@ func writeItems(e *encoder, items zone.Iterator, skip []byte) error {
 	return errors.Join(items.Err(), items.Close())
 }
 
+// aheadFrom is the size of a zone from which on reading runs beside encoding.
+const aheadFrom = 256 << 10
+
 // sendZone sends the whole zone (RFC 5936, 2.2), the SOA first and last.
 func (s *Server) sendZone(ctx context.Context, x *exchange, view View, kind string) error {
 	items, err := view.Items()
@@ -151,9 +154,7 @@ func (s *Server) sendZone(ctx context.Context, x *exchange, view View, kind stri
 		return s.refuse(ctx, x, dns.RcodeServerFailure, edeOther)
 	}
 	if n := view.Bytes(); n == 0 || n >= aheadFrom {
-		batches := s.batches.Get().(*[3]batch)
-		defer s.batches.Put(batches)
-		items = readAhead(items, batches)
+		items = zone.Ahead(items)
 	}
 	begun := false
 	err = s.stream(ctx, x, view, kind, func() error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -79,14 +80,20 @@ func countAXFR(addr, apex string) (int, error) {
 	}
 	r, buf := bufio.NewReaderSize(conn, 1<<18), make([]byte, 1<<16)
 	records, soas := 0, 0
+	var tail []byte // what the SOA ends with; only messages that do are walked
 	for soas < 2 {
 		msg, err := readFull(r, buf)
 		if err != nil {
 			return records, fmt.Errorf("after %d records: %w", records, err)
 		}
-		n, err := eachAnswer(msg, func(rrtype uint16, _ []byte) {
-			if rrtype == typeSOA {
+		if tail != nil && len(msg) >= 12 && msg[3]&15 == 0 && !bytes.HasSuffix(msg, tail) {
+			records += int(binary.BigEndian.Uint16(msg[6:]))
+			continue
+		}
+		n, err := eachAnswer(msg, func(rrtype uint16, rdata []byte) {
+			if rrtype == typeSOA && len(rdata) > 20 {
 				soas++
+				tail = bytes.Clone(rdata[len(rdata)-20:])
 			}
 		})
 		if err != nil {

@@ -1,84 +1,11 @@
 package xfr
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"testing"
 
 	"sluice/signer/zone"
 )
-
-// failing walks items, then fails; it tells whether it was closed.
-type failing struct {
-	zone.Iterator
-	err    error
-	closed *int
-}
-
-func (f failing) Err() error   { return f.err }
-func (f failing) Close() error { *f.closed++; return f.Iterator.Close() }
-
-func manyItems(n int) []zone.Item {
-	items := make([]zone.Item, n)
-	for i := range items {
-		items[i] = zone.Item{Key: fmt.Appendf(nil, "key %06d", i), Value: bytes.Repeat([]byte{byte(i)}, i%300)}
-	}
-	return items
-}
-
-func TestReadAhead_HandsOnEveryItemInOrder(t *testing.T) {
-	var batches [3]batch
-	for _, n := range []int{0, 1, 2, 5000, 1} { // batches are used again
-		closed, items := 0, manyItems(n)
-		a := readAhead(failing{zone.Slice(items...), nil, &closed}, &batches)
-		got := 0
-		for ; a.Next(); got++ {
-			if !bytes.Equal(a.Key(), items[got].Key) || !bytes.Equal(a.Value(), items[got].Value) {
-				t.Fatalf("item %d of %d is %q", got, n, a.Key())
-			}
-		}
-		if err := errors.Join(a.Err(), a.Close(), a.Close()); err != nil || got != n || closed != 1 {
-			t.Errorf("%d items of %d, closed %d times, %v", got, n, closed, err)
-		}
-		if a.Next() {
-			t.Error("an item after Close")
-		}
-	}
-}
-
-func TestReadAhead_TellsWhyReadingEnded(t *testing.T) {
-	var batches [3]batch
-	closed, fault := 0, errors.New("disk")
-	a := readAhead(failing{zone.Slice(manyItems(2000)...), fault, &closed}, &batches)
-	for a.Next() {
-	}
-	if !errors.Is(a.Err(), fault) {
-		t.Errorf("error %v", a.Err())
-	}
-	if err := a.Close(); err != nil || closed != 1 {
-		t.Errorf("closed %d times, %v", closed, err)
-	}
-}
-
-func TestReadAhead_CloseStopsReading(t *testing.T) {
-	var batches [3]batch
-	for _, read := range []int{0, 1, 700} {
-		closed := 0
-		a := readAhead(failing{zone.Slice(manyItems(100_000)...), nil, &closed}, &batches)
-		for range read {
-			a.Next()
-		}
-		// The goroutine is gone when Close returns: the race detector would see
-		// it write batches.
-		if err := a.Close(); err != nil || closed != 1 {
-			t.Errorf("after %d items: closed %d times, %v", read, closed, err)
-		}
-		for i := range batches {
-			batches[i].reset()
-		}
-	}
-}
 
 // TestEncoder_EveryNameArrivesAsItIs sends names that share labels in all
 // ways, some with a case, bytes that keys escape, and beyond the reach of
