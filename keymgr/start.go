@@ -202,10 +202,18 @@ func (ks KeySet) Dues(p RollPolicy, t Timing) []Due {
 			lead := min(t.Margin.Value+t.KeyTTL.Value, row.policy.Validity/2)
 			out = append(out, Due{
 				Kind: row.kind, At: k.Activated.Add(row.policy.Validity - lead), Auto: row.policy.Auto.Start,
-				Reason: fmt.Sprintf("key %s reaches its age of %s", k.ID, row.policy.Validity),
+				Reason: fmt.Sprintf("key %s reaches its age of %s", k.ID, age(row.policy.Validity)),
 			})
 			break
 		}
 	}
 	return out
+}
+
+// age is a length of time in days where it is whole ones.
+func age(d time.Duration) string {
+	if day := 24 * time.Hour; d >= day && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return d.String()
 }
