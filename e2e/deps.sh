@@ -11,11 +11,13 @@ peers='
 bind9             named
 bind9-utils       dnssec-signzone
 bind9-dnsutils    dig
+faketime          faketime
 knot              knotd
 knot-dnsutils     kdig
 knot-dnssecutils  kzonecheck
 ldnsutils         ldns-verify-zone
 nsd               nsd
+softhsm2          softhsm2-util
 unbound           unbound
 '
 
