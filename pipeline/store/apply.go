@@ -71,8 +71,9 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 	if s.cfg.Stream != "" {
 		position.Stream = s.cfg.Stream
 	}
+	before := position.Seq
 	position.Seq, position.Hash = rec.Seq, rec.Hash
-	if err := setJSON(e, []byte{spacePosition}, storedPosition{Schema: schema, Position: position}); err != nil {
+	if err := setPosition(e, before, position); err != nil {
 		return err
 	}
 	s.memory.touch(rec.Event.Zone, rec.Seq)
@@ -84,6 +85,22 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 	s.position = position
 	s.mu.Unlock()
 	return nil
+}
+
+// setPosition moves the position, and its mark: the mark that an edit sets is
+// deleted by the next edit alone (see checkMarks).
+func setPosition(e edit, before uint64, position journal.Position) error {
+	if before == 0 {
+		if err := e.set(laneMeta, markKey(0), nil); err != nil {
+			return err
+		}
+	} else if err := e.remove(laneMeta, markKey(before)); err != nil {
+		return err
+	}
+	if err := e.set(laneMeta, markKey(position.Seq), nil); err != nil {
+		return err
+	}
+	return setJSON(e, []byte{spacePosition}, storedPosition{Schema: schema, Position: position})
 }
 
 // setStates comes after everything else: what removes a zone leaves its state.

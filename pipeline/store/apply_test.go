@@ -187,8 +187,8 @@ func TestApply_ZoneRemovedLeavesItsStateOnly(t *testing.T) {
 	if err := s.Walk(func(k, _ []byte) error { keys = append(keys, fmt.Sprintf("%x", k)); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	id := fmt.Sprintf("01%x", string(m.id))
-	if d := cmp.Diff([]string{"00", id, "02", "030000000001", "030000000101"}, keys); d != "" {
+	id, mark := fmt.Sprintf("01%x", string(m.id)), func(seq uint64) string { return fmt.Sprintf("%x", markKey(seq)) }
+	if d := cmp.Diff([]string{"00", mark(0), mark(s.Position().Seq), id, "02", "030000000001", "030000000101"}, keys); d != "" {
 		t.Errorf("keys left:\n%s", d)
 	}
 	states := map[event.ZoneID]string{}

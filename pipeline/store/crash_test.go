@@ -1,10 +1,15 @@
 package store
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2" //nolint:depguard // Pebble takes no other generator for what a crash loses
+	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -129,5 +134,110 @@ func TestStore_FaultInsideApplyLeavesAPrefix(t *testing.T) {
 		for _, c := range clones {
 			m.checkCrashed(t, c, cfg, hashes, rec.Seq)
 		}
+	}
+}
+
+// Pebble takes a manifest that ends early for a crash. Wherever it ends, the
+// store is what it was at its position, or is known to be damaged.
+func TestStore_ManifestCutOffIsNoticed(t *testing.T) {
+	p := newSeeded(99)
+	m, hashes := journalOf(t, p, 40, Config{})
+	cfg := Config{BatchLimit: 2600, TableSize: 500}
+	fs := vfs.NewCrashableMem()
+	s := openTest(t, fs, cfg)
+	defer s.Close()
+	damagedStores, wholeStores := 0, 0
+	for i, rec := range m.events {
+		m.apply(t, s, rec)
+		if i%7 == 3 {
+			if err := s.db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i%3 != 0 && i != len(m.events)-1 {
+			continue
+		}
+		for _, end := range recordEnds(t, fs) {
+			cut := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(p)})
+			cutManifest(t, cut, end)
+			opened, err := Open("store", Config{Stream: "stream", FS: cut})
+			if errors.Is(err, ErrDamaged) {
+				damagedStores++
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			wholeStores++
+			at := opened.Position().Seq
+			if got, err := opened.LiveHash(); err != nil || got != hashes[at] {
+				t.Fatalf("after event %d, manifest cut at %d: the store at position %d is not what it was there: %v", rec.Seq, end, at, err)
+			}
+			if err := opened.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if damagedStores == 0 || wholeStores == 0 {
+		t.Fatalf("%d stores were damaged and %d whole, want some of both", damagedStores, wholeStores)
+	}
+}
+
+// manifest reads the store's manifest.
+func manifest(t *testing.T, fs vfs.FS) (path string, content []byte) {
+	t.Helper()
+	names, err := fs.List("store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "MANIFEST-") {
+			path = fs.PathJoin("store", name)
+		}
+	}
+	f, err := fs.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if content, err = io.ReadAll(f); err != nil {
+		t.Fatal(err)
+	}
+	return path, content
+}
+
+// recordEnds is where the records of the manifest end, and the middle of each.
+func recordEnds(t *testing.T, fs vfs.FS) (ends []int64) {
+	t.Helper()
+	_, content := manifest(t, fs)
+	records := record.NewReader(bytes.NewReader(content), 0)
+	for {
+		r, err := records.Next()
+		if errors.Is(err, io.EOF) {
+			return ends
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := records.Offset()
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, (begin+records.Offset())/2, records.Offset())
+	}
+}
+
+func cutManifest(t *testing.T, fs vfs.FS, end int64) {
+	t.Helper()
+	path, content := manifest(t, fs)
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(content[:end]); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

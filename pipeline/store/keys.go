@@ -9,7 +9,7 @@ import (
 
 // The keyspaces, by first byte. Numbers in keys are big-endian.
 const (
-	spacePosition = 0x00 // alone: how far the store has read
+	spacePosition = 0x00 // alone: how far the store has read; sequence (8): a mark
 	spaceZones    = 0x01 // zone id: number and whether it was removed
 	spaceNext     = 0x02 // alone: the next zone number
 	spaceMeta     = 0x03 // zone number (4), tag (1), and what the tag says
@@ -35,7 +35,7 @@ const (
 )
 
 // schema is the number of this layout. A store with another one is rebuilt.
-const schema = 2
+const schema = 3
 
 // dataPrefix is the length of what stands before the item key in spaceData.
 const dataPrefix = 1 + 4 + 8
@@ -58,6 +58,9 @@ func kindIndex(k zone.Kind) int {
 	}
 	return int(k - zone.KindContents)
 }
+
+// markKey is the mark of a position; that of 0 is the store's beginning.
+func markKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte{spacePosition}, seq) }
 
 func zoneKey(id event.ZoneID) []byte { return append([]byte{spaceZones}, id...) }
 

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -180,6 +182,30 @@ func (s *Store) start() error {
 		return fmt.Errorf("%w: layout %d, this program writes %d", ErrDamaged, p.Schema, schema)
 	}
 	s.position = p.Position
+	return s.checkMarks()
+}
+
+// checkMarks finds a store that lost edits before its last ones, as one whose
+// manifest was cut off: Pebble takes that for a crash and replays its log on
+// top of the tables that it still knows. Each edit deletes the mark of the one
+// before, so where edits are missing the mark of the last one that is left
+// before the gap still stands; where all before the log are missing, the mark
+// of the beginning does not.
+func (s *Store) checkMarks() (err error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: markKey(0), UpperBound: []byte{spaceZones}})
+	if err != nil {
+		return damaged(err)
+	}
+	defer func() { err = errors.Join(err, damaged(it.Close())) }()
+	var marks []uint64
+	for ok := it.First(); ok; ok = it.Next() {
+		if key := it.Key(); len(key) == len(markKey(0)) {
+			marks = append(marks, binary.BigEndian.Uint64(key[1:]))
+		}
+	}
+	if !slices.Equal(marks, []uint64{0, s.position.Seq}) {
+		return fmt.Errorf("%w: events before %d are missing", ErrDamaged, s.position.Seq)
+	}
 	return nil
 }
 
