@@ -156,7 +156,7 @@ func sourceSerial(s State, source uint32) (zone.Serial, error) {
 // unsigned makes ready a loaded instance that is published without DNSSEC.
 func (e *Engine) unsigned(ctx context.Context, s State, c Sign, p Policy) (*event.InstanceSigned, error) {
 	content := s.loaded(c.Loaded)
-	serial, err := nextSerial(s, p, content.Facts.Serial, e.clock.Now())
+	serial, err := s.NextSerial(p, content.Facts.Serial, e.clock.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -11,10 +11,10 @@ import (
 	"sluice/keymgr"
 )
 
-// dsChange is the event that an observation gives cause for: nil where what
+// DSChange is the event that an observation gives cause for: nil where what
 // counts is as known, or where nothing counts. Only what is validated does. A
-// server that gives no such answer may hold what was known before.
-func dsChange(known *event.DSObserved, obs keymgr.Observation) *event.DSObserved {
+// server that gives no such answer may hold what was known before. It is pure.
+func DSChange(known *event.DSObserved, obs keymgr.Observation) *event.DSObserved {
 	f := &event.DSObserved{Servers: uint64(len(obs.Parent)), Time: obs.At.Unix(), Sets: []event.DSSet{}}
 	for _, s := range obs.Parent {
 		if s.Error != "" || !s.Validated {

@@ -34,17 +34,43 @@ type sight struct {
 	busy  bool
 	asked uint64 // observations begun
 	seen  uint64 // the newest one that ended
-	next  time.Time
-	ended time.Time // when the last one did
-	tries int       // observations in a row in which a server did not answer
-	last  *keymgr.Observation
 	// serial and served are what was published when last was asked: its serial,
 	// and the RDATA of its DNSKEY RRset.
 	serial uint32
 	served [][]byte
+	Sightings
+}
+
+// Sightings is what was seen of a zone, as far as later observations and
+// decisions need it. The zero value has seen nothing.
+type Sightings struct {
+	next  time.Time
+	ended time.Time // when the last one did
+	tries int       // observations in a row in which a server did not answer
+	last  *keymgr.Observation
 	// keyTTLs and dsTTLs are the TTLs of the DNSKEY and DS RRsets that caches
 	// may hold.
 	keyTTLs, dsTTLs keymgr.TTLs
+}
+
+// Last is what was seen last, nil before; it is not to be changed.
+func (l *Sightings) Last() *keymgr.Observation { return l.last }
+
+// First plans the first look after a start, each zone at a place of its own.
+func (l *Sightings) First(id event.ZoneID, now time.Time, every time.Duration) {
+	l.next = now.Add(spread(id, min(every, firstLook)))
+}
+
+// Due is when the next look is, where a rollover wants one at a time; zero
+// where none does.
+func (l *Sightings) Due(wanted time.Time) time.Time {
+	if least := l.ended.Add(leastLook); !wanted.IsZero() && wanted.Before(least) {
+		wanted = least
+	}
+	if !wanted.IsZero() && wanted.Before(l.next) {
+		l.next = wanted
+	}
+	return l.next
 }
 
 // observed starts an observation that is due and says when the next one is;
@@ -64,14 +90,9 @@ func (r *runner) observed(wanted time.Time) time.Time {
 		l.next = time.Time{}
 		return time.Time{}
 	case l.next.IsZero() || l.next.Sub(now) > every:
-		l.next = now.Add(spread(r.id, min(every, firstLook)))
+		l.First(r.id, now, every)
 	}
-	if least := l.ended.Add(leastLook); !wanted.IsZero() && wanted.Before(least) {
-		wanted = least
-	}
-	if !wanted.IsZero() && wanted.Before(l.next) {
-		l.next = wanted
-	}
+	l.Due(wanted)
 	if !l.busy && !now.Before(l.next) {
 		r.look(!wanted.IsZero())
 	}
@@ -110,38 +131,38 @@ func (r *runner) lookNow(ctx context.Context, n uint64, fresh bool) {
 		r.e.log.WarnContext(ctx, "zone not observed", "zone", r.snapshot().Name, "error", err)
 	}
 	r.mu.Lock()
-	r.sight.busy, r.sight.ended = r.sight.asked != n, r.e.clock.Now()
+	r.sight.busy = r.sight.asked != n
 	r.sight.seen = max(r.sight.seen, n)
 	if err == nil {
-		r.saw(obs)
+		r.sight.Saw(obs, r.state.Keys.DS.Before)
 		r.sight.serial, r.sight.served = asked.serial, asked.served
 	}
 	p, perr := r.e.boundPolicy(r.state)
 	if perr == nil {
-		r.sight.next = r.nextLook(p, err)
+		r.sight.End(r.e.clock.Now(), p.ObservationInterval(), err != nil)
 	}
 	r.notify()
 	r.mu.Unlock()
 	r.step()
 }
 
-// nextLook says when the zone is observed again. The caller holds mu.
-func (r *runner) nextLook(p Policy, err error) time.Time {
-	l := &r.sight
-	every := p.ObservationInterval()
-	failed := err != nil
+// End notes that an observation ended, and plans the next one: after every at
+// the latest, zero is never; sooner where it failed or a server did not answer.
+func (l *Sightings) End(now time.Time, every time.Duration, failed bool) {
+	l.ended = now
 	if l.last != nil {
 		failed = failed || len(keymgr.Failed(l.last.Zone, false)) > 0 || len(keymgr.Failed(l.last.Parent, false)) > 0
 	}
-	if every == 0 {
-		return time.Time{}
-	}
-	if !failed {
+	switch {
+	case every == 0:
+		l.next = time.Time{}
+	case !failed:
 		l.tries = 0
-		return r.e.clock.Now().Add(every)
+		l.next = now.Add(every)
+	default:
+		l.tries++
+		l.next = now.Add(min(lookAgain<<min(l.tries-1, 10), every))
 	}
-	l.tries++
-	return r.e.clock.Now().Add(min(lookAgain<<min(l.tries-1, 10), every))
 }
 
 // observation asks all servers of the zone and of its parent.
@@ -312,12 +333,12 @@ func changedLast(v *store.View, fn func(key []byte) error) error {
 	return it.Err()
 }
 
-// saw takes note of an observation. The caller holds mu.
-func (r *runner) saw(obs keymgr.Observation) {
-	l := &r.sight
+// Saw takes note of an observation. before is what the parent handed out
+// earlier, by the zone's events.
+func (l *Sightings) Saw(obs keymgr.Observation, before []keymgr.PastDS) {
 	if l.last == nil {
 		// What an earlier run saw stands in the events.
-		for _, p := range r.state.Keys.DS.Before {
+		for _, p := range before {
 			l.dsTTLs = l.dsTTLs.See(p.TTL, p.Last)
 		}
 	}
@@ -349,7 +370,7 @@ func (r *runner) saw(obs keymgr.Observation) {
 // tellDS appends what the parent has, where that changed.
 func (r *runner) tellDS(ctx context.Context, obs keymgr.Observation) error {
 	return r.e.appendZone(ctx, event.Program, r, func(s State) (event.Facts, error) {
-		if f := dsChange(s.ParentDS, obs); f != nil {
+		if f := DSChange(s.ParentDS, obs); f != nil {
 			return f, nil
 		}
 		return nil, nil

@@ -206,9 +206,9 @@ func (p Policy) window() time.Duration {
 	return max(0, p.set.lifetime-p.freshFor()-time.Second).Truncate(time.Second)
 }
 
-// sliceSize is how many of a zone's signatures one refresh makes again at
+// SliceSize is how many of a zone's signatures one refresh makes again at
 // most: twice the share of a refresh interval in the window.
-func (p Policy) sliceSize(signatures uint64) int {
+func (p Policy) SliceSize(signatures uint64) int {
 	share := float64(p.set.refreshInterval) / float64(max(p.window(), p.set.refreshInterval))
 	return max(leastSlice, int(math.Ceil(2*share*float64(signatures))))
 }

@@ -141,7 +141,7 @@ func dueSlice(s State, c Sign, p Policy, now time.Time) slice {
 	f := s.Published.Signed.Facts
 	d := slice{
 		before: now.Add(p.freshFor()).Unix(), urgent: now.Add(p.RemainTime() / urgentPart).Unix(),
-		most: p.sliceSize(f.Signatures), base: f.Earliest,
+		most: p.SliceSize(f.Signatures), base: f.Earliest,
 	}
 	if c.Refresh == 0 {
 		if d.most = alongSlice; p.keepsSerial() {

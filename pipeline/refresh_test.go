@@ -287,7 +287,7 @@ func TestRefresh_WhatExpiresFirstGoesFirstAfterAStandstill(t *testing.T) {
 	h.move(dayOne.Add(12 * day))
 	r.start(nil)
 	r.await()
-	all, most := r.versions(), Default().sliceSize(st.Published.Signatures)
+	all, most := r.versions(), Default().SliceSize(st.Published.Signatures)
 	if want := int(st.Published.Signatures) * 9 / 10 / most; len(all)-1 < want || len(all)-1 > want+2 {
 		t.Errorf("%d refreshes of at most %d signatures, %d signatures, nine tenths of them due", len(all)-1, most, st.Published.Signatures)
 	}
@@ -367,7 +367,7 @@ func TestSerialKeep_SignaturesWaitForTheSourceAndComeWithIt(t *testing.T) {
 			t.Errorf("serial %d, alarms %q", st.Published.Serial, notKept(st))
 		}
 		// More than a slice, and no more than what is due.
-		if made := int(st.Published.Made); made <= Default().sliceSize(signatures) || made > int(signatures)*6/10 {
+		if made := int(st.Published.Made); made <= Default().SliceSize(signatures) || made > int(signatures)*6/10 {
 			t.Errorf("%d of %d signatures came along", made, signatures)
 		}
 		if left := r.earliest().Sub(h.now()); left < remain {

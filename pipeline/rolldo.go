@@ -33,15 +33,23 @@ func (e *Engine) doAdvance(ctx context.Context, s State, c AdvanceRollover) ([]e
 	if err != nil {
 		return nil, err
 	}
+	do := s.Advance(p, m, c)
+	return do, e.prove(ctx, s.Keys, do)
+}
+
+// Advance is what a command to go on with a rollover records; nothing where
+// that is not what the rollover needs now. Keys that sign from then on must
+// have proved themselves. It is pure.
+func (s State) Advance(p Policy, m Moment, c AdvanceRollover) []event.Facts {
 	r, ok := s.Keys.Rollover(c.Rollover)
 	if !ok {
-		return nil, nil // it has ended: what is wanted is decided anew
+		return nil // it has ended: what is wanted is decided anew
 	}
 	step := keymgr.Next(s.Keys, r, p.Rollovers(), s.known(p, m))
 	if step.Phase != keymgr.PhaseDo || whatOf(step.Do) != c.What {
-		return nil, nil
+		return nil
 	}
-	return step.Do, e.prove(ctx, s.Keys, step.Do)
+	return step.Do
 }
 
 func (e *Engine) doBegin(ctx context.Context, s State, c BeginRollover) ([]event.Facts, error) {
@@ -55,20 +63,38 @@ func (e *Engine) begin(ctx context.Context, s State, q RolloverRequest, made *ev
 	if err != nil {
 		return nil, err
 	}
+	generate := func(spec keymgr.Spec, avoid []uint16) (event.Key, error) {
+		return e.keystore.Generate(ctx, spec, avoid)
+	}
+	do, ks, err := s.Begin(p, m, q, made, generate)
+	if err != nil {
+		return nil, err
+	}
+	return do, e.prove(ctx, ks, do)
+}
+
+// Begin says what begins a rollover, and the key set with the keys that it
+// brings; keys that sign from then on must have proved themselves. generate
+// makes a key that is lacking, with none of the tags to avoid; made keeps keys
+// that were made for the same request before, nil for none. Errors:
+// keymgr.ErrConflicts, ErrState, ErrInvalid.
+func (s State) Begin(p Policy, m Moment, q RolloverRequest, made *event.KeyGenerated,
+	generate func(spec keymgr.Spec, avoid []uint16) (event.Key, error),
+) (do []event.Facts, ks keymgr.KeySet, err error) {
 	roll := p.Rollovers()
 	plan, err := s.Keys.NewPlan(q.Kind, q.Method, roll)
 	if err != nil {
-		return nil, err
+		return nil, ks, err
 	}
 	plan.Reason, plan.Emergency, plan.Start = q.Reason, q.Emergency, q.Start
 	if made == nil {
 		made = &event.KeyGenerated{}
 	}
-	ks, known := s.Keys, s.known(p, m)
+	ks = s.Keys
 	if roles := keymgr.NewRoles(q.Kind, p.UseCSK()); len(roles) > 0 {
 		algorithm, bits, err := newAlgorithm(ks, p, q)
 		if err != nil {
-			return nil, err
+			return nil, ks, err
 		}
 		lacking := func() (missing []keymgr.Role) {
 			ks = keymgr.Evolve(s.Keys, event.Event{Time: m.Now, Facts: made})
@@ -76,28 +102,24 @@ func (e *Engine) begin(ctx context.Context, s State, q RolloverRequest, made *ev
 			return missing
 		}
 		for _, role := range lacking() {
-			k, err := e.keystore.Generate(ctx, keymgr.Spec{Zone: s.Name, Role: role, Algorithm: algorithm, Bits: bits}, ks.Tags())
+			k, err := generate(keymgr.Spec{Zone: s.Name, Role: role, Algorithm: algorithm, Bits: bits}, ks.Tags())
 			if err != nil {
-				return nil, fmt.Errorf("generate %s: %w", role, err)
+				return nil, ks, fmt.Errorf("generate %s: %w", role, err)
 			}
 			made.Keys = append(made.Keys, k)
 			ks = keymgr.Evolve(s.Keys, event.Event{Time: m.Now, Facts: made})
 		}
 		if missing := lacking(); len(missing) > 0 {
-			return nil, fmt.Errorf("no key of role %s: %w", missing[0], ErrState)
+			return nil, ks, fmt.Errorf("no key of role %s: %w", missing[0], ErrState)
 		}
 	}
-	do, err := ks.Begin(plan, roll, known)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.prove(ctx, ks, do); err != nil {
-		return nil, err
+	if do, err = ks.Begin(plan, roll, s.known(p, m)); err != nil {
+		return nil, ks, err
 	}
 	if len(made.Keys) > 0 {
 		do = append([]event.Facts{made}, do...)
 	}
-	return do, nil
+	return do, ks, nil
 }
 
 // newAlgorithm is the algorithm of the keys that a rollover brings: that of

@@ -97,22 +97,28 @@ func onlyRollover(s State, id uint64) (keymgr.Rollover, error) {
 // Errors: ErrNotFound, ErrInvalid, ErrState where no rollover waits for it.
 func (e *Engine) ReportStep(ctx context.Context, actor event.Actor, name string, q StepReport) (ZoneStatus, error) {
 	return e.changeKeys(ctx, actor, name, func(s State, p Policy, m Moment) ([]event.Facts, error) {
-		r, err := concerned(s, p, m, q)
-		if err != nil {
-			return nil, err
-		}
-		step := &event.RolloverAdvanced{
-			Rollover: r.ID, Step: uint64(r.Step), Name: r.StepName(), Reported: string(q.Seen), //nolint:gosec // small
-		}
-		if q.Seen != keymgr.SeeDS && q.Seen != keymgr.SeeDSGone {
-			return []event.Facts{step}, nil
-		}
-		seen, err := reportedDS(s, r, q, m.Now)
-		if err != nil {
-			return nil, err
-		}
-		return []event.Facts{seen, step}, nil
+		return s.Report(p, m, q)
 	})
+}
+
+// Report is what the report of a person records. Errors: as of
+// Engine.ReportStep. It is pure.
+func (s State) Report(p Policy, m Moment, q StepReport) ([]event.Facts, error) {
+	r, err := concerned(s, p, m, q)
+	if err != nil {
+		return nil, err
+	}
+	step := &event.RolloverAdvanced{
+		Rollover: r.ID, Step: uint64(r.Step), Name: r.StepName(), Reported: string(q.Seen), //nolint:gosec // small
+	}
+	if q.Seen != keymgr.SeeDS && q.Seen != keymgr.SeeDSGone {
+		return []event.Facts{step}, nil
+	}
+	seen, err := reportedDS(s, r, q, m.Now)
+	if err != nil {
+		return nil, err
+	}
+	return []event.Facts{seen, step}, nil
 }
 
 // concerned finds the rollover that a report is about.

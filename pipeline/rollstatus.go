@@ -60,7 +60,7 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 		return
 	}
 	m := r.moment()
-	st.Rollovers = rolloverStatuses(s, p, m)
+	st.Rollovers = s.Rolling(p, m)
 	for _, ro := range st.Rollovers {
 		n := Notice{Text: fmt.Sprintf("rollover %d of %s, step %d of %d: %s", ro.ID, ro.Kind, ro.Step, ro.Steps, ro.Text)}
 		switch ro.Phase {
@@ -97,7 +97,8 @@ func stepFlag(text string) string {
 	return "--" + string(keymgr.ReportNext)
 }
 
-func rolloverStatuses(s State, p Policy, m Moment) []RolloverStatus {
+// Rolling lists the rollovers that run, and what each waits for. It is pure.
+func (s State) Rolling(p Policy, m Moment) []RolloverStatus {
 	var out []RolloverStatus
 	k := s.known(p, m)
 	for _, r := range s.Keys.Rollovers {
@@ -119,7 +120,7 @@ func (e *Engine) Rollovers(_ context.Context, name string) ([]RolloverStatus, er
 	if err != nil {
 		return nil, err
 	}
-	return rolloverStatuses(s, p, m), nil
+	return s.Rolling(p, m), nil
 }
 
 // KeyPlan lists what will happen to a zone's keys and when at the earliest,

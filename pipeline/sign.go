@@ -53,7 +53,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 		return e.unsigned(ctx, s, c, p)
 	case ModeSign:
 	}
-	serial, err := nextSerial(s, p, content.Facts.Serial, now)
+	serial, err := s.NextSerial(p, content.Facts.Serial, now)
 	if err != nil {
 		return nil, err
 	}
@@ -111,9 +111,10 @@ func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, due slice, key
 	return signer.Sign(ctx, in, keys, params, out)
 }
 
-// nextSerial picks the serial of the next signed instance: never back, not
-// even behind one that was signed and not published.
-func nextSerial(s State, p Policy, source uint32, now time.Time) (zone.Serial, error) {
+// NextSerial picks the serial of the next signed instance, source being that of
+// what is signed: never back, not even behind one that was signed and not
+// published. It is pure.
+func (s State) NextSerial(p Policy, source uint32, now time.Time) (zone.Serial, error) {
 	// What was signed here stays fresh under a policy that passes through.
 	previous, floor := s.serials()
 	serial, err := NextSerial(p.set.serial, zone.Serial(source), previous, floor, now)

@@ -365,7 +365,7 @@ func dsRecord(s State, p Policy, m Moment, k keymgr.Key, record string) DSRecord
 		out.Note = "to be removed at the parent"
 	default:
 		out.Note = "not yet to be submitted: caches may not know the key, or hold the unsigned zone"
-		for _, ro := range rolloverStatuses(s, p, m) {
+		for _, ro := range s.Rolling(p, m) {
 			if slices.Contains(ro.New, k.ID) {
 				out.Note = "not yet to be submitted: " + ro.Text
 			}
