@@ -10,13 +10,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/journal/event"
+	model "sluice/keymgr/world"
 	"sluice/signer/zone"
 )
 
-// world is a zone, its servers, its parent and all caches, in short: what a
-// validator somewhere may hold together at a time. Answers come from observed
-// servers and from sites behind them that nobody observes, which are late by
-// up to margin.
+// world is a zone whose keys live in a model of its servers, its parent and all
+// caches. The observed servers, and the sites behind them that nobody observes,
+// are late by up to margin each.
 type world struct {
 	now    time.Time
 	margin time.Duration // of the sites that nobody observes
@@ -30,13 +30,13 @@ type world struct {
 	unset  []int // events after which the zone was published unsigned
 
 	zones   []zoneVersion
-	sites   [2]site // of the zone
 	keyTTLs TTLs
 	sigTTLs TTLs
 
-	sets    []dsVersion
-	parents [2]site
-	dsTTLs  TTLs
+	sets   []dsVersion
+	dsTTLs TTLs
+
+	*model.World // what validators may hold of all that
 
 	seen     *Observation
 	unsigned bool
@@ -52,25 +52,27 @@ type zoneVersion struct {
 	serial  uint32
 	keyTTL  uint32
 	sigTTL  uint32
-	last    time.Time // when a site handed it out last
 }
 
 type dsVersion struct {
-	ids  []string // of keys
-	ttl  uint32
-	last time.Time
+	ids []string // of keys
+	ttl uint32
 }
 
-// site is an observed server and the late one behind it: the version that each
-// has, and when it takes the next one.
-type site struct {
-	shown, late int
-	next        []arrival
+// forValidators is what validators know of keys.
+func forValidators(keys []Key) []model.Key {
+	var out []model.Key
+	for _, k := range keys {
+		out = append(out, model.Key{ID: k.ID, Algorithm: k.Algorithm, SignsKeys: k.SignsKeys(), SignsZone: k.SignsZone()})
+	}
+	return out
 }
 
-type arrival struct {
-	version    int
-	shown, all time.Time
+func (v zoneVersion) forValidators() model.Version {
+	return model.Version{
+		Published: forValidators(v.keys), Signers: forValidators(v.signing), Serial: v.serial,
+		KeyTTL: time.Duration(v.keyTTL) * time.Second, SigTTL: time.Duration(v.sigTTL) * time.Second,
+	}
 }
 
 func newWorld(random func(n int) int) *world {
@@ -79,8 +81,9 @@ func newWorld(random func(n int) int) *world {
 		now: time.Unix(1_800_000_000, 0).UTC(), margin: 30 * time.Minute, random: random, unsigned: true,
 		p: RollPolicy{KSK: RolePolicy{Auto: auto}, ZSK: RolePolicy{Auto: auto}, CSK: RolePolicy{Auto: auto}, Algorithm: auto, CDS: true},
 	}
-	w.zones = []zoneVersion{{at: w.now, serial: 1, keyTTL: 3600, sigTTL: 7200, last: w.now}}
-	w.sets = []dsVersion{{ttl: 3600, last: w.now}}
+	w.zones = []zoneVersion{{at: w.now, serial: 1, keyTTL: 3600, sigTTL: 7200}}
+	w.sets = []dsVersion{{ttl: 3600}}
+	w.World = model.New(w.now, 2, 2, w.zones[0].forValidators(), model.DSSet{TTL: time.Hour})
 	w.sigTTLs = w.sigTTLs.See(7200, w.now)
 	return w
 }
@@ -164,7 +167,7 @@ func (w *world) known() Known {
 // publish makes a version where keys changed, or at random with other TTLs.
 func (w *world) publish(keyTTL, sigTTL uint32) {
 	last := &w.zones[len(w.zones)-1]
-	v := zoneVersion{at: w.now, serial: last.serial + 1, keyTTL: keyTTL, sigTTL: sigTTL, last: w.now}
+	v := zoneVersion{at: w.now, serial: last.serial + 1, keyTTL: keyTTL, sigTTL: sigTTL}
 	if !w.unsigned {
 		v.keys, v.signing = w.ks.Published(), w.ks.Signing()
 		if slices.Equal(ids(v.keys), ids(last.keys)) && slices.Equal(ids(v.signing), ids(last.signing)) {
@@ -173,87 +176,47 @@ func (w *world) publish(keyTTL, sigTTL uint32) {
 	}
 	w.keyTTLs, w.sigTTLs = w.keyTTLs.See(last.keyTTL, w.now).See(keyTTL, w.now), w.sigTTLs.See(last.sigTTL, w.now).See(sigTTL, w.now)
 	w.zones = append(w.zones, v)
-	for i := range w.sites {
-		w.sites[i].take(len(w.zones)-1, w.now.Add(w.delay(w.margin)), w.delay(w.margin))
-	}
+	w.Publish(v.forValidators(), w.lag)
+}
+
+// lag is how late a site is, and the one behind it.
+func (w *world) lag(int) model.Lag {
+	return model.Lag{Shown: w.delay(w.margin), Late: w.delay(w.margin)}
 }
 
 func (w *world) delay(most time.Duration) time.Duration {
 	return time.Duration(w.random(int(most/time.Second)+1)) * time.Second
 }
 
-func (s *site) take(version int, at time.Time, late time.Duration) {
-	if n := len(s.next); n > 0 && at.Before(s.next[n-1].shown) {
-		at = s.next[n-1].shown
-	}
-	all := at.Add(late)
-	if n := len(s.next); n > 0 && all.Before(s.next[n-1].all) {
-		all = s.next[n-1].all
-	}
-	s.next = append(s.next, arrival{version, at, all})
-}
-
 // setDS gives the parent another DS RRset.
 func (w *world) setDS(keys []string, ttl uint32) {
-	w.sets = append(w.sets, dsVersion{ids: keys, ttl: ttl, last: w.now})
-	for i := range w.parents {
-		w.parents[i].take(len(w.sets)-1, w.now.Add(w.delay(w.margin)), w.delay(w.margin))
+	w.sets = append(w.sets, dsVersion{ids: keys, ttl: ttl})
+	set := model.DSSet{TTL: time.Duration(ttl) * time.Second}
+	for _, id := range keys {
+		k, _ := w.ks.ByID(id)
+		set.Keys = append(set.Keys, forValidators([]Key{k})...)
 	}
+	w.SetDS(set, w.lag)
 }
 
-// pass lets time pass: versions arrive, and what is handed out until then is
-// noted.
+// pass lets time pass.
 func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
-	for i := range w.sites {
-		w.sites[i].pass(w.now, func(v int, at time.Time) { w.zones[v].last = later(w.zones[v].last, at) })
-	}
-	for i := range w.parents {
-		w.parents[i].pass(w.now, func(v int, at time.Time) { w.sets[v].last = later(w.sets[v].last, at) })
-	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}
-
-func (s *site) pass(now time.Time, handed func(version int, at time.Time)) {
-	kept := s.next[:0]
-	for _, a := range s.next {
-		if !now.Before(a.shown) && s.shown < a.version {
-			handed(s.shown, a.shown)
-			handed(a.version, a.shown)
-			s.shown = a.version
-		}
-		if !now.Before(a.all) && s.late < a.version {
-			handed(s.late, a.all)
-			handed(a.version, a.all)
-			s.late = a.version
-		}
-		if now.Before(a.all) {
-			kept = append(kept, a)
-		}
-	}
-	s.next = kept
-	handed(s.shown, now)
-	handed(s.late, now)
+	w.Pass(w.now)
 }
 
 // observe asks the servers; fails says which do not answer.
 func (w *world) observe(fails func() bool) {
 	o := &Observation{At: w.now}
 	since := w.now.Add(-time.Hour)
-	for i, s := range w.sites {
+	for i := range 2 {
 		seen := Seen{Server: fmt.Sprintf("ns%d.example.", i+1), Address: netip.MustParseAddrPort("192.0.2.1:53"), Since: since}
 		if fails() {
 			seen.Error = "time-out"
 			o.Zone = append(o.Zone, seen)
 			continue
 		}
-		v := w.zones[s.shown]
+		v := w.zones[w.Shown(i)]
 		seen.Serial, seen.Keys, seen.KeyTTL = v.serial, ids(v.keys), v.keyTTL
 		for _, k := range v.signing {
 			if k.SignsZone() {
@@ -263,14 +226,14 @@ func (w *world) observe(fails func() bool) {
 		o.Zone = append(o.Zone, seen)
 	}
 	var sets []event.DSSet
-	for i, s := range w.parents {
+	for i := range 2 {
 		seen := Seen{Server: fmt.Sprintf("a%d.parent.", i+1), Since: since, Validated: true}
 		if fails() {
 			seen.Error, seen.Validated = "time-out", false
 			o.Parent = append(o.Parent, seen)
 			continue
 		}
-		v := w.sets[s.shown]
+		v := w.sets[w.ShownDS(i)]
 		seen.NoDS, seen.DSTTL = len(v.ids) == 0, v.ttl
 		for _, id := range v.ids {
 			k, _ := w.ks.ByID(id)
@@ -316,56 +279,8 @@ func (w *world) decide() []Step {
 
 // bogus looks for what a validator may hold together that does not validate.
 func (w *world) bogus() string {
-	for _, d := range w.sets {
-		if !w.now.Before(d.last.Add(time.Duration(d.ttl)*time.Second)) || len(d.ids) == 0 {
-			continue
-		}
-		for _, k := range w.zones {
-			if !w.now.Before(k.last.Add(time.Duration(k.keyTTL) * time.Second)) {
-				continue
-			}
-			for _, z := range w.zones {
-				if !w.now.Before(z.last.Add(time.Duration(z.sigTTL) * time.Second)) {
-					continue
-				}
-				if why := w.validate(d, k, z); why != "" {
-					return fmt.Sprintf("%s: DS of %v with DNSKEY %v signed by %v and an RRset signed by %v: %s",
-						w.now.Format(time.RFC3339), d.ids, ids(k.keys), ids(k.signing), ids(z.signing), why)
-				}
-			}
-		}
-	}
-	return ""
-}
-
-// validate is a strict validator (RFC 4035, 5; all algorithms of the DNSKEY
-// RRset and of the DS RRset must have signed, 2.2).
-func (w *world) validate(d dsVersion, k, z zoneVersion) string {
-	in := func(keys []Key, id string) bool {
-		return slices.ContainsFunc(keys, func(k Key) bool { return k.ID == id })
-	}
-	trusted := false
-	need := map[uint8]bool{}
-	for _, id := range d.ids {
-		key, _ := w.ks.ByID(id)
-		need[key.Algorithm] = true
-		trusted = trusted || in(k.keys, id) && in(k.signing, id) && key.SignsKeys()
-	}
-	if !trusted {
-		return "no DS matches a key that signs"
-	}
-	for _, key := range k.keys {
-		need[key.Algorithm] = true
-	}
-	for a := range need {
-		signsKeys := slices.ContainsFunc(k.signing, func(s Key) bool { return s.Algorithm == a && s.SignsKeys() && in(k.keys, s.ID) })
-		signsZone := slices.ContainsFunc(z.signing, func(s Key) bool { return s.Algorithm == a && s.SignsZone() && in(k.keys, s.ID) })
-		if !signsKeys {
-			return fmt.Sprintf("the DNSKEY RRset has no signature of algorithm %d", a)
-		}
-		if !signsZone {
-			return fmt.Sprintf("the RRset has no signature of algorithm %d by a key that is held", a)
-		}
+	if b := w.Bogus(); b != nil {
+		return b.String()
 	}
 	return ""
 }
