@@ -108,6 +108,10 @@ func TestLoad_Forms(t *testing.T) {
 		{"highest and lowest altitude", "a LOC 1 N 1 E 42849672.95m\na LOC 1 N 1 E -100000m\n", []string{
 			"10 a.example. 300 LOC 001216138036ee808036ee8000000000", "10 a.example. 300 LOC 001216138036ee808036ee80ffffffff",
 		}},
+		{"seconds of a location to the thousandth", "a LOC 20 29 16.159 N 3 E 1m\na LOC 20 29 16.159\tN 95 56 0.001 W 1275.5 1.5m\n", []string{
+			"10 a.example. 300 LOC 0012161384656dff6b6a397f009a88be", "10 a.example. 300 LOC 0012161384656dff80a4cb80009896e4",
+		}},
+		{"GPOS in quotes", "a GPOS \"-32.6882\" 116.8652 \"10.0\"\n", []string{"10 a.example. 300 GPOS 082d33322e363838320831" + "31362e383635320431302e30"}},
 		{"byte order mark", "\xef\xbb\xbf" + head + "a A 192.0.2.1\n", []string{"10 a.example. 300 A c0000201"}},
 		{"no line end at the end", "a A 192.0.2.1", []string{"10 a.example. 300 A c0000201"}},
 		{"$ORIGIN", "$ORIGIN x.example.\na A 192.0.2.1\n$ORIGIN y\na A 192.0.2.1\n", []string{

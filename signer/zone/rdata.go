@@ -383,6 +383,7 @@ func (r *reader) parseByLibrary(dst []byte, t Type, tokens []token, origin Name)
 		if err := checkAltitude(tokens); err != nil {
 			return dst, err
 		}
+		tokens = exactSeconds(tokens)
 	}
 	start := len(dst)
 	dst, err := r.lib.parse(dst, t, tokens, origin)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/miekg/dns"
@@ -360,4 +361,30 @@ func checkAltitude(tokens []token) error {
 		}
 	}
 	return nil
+}
+
+// exactSeconds adds half a thousandth to the seconds among the tokens of LOC:
+// miekg/dns cuts off what it holds as a float, so that 16.159 would be 16.158.
+func exactSeconds(tokens []token) []token {
+	tokens = slices.Clone(tokens)
+	begin, shift := 0, 0
+	for i := range tokens {
+		tokens[i].at += shift
+		if text := upper(tokens[i].text); len(text) != 1 || !bytes.Contains([]byte("NSEW"), text) {
+			continue
+		}
+		// Degrees, minutes and seconds stand before it, or fewer of them.
+		if i == begin+3 {
+			seconds := &tokens[i-1]
+			whole, thousandths, _ := bytes.Cut(seconds.text, []byte("."))
+			if len(thousandths) <= 3 {
+				before := len(seconds.text)
+				seconds.text = fmt.Appendf(nil, "%s.%s%s5", whole, thousandths, "000"[len(thousandths):])
+				shift += len(seconds.text) - before
+				tokens[i].at += len(seconds.text) - before
+			}
+		}
+		begin = i + 1
+	}
+	return tokens
 }

@@ -27,7 +27,8 @@ func (l *libParser) parse(dst []byte, t Type, tokens []token, origin Name) ([]by
 		if tok.at != end {
 			l.text = append(l.text, ' ')
 		}
-		if tok.quoted {
+		// The library does not take the quotes of RFC 1712.
+		if tok.quoted && t != Type(dns.TypeGPOS) {
 			l.text = append(append(append(l.text, '"'), tok.text...), '"')
 		} else {
 			l.text = append(l.text, tok.text...)
