@@ -183,7 +183,8 @@ type Due struct {
 
 // Dues lists the rollovers that the age of keys asks for, now or later. One
 // begins so early that the new key may sign when the old one has reached its
-// age (RFC 7583, 3.2.1: Tpub <= Tact + L - Ipub).
+// age (RFC 7583, 3.2.1: Tpub <= Tact + L - Ipub), and by up to a day sooner, each
+// zone at a place of its own.
 func (ks KeySet) Dues(p RollPolicy, t Timing) []Due {
 	var out []Due
 	for _, row := range []struct {
@@ -200,10 +201,15 @@ func (ks KeySet) Dues(p RollPolicy, t Timing) []Due {
 				continue
 			}
 			lead := min(t.Margin.Value+t.KeyTTL.Value, row.policy.Validity/2)
-			out = append(out, Due{
-				Kind: row.kind, At: k.Activated.Add(row.policy.Validity - lead), Auto: row.policy.Auto.Start,
+			early := t.early(row.policy.Validity)
+			due := Due{
+				Kind: row.kind, At: k.Activated.Add(row.policy.Validity - lead - early), Auto: row.policy.Auto.Start,
 				Reason: fmt.Sprintf("key %s reaches its age of %s", k.ID, age(row.policy.Validity)),
-			})
+			}
+			if early > 0 {
+				due.Reason += fmt.Sprintf("; %s sooner than it must, so that not all zones begin at once", early)
+			}
+			out = append(out, due)
 			break
 		}
 	}

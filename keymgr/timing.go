@@ -21,11 +21,27 @@ type Timing struct {
 	KeyTTL Term // TTLkey: of the DNSKEY RRset
 	SigTTL Term // TTLsig: the largest of the zone
 	DSTTL  Term // TTLds: of the DS RRset at the parent
+	// Place is where the zone stands among others, a hash of its name: their
+	// rollovers do not all begin at once.
+	Place uint64
 
 	// cut names a wait that is taken as zero, and blind leaves out the hard
 	// stop, to show that the tests see it.
 	cut   string
 	blind bool
+}
+
+// longestEarly bounds how much sooner than it has to a rollover begins so that
+// those of many zones do not begin at once; it is a twentieth of the age too.
+const longestEarly = 24 * time.Hour
+
+// early is how much sooner than it has to this zone's rollover begins.
+func (t Timing) early(validity time.Duration) time.Duration {
+	within := min(validity/20, longestEarly) / time.Second
+	if within < 1 {
+		return 0
+	}
+	return time.Duration(t.Place%uint64(within)) * time.Second //nolint:gosec // positive and small
 }
 
 // wait is a formula and its terms, all of which add up.

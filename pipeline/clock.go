@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,15 +82,52 @@ func (c Clock) Timer(at time.Time) (due <-chan time.Time, stop func()) {
 	if c.hand != nil {
 		return c.hand.timer(at)
 	}
-	wait := at.Sub(c.Now())
+	wait, ever := c.until(at)
+	if !ever {
+		return nil, func() {}
+	}
+	t := time.NewTimer(wait)
+	return t.C, func() { t.Stop() }
+}
+
+// AfterFunc calls fn, in a goroutine of its own, at the given time; stop keeps it
+// from that where it has not begun. No goroutine waits meanwhile: there may be
+// one of these for each zone.
+func (c Clock) AfterFunc(at time.Time, fn func()) (stop func()) {
+	if c.hand != nil {
+		due, free := c.hand.timer(at)
+		stopped := make(chan struct{})
+		go func() {
+			select {
+			case <-due:
+				fn()
+			case <-stopped:
+			}
+		}()
+		return sync.OnceFunc(func() {
+			close(stopped)
+			free()
+		})
+	}
+	wait, ever := c.until(at)
+	if !ever {
+		return func() {}
+	}
+	t := time.AfterFunc(wait, fn)
+	return func() { t.Stop() }
+}
+
+// until is how long the machine's clock takes to a time; ever is false where a
+// frozen clock never gets there.
+func (c Clock) until(at time.Time) (wait time.Duration, ever bool) {
+	wait = at.Sub(c.Now())
 	if c.Simulated() && wait > 0 {
 		if c.rate <= 0 {
-			return nil, func() {}
+			return 0, false
 		}
 		wait = time.Duration(float64(wait) / c.rate)
 	}
-	t := time.NewTimer(max(wait, 0))
-	return t.C, func() { t.Stop() }
+	return max(wait, 0), true
 }
 
 func machineTime() time.Time {

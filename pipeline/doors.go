@@ -92,6 +92,8 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 // appendInstance appends one event of the whole instance, and waits until it
 // is folded. allowed is asked with mu held, again after each conflict.
 func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts event.Facts, allowed func() error) error {
+	e.adding.Lock()
+	defer e.adding.Unlock()
 	for {
 		e.mu.RLock()
 		ready, head, err := e.ready, e.registry.Head, allowed()

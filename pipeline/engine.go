@@ -90,6 +90,7 @@ type Engine struct {
 	client                                *xfr.Client
 	work                                  sync.WaitGroup
 	tsig                                  sync.Mutex  // held while the TSIG keys change
+	adding                                sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
 	clocking                              sync.Mutex  // held while it is recorded how the clock is
 	newest                                time.Time   // of the journal's newest event at the start
 	lost                                  string      // what the projection knew and the journal lacks; set at the start
@@ -253,6 +254,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	cancel(nil)
 	e.work.Wait()
+	for _, r := range e.allRunners() {
+		r.mu.Lock()
+		r.disarm()
+		r.mu.Unlock()
+	}
 	e.writeHints()
 	if cause != nil {
 		err = nil

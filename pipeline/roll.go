@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +68,7 @@ const noDSTTL = 48 * time.Hour
 // known is what rollovers are decided from.
 func (s State) known(p Policy, m Moment) keymgr.Known {
 	k := keymgr.Known{Now: m.Now, Served: s.Served, Observation: m.Sights.Observation}
+	k.Timing.Place = placeOf(s.Name)
 	k.Timing.Margin = keymgr.Term{Value: m.Sights.Refresh + m.Sights.Retry, Source: "SOA REFRESH + RETRY"}
 	if margin, fixed := p.Margin(); fixed {
 		k.Timing.Margin = keymgr.Term{Value: margin, Source: "key-manager.propagation-margin"}
@@ -96,6 +99,12 @@ func (s State) known(p Policy, m Moment) keymgr.Known {
 		k.Timing.DSTTL = keymgr.Term{Value: noDSTTL, Source: "no DS was seen yet"}
 	}
 	return k
+}
+
+// placeOf is a zone's own place among all others, the same wherever it is signed.
+func placeOf(name string) uint64 {
+	sum := sha256.Sum256([]byte(name))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 func ttlTerm(ttl uint32, source string) keymgr.Term {

@@ -202,7 +202,10 @@ func TestEngine_ZSKIsReplacedWhenItsAgeComes(t *testing.T) {
 	if err != nil || len(plan) != 3 || plan[0].Kind != keymgr.RollZSK || !strings.Contains(plan[0].Text, "reaches its age") {
 		t.Fatalf("plan %+v, %v", plan, err)
 	}
-	if at := plan[0].Earliest.Sub(dayOne); at < 10*day-2*time.Hour || at > 10*day {
+	if !strings.Contains(plan[0].Text, "sooner than it must") {
+		t.Errorf("the plan does not tell why then: %s", plan[0].Text)
+	}
+	if at := plan[0].Earliest.Sub(dayOne); at < 10*day-14*time.Hour || at > 10*day-2*time.Hour {
 		t.Errorf("begins after %s", at)
 	}
 	w.h.move(plan[0].Earliest)

@@ -149,23 +149,12 @@ func (r *runner) step() {
 func (r *runner) arm(at time.Time) {
 	r.disarm()
 	r.disarm = func() {}
-	if at.IsZero() {
+	if at.IsZero() || !r.e.running() {
 		return
 	}
-	due, stop := r.e.clock.Timer(at)
-	disarmed := make(chan struct{})
-	started := r.e.start(func(ctx context.Context) {
-		defer stop()
-		select {
-		case <-due:
-			r.step()
-		case <-disarmed:
-		case <-ctx.Done():
-		}
+	r.disarm = r.e.clock.AfterFunc(at, func() {
+		r.e.start(func(context.Context) { r.step() })
 	})
-	if started {
-		r.disarm = sync.OnceFunc(func() { close(disarmed) })
-	}
 }
 
 // run executes one command and decides again.
@@ -225,19 +214,9 @@ func backoff(tries int) time.Duration {
 // execute does what the command says and appends what came of it. Events are
 // appended also where it failed: the failure is one.
 func (r *runner) execute(ctx context.Context, c Command) error {
-	switch c.(type) {
-	case Sign, Publish, OpenReview:
-		select {
-		case r.e.heavy <- struct{}{}:
-			defer func() { <-r.e.heavy }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	case Load, BindPolicy, GenerateKeys, ActivateKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview: // a load takes its place itself
-	}
 	for {
 		s := r.snapshot()
-		facts, failure := r.e.do(ctx, s, c, r.report)
+		facts, failure := r.do(ctx, s, c)
 		if len(facts) == 0 {
 			return failure
 		}
@@ -253,6 +232,20 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 		}
 		return errors.Join(err, failure)
 	}
+}
+
+// do does what the command says, when there is a place. The place is given back
+// before the result is appended: many zones then wait for the disk together.
+func (r *runner) do(ctx context.Context, s State, c Command) ([]event.Facts, error) {
+	switch c.(type) {
+	case Sign, Publish, OpenReview:
+		if err := take(ctx, r.e.heavy); err != nil {
+			return nil, err
+		}
+		defer give(r.e.heavy)
+	case Load, BindPolicy, GenerateKeys, ActivateKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview: // a load takes its place itself
+	}
+	return r.e.do(ctx, s, c, r.report)
 }
 
 // errSwept reports that chunks were swept while a command ran: it runs again.
