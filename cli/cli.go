@@ -97,6 +97,7 @@ func newApp(e *env) *urfave.App {
 			clockCommand(e),
 			signzoneCommand(e),
 			verifyCommand(e),
+			simulateCommand(e),
 			templateCommand(e),
 			healthCommand(e),
 			versionCommand(e),

@@ -61,9 +61,9 @@ func (r *runner) overdueNotice(p Policy, now time.Time) (Notice, bool) {
 	}
 	end := time.Unix(r.state.Published.Signed.Facts.Earliest, 0).UTC()
 	reason, hint := r.whyOverdue(p, now)
-	text := fmt.Sprintf("signatures expire in %s, the first at %s", spanText(end.Sub(now)), end.Format(time.RFC3339))
+	text := fmt.Sprintf("signatures expire in %s, the first at %s", SpanText(end.Sub(now)), end.Format(time.RFC3339))
 	if !now.Before(end) {
-		text = fmt.Sprintf("signatures have expired, the first %s ago, at %s", spanText(now.Sub(end)), end.Format(time.RFC3339))
+		text = fmt.Sprintf("signatures have expired, the first %s ago, at %s", SpanText(now.Sub(end)), end.Format(time.RFC3339))
 	}
 	return Notice{Severity: severity, Text: text + ": " + reason, Hint: hint}, true
 }
@@ -187,8 +187,8 @@ func (e *Engine) overdueAlarms() []string {
 	return out
 }
 
-// spanText is a length of time in its two largest units.
-func spanText(d time.Duration) string {
+// SpanText is a length of time in its two largest units.
+func SpanText(d time.Duration) string {
 	d = d.Round(time.Second)
 	switch {
 	case d >= day:

@@ -92,7 +92,7 @@ func observedText(f *event.DSObserved) string {
 	for _, s := range f.Sets {
 		text := dsText(s.DS)
 		if len(s.DS) > 0 {
-			text += ", TTL " + spanText(time.Duration(s.TTL)*time.Second)
+			text += ", TTL " + SpanText(time.Duration(s.TTL)*time.Second)
 		}
 		sets = append(sets, text)
 	}

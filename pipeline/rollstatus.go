@@ -78,7 +78,7 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 			Severity: severityInfo, Text: reason + " than the zone is signed with", Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, kind),
 		})
 	}
-	for _, due := range s.Keys.Dues(p.Rollovers(), s.known(p, m).Timing) {
+	for _, due := range s.Dues(p, m) {
 		if !due.Auto && !m.Now.Before(due.At) {
 			st.Notices = append(st.Notices, Notice{Severity: severityWarning, Text: due.Reason, Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, due.Kind)})
 		}
@@ -112,6 +112,12 @@ func (s State) Rolling(p Policy, m Moment) []RolloverStatus {
 		out = append(out, ro)
 	}
 	return out
+}
+
+// Dues lists the rollovers that the age of keys asks for, now or later. It is
+// pure.
+func (s State) Dues(p Policy, m Moment) []keymgr.Due {
+	return s.Keys.Dues(p.Rollovers(), s.known(p, m).Timing)
 }
 
 // Rollovers lists the rollovers of a zone that run.
