@@ -11,6 +11,7 @@ import (
 	"sluice/journal"
 	"sluice/keymgr"
 	"sluice/pipeline"
+	"sluice/pipeline/simulate"
 )
 
 // page reads a page of the manual.
@@ -42,6 +43,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.DSRecord{},
 		pipeline.RolloverStatus{},
 		pipeline.PlannedStep{},
+		simulate.Line{},
+		simulate.Summary{},
 		pipeline.PolicyInfo{},
 		pipeline.PolicyChange{},
 		policyCheckResult{},
