@@ -190,7 +190,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		HintFile: s.data.upstream(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Workers: s.cfg.Daemon.Workers,
-		Observe: observer.Observe, Resolve: addressFinder(observer),
+		Observe: observer.Observe, Resolve: addressFinder(observer), Agents: observer.Agents,
 		TSIG: tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
 		},

@@ -42,7 +42,12 @@ type Seen struct {
 	Serial uint32          `json:"serial,omitempty"`  // of its SOA
 	Keys   []string        `json:"keys,omitempty"`    // IDs of the keys in its DNSKEY RRset
 	KeyTTL uint32          `json:"key_ttl,omitempty"` // of its DNSKEY RRset, in seconds
-	Signed []SeenSignature `json:"signed,omitempty"`  // the RRSIGs of SOA, DNSKEY and of samples
+	Signed []SeenSignature `json:"signed,omitempty"`  // the RRSIGs of SOA, DNSKEY, CDS, CDNSKEY and of samples
+	// CDS and CDNSKEY are what its RRsets of these types name: IDs of keys in
+	// its DNSKEY RRset, event.CDSDelete for the request to remove all DS
+	// (RFC 8078, 4), for others what the record says. Sorted.
+	CDS     []string `json:"cds,omitempty"`
+	CDNSKEY []string `json:"cdnskey,omitempty"`
 
 	// What a server of the parent shows.
 

@@ -198,6 +198,8 @@ func (ks KeySet) evolveRollover(e event.Event) KeySet {
 	case *event.DSWithdrawn:
 		ks.DS.Was = ks.trusted()
 		ks.DS.Wanted, ks.DS.CDS, ks.DS.Withdrawn, ks.DS.Since = nil, f.CDS, true, e.Time
+	case *event.CDSChanged:
+		ks.DS.CDS = f.CDS
 	case *event.DSObserved:
 		ks.DS = ks.DS.observe(f, e.Time)
 		ks.Rollovers = slices.Clone(ks.Rollovers)

@@ -25,8 +25,16 @@ const (
 	LoadedReviewLane
 	// SignedReviewLane runs the hooks for what was signed.
 	SignedReviewLane
+	// HookLane runs the hooks that tell the parent.
+	HookLane
+	// ParentLane updates and notifies the parent.
+	ParentLane
 	lanes
 )
+
+// aside reports whether a lane's work is beside the zone's own: nobody who waits
+// for the zone waits for it.
+func (l Lane) aside() bool { return l == HookLane || l == ParentLane }
 
 // Command is something to be done: the only place where effects happen is its
 // execution. Commands are values; equal inputs make equal commands.

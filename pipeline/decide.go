@@ -67,6 +67,7 @@ func Decide(s State, p Policy, m Moment) Decision {
 		d.add(m, c)
 	}
 	decideReviews(&d, s, p, m)
+	decideParent(&d, s, p, m)
 	return d
 }
 

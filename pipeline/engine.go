@@ -21,6 +21,7 @@ import (
 	"sluice/keymgr"
 	"sluice/pipeline/observe"
 	"sluice/pipeline/store"
+	"sluice/signer/zone"
 	"sluice/xfr"
 )
 
@@ -57,6 +58,9 @@ type Config struct {
 	// Resolve finds the addresses of a name server that a zone does not hold
 	// itself; nil where nobody can be asked.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Agents finds whom the parent of a zone wants to be told that its CDS
+	// changed; nil where nobody can be asked.
+	Agents func(ctx context.Context, child zone.Name, now time.Time) (observe.Agents, error)
 	// Workers is the number of signing goroutines of one run; 0: one a core.
 	Workers int
 	// TSIG keeps the secrets of TSIG keys; nil keeps none.
@@ -87,6 +91,7 @@ type Engine struct {
 	heavy  chan struct{} // bounds loads, signings and verifications at a time
 	// transfers and checks bound what is asked of other servers at a time.
 	transfers, checks, notifying, looking chan struct{}
+	telling                               chan struct{} // bounds hooks, updates and NOTIFYs for parents
 	client                                *xfr.Client
 	work                                  sync.WaitGroup
 	tsig                                  sync.Mutex  // held while the TSIG keys change
@@ -130,6 +135,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		checks:    make(chan struct{}, maxChecks),
 		notifying: make(chan struct{}, maxNotifying),
 		looking:   make(chan struct{}, maxLooking),
+		telling:   make(chan struct{}, maxTelling),
 		moved:     make(chan struct{}),
 		runners:   map[event.ZoneID]*runner{},
 		names:     map[string]event.ZoneID{},

@@ -42,6 +42,7 @@ func Evolve(s State, rec journal.Record, broken string) State {
 	switch f := rec.Event.Facts.(type) {
 	case *event.PolicyBound:
 		s.Policy = BoundPolicy{Name: f.Policy, SHA256: f.SHA256, Text: f.Text}
+		s.Policy.Seq = rec.Seq
 		s.Name, s.Source, s.SerialFloor = f.Zone, f.Source, f.SerialFloor
 	case *event.ZoneChanged:
 		s.Source = f.Source
@@ -69,6 +70,8 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.Fetched = evolveFetched(s.Fetched, f)
 	case *event.DSObserved:
 		s.ParentDS = f
+	case *event.DSSubmitted, *event.DSWithdrawn, *event.HookRan, *event.DSPushed, *event.DSNotified:
+		return evolveTold(s, rec)
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
 	default:

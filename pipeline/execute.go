@@ -28,8 +28,12 @@ func Cause(s State, c Command) uint64 {
 		return c.Instance
 	case CloseReview:
 		return c.Instance
-	case GenerateKeys, ActivateKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys:
+	case GenerateKeys, ActivateKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS:
 		return s.Head.Seq
+	case RunParentHook, PushDS, NotifyParent:
+		if s.Told != nil {
+			return s.Told.Seq
+		}
 	}
 	return s.Head.Seq
 }
@@ -50,6 +54,14 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doBegin(ctx, s, c)
 	case AdvanceRollover:
 		return e.doAdvance(ctx, s, c)
+	case ChangeCDS:
+		return []event.Facts{&event.CDSChanged{CDS: c.CDS, Reason: c.Reason}}, nil
+	case RunParentHook:
+		return e.doParentHook(ctx, s, c)
+	case PushDS:
+		return e.doPush(ctx, s, c)
+	case NotifyParent:
+		return e.doNotifyParent(ctx, s, c)
 	case Load:
 		return e.doLoad(ctx, s, c, report)
 	case Sign:

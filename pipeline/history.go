@@ -271,6 +271,9 @@ func Describe(ev event.Event) string {
 		if text := describeRollover(ev); text != "" {
 			return text
 		}
+		if text := describeTold(ev); text != "" {
+			return text
+		}
 		return describeKeys(ev)
 	}
 }

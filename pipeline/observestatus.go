@@ -47,6 +47,7 @@ type expectation struct {
 	serial  uint32
 	mode    Mode
 	served  []keymgr.Key // of the published DNSKEY RRset, when it was asked
+	cds     []string     // what CDS and CDNSKEY name, as events say it
 	signing []string     // IDs of those that sign the DNSKEY RRset
 	keys    []keymgr.Key // all that the zone ever had here
 	// ahead says that the zone was published anew since it was asked.
@@ -61,6 +62,7 @@ func (r *runner) expected() expectation {
 	if pub := s.Published; pub != nil {
 		v.mode = pub.Signed.mode()
 		v.ahead = pub.Signed.Facts.Serial != l.serial
+		v.cds = pub.Signed.Facts.CDS
 	}
 	for _, rdata := range l.served {
 		role := keymgr.ZSK
@@ -122,7 +124,7 @@ func (v expectation) text(o keymgr.Observation) string {
 
 // notices tells what is wrong with what was seen, and what to do.
 func (v expectation) notices(o keymgr.Observation) []Notice {
-	out := v.serverNotices(o)
+	out := append(v.serverNotices(o), v.cdsNotices(o)...)
 	if v.zone == "." {
 		return out
 	}

@@ -44,6 +44,8 @@ type settings struct {
 	margin    time.Duration // < 0: SOA refresh + retry
 	keepKeys  bool          // removed keys are not deleted
 	keepFor   time.Duration // how long they are kept else
+	cdsRolls  bool          // CDS only until the parent has what it says
+	parent    ParentPolicy
 
 	publicServers []netip.AddrPort
 	parentServers []netip.AddrPort
@@ -94,6 +96,7 @@ func defaults() settings {
 		maxTTL: week, clampTTL: true,
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour, observation: time.Hour,
 		roll: defaultRoll(), margin: -1, keepFor: 90 * day,
+		parent: ParentPolicy{TTL: time.Hour},
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
 		denial: signer.NSEC, verifyAll: true,
 		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,
@@ -289,7 +292,7 @@ func (p Policy) Notices() []string {
 	if remain < max(s.maxTTL, s.keyTTL) {
 		out = append(out, which+"signer.signature-remain-time is below the highest TTL: caches may hold records longer than their signatures are valid (RFC 6781, 4.4.1)")
 	}
-	return append(out, p.reviewNotices()...)
+	return append(append(out, p.reviewNotices()...), p.parentNotices()...)
 }
 
 // ParseAlgorithm reads an algorithm as policies and commands write it:

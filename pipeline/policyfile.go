@@ -48,14 +48,15 @@ type policyFile struct {
 		Records struct {
 			TTL any `toml:"ttl"`
 		} `toml:"records"`
-		AutoRemove        any      `toml:"auto-remove"`
-		AutoRemoveDelay   any      `toml:"auto-remove-delay"`
-		CDS               any      `toml:"cds"`
-		PropagationMargin any      `toml:"propagation-margin"`
-		KSK               roleFile `toml:"ksk"`
-		ZSK               roleFile `toml:"zsk"`
-		CSK               roleFile `toml:"csk"`
-		Algorithm         autoFile `toml:"algorithm"`
+		AutoRemove        any        `toml:"auto-remove"`
+		AutoRemoveDelay   any        `toml:"auto-remove-delay"`
+		CDS               any        `toml:"cds"`
+		PropagationMargin any        `toml:"propagation-margin"`
+		Parent            parentFile `toml:"parent"`
+		KSK               roleFile   `toml:"ksk"`
+		ZSK               roleFile   `toml:"zsk"`
+		CSK               roleFile   `toml:"csk"`
+		Algorithm         autoFile   `toml:"algorithm"`
 	} `toml:"key-manager"`
 	Signer struct {
 		Mode            any        `toml:"mode"`

@@ -141,47 +141,12 @@ func (r *policyReader) hooks(table string, f *reviewFile, to *reviewSettings) {
 	if text, ok := r.word(table+".hook", f.Hook); ok && text != "" {
 		to.Hooks = append(to.Hooks, Hook{Command: text, Timeout: hookTimeout})
 	}
-	if f.Hooks == nil {
-		return
-	}
 	key := table + ".hooks"
-	const want = `: want a list such as [{ command = "/usr/local/bin/check", timeout = "10m" }]`
-	list, ok := f.Hooks.([]any)
-	if !ok {
-		r.fault(key, want)
-		return
-	}
-	if len(list) > 0 && len(to.Hooks) > 0 {
+	if list, ok := f.Hooks.([]any); ok && len(list) > 0 && len(to.Hooks) > 0 {
 		r.fault(table+".hook", "is not allowed beside hooks")
 		return
 	}
-	if len(list) > maxHooks {
-		r.fault(key, ": more than %d", maxHooks)
-		return
-	}
-	for _, item := range list {
-		fields, ok := item.(map[string]any)
-		h := Hook{Timeout: hookTimeout}
-		for name, value := range fields {
-			switch name {
-			case "command":
-				h.Command, _ = value.(string)
-			case "timeout":
-				r.duration(key+".timeout", value, &h.Timeout)
-			default:
-				ok = false
-			}
-		}
-		if !ok || strings.TrimSpace(h.Command) == "" || strings.Contains(h.Command, "\x00") {
-			r.fault(key, want)
-			return
-		}
-		if h.Timeout < time.Second {
-			r.fault(key, ": timeout must be at least a second")
-			return
-		}
-		to.Hooks = append(to.Hooks, h)
-	}
+	r.hookList(key, f.Hooks, `[{ command = "/usr/local/bin/check", timeout = "10m" }]`, &to.Hooks)
 }
 
 func (r *policyReader) checks(f *checksFile) {

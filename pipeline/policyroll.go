@@ -58,12 +58,13 @@ func (r *policyReader) rollovers(f *policyFile) {
 	r.flag("key-manager.auto-remove", m.AutoRemove, &remove)
 	r.set.keepKeys = !remove
 	r.duration("key-manager.auto-remove-delay", m.AutoRemoveDelay, &r.set.keepFor)
-	r.flag("key-manager.cds", m.CDS, &r.set.roll.CDS)
+	r.cds(m.CDS)
+	r.parent(&m.Parent)
 	if text, ok := m.PropagationMargin.(string); !ok || text != "auto" {
 		r.duration("key-manager.propagation-margin", m.PropagationMargin, &r.set.margin)
 	}
-	if k := r.set.roll.KSK; k.Method != keymgr.DoubleKSK && k.Auto.Start && k.Validity != 0 {
-		r.fault("key-manager.ksk.auto-start", "= true needs method = \"double-ksk\": the DS of the others goes to the parent by hand, before CDS could tell it")
+	if k := r.set.roll.KSK; k.Method != keymgr.DoubleKSK && k.Auto.Start && k.Validity != 0 && !r.set.parent.hands() {
+		r.fault("key-manager.ksk.auto-start", "= true needs method = \"double-ksk\", or key-manager.parent.update.servers or hooks: the DS of the others goes to the parent by hand, by push or by hook, before CDS could tell it")
 	}
 }
 

@@ -132,6 +132,9 @@ func decideRollovers(d *Decision, s State, p Policy, m Moment) Command {
 	if s.Maintenance != nil || s.Served.At.IsZero() {
 		return nil
 	}
+	if c := decideCDS(s, p); c != nil {
+		return c
+	}
 	if _, err := s.Keys.NewPlan(keymgr.RollSecure, "", roll); err == nil && s.Keys.DS.Since.IsZero() && !s.Keys.DS.Declined {
 		return BeginRollover{Kind: keymgr.RollSecure, Reason: "the zone is signed, and its parent was not told yet"}
 	}
@@ -267,7 +270,7 @@ func evolveServed(s State, before *Published) State {
 			s.Served = keymgr.Served{Keys: f.Keys, Signers: f.Signers, Serial: zone.Serial(f.Serial), At: p.Time}
 		}
 	case ModeUnsigned:
-		s.Served, s.Keys = keymgr.Served{}, s.Keys.Unsigned()
+		s.Served, s.Keys, s.Told = keymgr.Served{}, s.Keys.Unsigned(), nil
 	case ModePassThrough:
 		s.Served = keymgr.Served{}
 	}

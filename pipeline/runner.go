@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -336,9 +337,9 @@ func (r *runner) report(p Progress) {
 // for time to pass. The caller holds mu.
 func (r *runner) atRest() bool {
 	for i := range r.lanes {
-		if r.lanes[i].busy {
+		if r.lanes[i].busy && !Lane(i).aside() {
 			return false
 		}
 	}
-	return len(r.decide().Commands) == 0
+	return !slices.ContainsFunc(r.decide().Commands, func(c Command) bool { return !c.Lane().aside() })
 }

@@ -28,6 +28,9 @@ type State struct {
 
 	// ParentDS is what the parent's servers had when that last changed.
 	ParentDS *event.DSObserved `json:"parent_ds,omitempty"`
+	// Told is what became of telling the parent; nil where there was nothing to
+	// tell.
+	Told *Told `json:"told,omitempty"`
 
 	Loaded    *Loaded    `json:"loaded,omitempty"`    // newest loaded instance
 	Approved  *Loaded    `json:"approved,omitempty"`  // newest loaded instance that may be signed
@@ -69,6 +72,7 @@ type BoundPolicy struct {
 	Name   string     `json:"name"`
 	SHA256 event.Hash `json:"sha256"`
 	Text   string     `json:"text"`
+	Seq    uint64     `json:"seq,omitempty"` // of its policy.bound
 }
 
 // Loaded is a loaded instance.

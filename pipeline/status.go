@@ -147,6 +147,7 @@ func (r *runner) describe(st *ZoneStatus) {
 	r.upstreamNotices(st)
 	r.observationStatus(st)
 	r.rolloverStatus(st)
+	r.toldStatus(st)
 	r.describeMode(st)
 	r.describeReviews(st)
 	st.WaitsFor, st.Since = waits(s, *st, r.lanes)

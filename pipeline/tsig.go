@@ -236,7 +236,7 @@ func (p Policy) tsigNames() []string {
 			names = append(names, line.Key)
 		}
 	}
-	for _, ep := range p.set.notifyTo {
+	for _, ep := range slices.Concat(p.set.notifyTo, p.set.parent.Servers) {
 		names = append(names, ep.Key)
 	}
 	return slices.DeleteFunc(names, func(n string) bool { return n == "" })

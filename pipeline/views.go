@@ -61,6 +61,9 @@ type ZoneStatus struct {
 	// Reviews is what is under review, and what halted the zone there.
 	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
+	// ParentTold is what became of telling the parent what DS it is to have; nil
+	// where there is nothing to tell.
+	ParentTold *ToldStatus `json:"parent_told,omitempty"`
 	// Observation is what the world sees; nil where nobody asks.
 	Observation *ObservationStatus `json:"observation,omitempty"`
 }

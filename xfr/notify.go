@@ -28,15 +28,8 @@ func (c *Client) Notify(ctx context.Context, ep Endpoint, name zone.Name, soa zo
 			return fmt.Errorf("notify %s of %s: SOA: %w", ep, name, err)
 		}
 	}
-	var tries []time.Duration
-	for _, wait := range c.cfg.Tries {
-		tries = append(tries, 2*wait)
-	}
-	for range len(tries) {
-		tries = append(tries, 2*tries[len(tries)-1])
-	}
 	q := &query{opcode: dns.OpcodeNotify, name: name, qtype: notifyQuestion, soa: soa}
-	if _, err := c.ask(ctx, ep, q, tries); err != nil {
+	if _, err := c.ask(ctx, ep, q, c.notifyTries()); err != nil {
 		return fmt.Errorf("notify %s of %s: %w", ep, name, err)
 	}
 	return nil

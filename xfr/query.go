@@ -22,7 +22,24 @@ type query struct {
 	have   *zone.Serial // what an IXFR client holds
 	soa    zone.Value   // what a NOTIFY tells; nil tells nothing
 	edns   bool
+	agent  zone.Name // where errors may be reported (RFC 9567), with edns
+	// records are those of an update, counts how many stand in its prerequisite
+	// and update sections.
+	records []byte
+	counts  [2]uint16
 }
+
+// options are the EDNS options of the message.
+func (q *query) options() []byte {
+	if q.agent == "" {
+		return nil
+	}
+	out := []byte{0, reportChannel}
+	return zone.AppendRData(out, []byte(q.agent))
+}
+
+// reportChannel is the code of the Report-Channel option (RFC 9567, 5).
+const reportChannel = 18
 
 // RcodeError is an answer without records.
 type RcodeError struct {
@@ -80,9 +97,14 @@ func (q *query) pack(id uint16, key *tsigKey, now time.Time) ([]byte, *tsigVerif
 		msg = binary.BigEndian.AppendUint32(msg, uint32(*q.have))
 		msg = append(msg, make([]byte, 16)...)
 	}
+	if q.records != nil {
+		counts[1], counts[2] = q.counts[0], q.counts[1]
+		msg = append(msg, q.records...)
+	}
 	if q.edns {
 		counts[3] = 1
-		msg = append(msg, 0, 0, byte(typeOPT), byte(udpPayload>>8), byte(udpPayload&0xff), 0, 0, 0, 0, 0, 0)
+		msg = append(msg, 0, 0, byte(typeOPT), byte(udpPayload>>8), byte(udpPayload&0xff), 0, 0, 0, 0)
+		msg = zone.AppendRData(msg, q.options())
 	}
 	binary.BigEndian.PutUint16(msg, id)
 	binary.BigEndian.PutUint16(msg[2:], flags)
@@ -127,7 +149,8 @@ func (q *query) check(msg []byte, id uint16, v *tsigVerifier, first bool, now ti
 	r.answers = int(binary.BigEndian.Uint16(msg[6:]))
 	r.answerAt = headerLen
 	rcode := int(r.flags & 0xf)
-	if questions > 1 || questions == 0 && first && rcode == 0 {
+	// The answer to an update may leave its zone section out (RFC 2136, 3.8).
+	if questions > 1 || questions == 0 && first && rcode == 0 && q.opcode != dns.OpcodeUpdate {
 		return r, errNotOurs
 	}
 	if questions == 1 {

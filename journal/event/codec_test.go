@@ -80,6 +80,18 @@ func samples() map[string]Facts {
 			},
 			Servers: 4, Unreachable: []string{"ns2.parent.example."}, Time: 1700000000,
 		},
+		&CDSChanged{CDS: true, Reason: "the policy says always"},
+		&DSNotified{
+			Request: 6, None: true, Owner: "example._dsync.parent.example.", Target: "agent.parent.example.:5359", Validated: true,
+			Server: "192.0.2.7:5359", Rcode: "REFUSED", Error: "the server answered REFUSED",
+		},
+		&DSPushed{
+			Request: 6, Server: "192.0.2.8:53^update.example.", Zone: "parent.example.", Rcode: "NOTAUTH",
+			Added:   []DS{{Tag: 65535, Algorithm: 13, DigestType: 2, Digest: "00ff", Key: key.ID}},
+			Removed: []DS{{Tag: 1, Algorithm: 13, DigestType: 2, Digest: "01ff", Key: "8899aabbccddeeff"}},
+			Kept:    []DS{{Tag: 2, Algorithm: 8, DigestType: 2, Digest: "02ff"}}, Error: "the server answered NOTAUTH",
+		},
+		&HookRan{Request: 6, Event: "ds-ready", Number: 1, Error: "exit code 1", Hook: *hook},
 		&DSSubmitted{IDs: []string{key.ID}, CDS: true},
 		&DSWithdrawn{CDS: true},
 		&RolloverAborted{Rollover: 4, Step: 2, Name: "change-ds", Reason: "the new key's HSM is gone"},

@@ -51,6 +51,78 @@ type DSSet struct {
 	TTL uint32 `json:"ttl"` // in seconds, the largest that was seen
 }
 
+// CDSChanged says whether CDS and CDNSKEY, from the next signed instance on,
+// say what the parent is to have, which does not change.
+type CDSChanged struct {
+	CDS    bool   `json:"cds"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// DSPushed is a dynamic update (RFC 2136) of the DS RRset at the parent, or an
+// attempt at it.
+type DSPushed struct {
+	// Request is the number of the ds.submitted or ds.withdrawn that it follows.
+	Request uint64 `json:"request"`
+	// Server is the one that answered last, Zone the zone that holds the DS.
+	Server string `json:"server,omitempty"`
+	Zone   string `json:"zone,omitempty"`
+	// Rcode is its answer in words; empty where none came.
+	Rcode string `json:"rcode,omitempty"`
+	// Added and Removed is what the update changed; both are empty where the
+	// parent had what it is to have. Kept is what it has besides and is not ours
+	// to remove.
+	Added   []DS `json:"added,omitempty"`
+	Removed []DS `json:"removed,omitempty"`
+	Kept    []DS `json:"kept,omitempty"`
+	// Error says why it failed; empty where it did not.
+	Error string `json:"error,omitempty"`
+}
+
+// DSNotified is a NOTIFY(CDS) to the parent's agent (RFC 9859), or an attempt
+// at it.
+type DSNotified struct {
+	// Request is the number of the ds.submitted or ds.withdrawn that it follows.
+	Request uint64 `json:"request"`
+	// None: the parent is proven, or says unsigned, to name no agent.
+	None bool `json:"none,omitempty"`
+	// Owner is where its DSYNC RRset stands, Target whom that names, with port.
+	Owner  string `json:"owner,omitempty"`
+	Target string `json:"target,omitempty"`
+	// Validated: the DSYNC RRset was validated from a trust anchor down; else the
+	// parent is proven not to be signed.
+	Validated bool `json:"validated,omitempty"`
+	// Server is the address that answered last, Rcode its answer in words.
+	Server string `json:"server,omitempty"`
+	Rcode  string `json:"rcode,omitempty"`
+	// Error says why it failed; empty where it did not.
+	Error string `json:"error,omitempty"`
+}
+
+// HookRan is a run of a hook that tells the parent, or somebody, about DS.
+type HookRan struct {
+	// Request is the number of the ds.submitted or ds.withdrawn that it follows.
+	Request uint64 `json:"request"`
+	// Event is ds-ready or ds-gone.
+	Event string `json:"event"`
+	// Number is the hook's in the policy, from 1.
+	Number uint64 `json:"number"`
+	// Error says why it failed; empty where it did not.
+	Error string      `json:"error,omitempty"`
+	Hook  HookOutcome `json:"hook"`
+}
+
+// EventType implements Facts.
+func (*CDSChanged) EventType() string { return "cds.changed" }
+
+// EventType implements Facts.
+func (*DSPushed) EventType() string { return "ds.pushed" }
+
+// EventType implements Facts.
+func (*DSNotified) EventType() string { return "ds.notified" }
+
+// EventType implements Facts.
+func (*HookRan) EventType() string { return "hook.ran" }
+
 // EventType implements Facts.
 func (*DSSubmitted) EventType() string { return "ds.submitted" }
 

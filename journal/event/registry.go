@@ -12,11 +12,15 @@ import (
 func registered() []func() Facts {
 	return []func() Facts{
 		func() Facts { return new(BulkSwept) },
+		func() Facts { return new(CDSChanged) },
 		func() Facts { return new(ClockAccepted) },
 		func() Facts { return new(ClockDoubted) },
+		func() Facts { return new(DSNotified) },
 		func() Facts { return new(DSObserved) },
+		func() Facts { return new(DSPushed) },
 		func() Facts { return new(DSSubmitted) },
 		func() Facts { return new(DSWithdrawn) },
+		func() Facts { return new(HookRan) },
 		func() Facts { return new(InstanceAbandoned) },
 		func() Facts { return new(InstanceFetched) },
 		func() Facts { return new(InstanceLoaded) },

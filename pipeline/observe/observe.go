@@ -126,6 +126,12 @@ func share(seen []keymgr.Seen) {
 			if slices.Equal(one.Keys, other.Keys) {
 				one.Keys = other.Keys
 			}
+			if slices.Equal(one.CDS, other.CDS) {
+				one.CDS = other.CDS
+			}
+			if slices.Equal(one.CDNSKEY, other.CDNSKEY) {
+				one.CDNSKEY = other.CDNSKEY
+			}
 			if slices.Equal(one.DS, other.DS) {
 				one.DS = slices.Clip(other.DS)
 			}
@@ -322,6 +328,9 @@ func (r *round) zoneServer(ctx context.Context, s *session, seen *keymgr.Seen) e
 		seen.Signed = append(seen.Signed, r.signatures(set, keys)...)
 	}
 	seen.Signed = append(seen.Signed, r.signatures(soa, keys)...)
+	if err := r.childDS(ctx, s, seen, set, keys); err != nil {
+		return err
+	}
 	for _, sample := range r.q.Samples {
 		if a, err = s.ask(ctx, question{name: sample.Owner, t: sample.Type}); err != nil {
 			return fmt.Errorf("%s %s: %w", sample.Owner, sample.Type, err)

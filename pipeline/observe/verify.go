@@ -54,6 +54,11 @@ func (s *rrsig) inTime(now time.Time) error {
 // the zone apex, and says until when it is valid. What a wildcard made does
 // not count: nothing that is asked here may come of one.
 func (r *rrset) verified(apex zone.Name, keys []key, now time.Time) (sig *rrsig, by key, err error) {
+	return r.verifiedAny(apex, keys, now, false)
+}
+
+// verifiedAny is verified, where wildcard says so also of what a wildcard made.
+func (r *rrset) verifiedAny(apex zone.Name, keys []key, now time.Time, wildcard bool) (sig *rrsig, by key, err error) {
 	if len(r.sigs) == 0 {
 		return nil, key{}, errUnsigned
 	}
@@ -61,7 +66,7 @@ func (r *rrset) verified(apex zone.Name, keys []key, now time.Time) (sig *rrsig,
 	err = fmt.Errorf("no signature is by a key of %s", apex)
 	for i := range r.sigs {
 		s := &r.sigs[i]
-		if !s.signer.Equal(apex) || !r.owner.Under(apex) || s.synthesized(r) {
+		if !s.signer.Equal(apex) || !r.owner.Under(apex) || !wildcard && s.synthesized(r) {
 			continue
 		}
 		for _, k := range keys {

@@ -1,0 +1,52 @@
+package keymgr
+
+import (
+	"slices"
+
+	"sluice/journal/event"
+)
+
+// AtParent reports whether all of the parent's servers, when that was last
+// seen, had what they are to have: a DS of each key that is wanted, and of no
+// other key that the zone ever had. DS of others do not matter.
+func (ks KeySet) AtParent() bool {
+	return len(ks.DS.Sets) > 0 && !slices.ContainsFunc(ks.DS.Sets, func(set event.DSSet) bool {
+		var have []string
+		for _, d := range set.DS {
+			if d.Key != "" {
+				have = append(have, d.Key)
+			}
+		}
+		slices.Sort(have)
+		return !slices.Equal(slices.Compact(have), ks.DS.Wanted)
+	})
+}
+
+// ChangesDS reports whether a rollover runs that changes, or is going to
+// change, what the parent is to have.
+func (ks KeySet) ChangesDS() bool {
+	return slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return r.Kind != RollZSK })
+}
+
+// MayShowCDS reports whether CDS and CDNSKEY may come back with what the parent
+// is to have: it was told that before, and every key of it signs the DNSKEY RRset.
+func (ks KeySet) MayShowCDS() bool {
+	if ks.DS.Since.IsZero() || ks.ChangesDS() {
+		return false
+	}
+	shown := ks.only(ks.DS.Wanted, func(k *Key) bool { return k.State == Active && k.SignsKeys() })
+	return ks.DS.Withdrawn || len(ks.DS.Wanted) > 0 && len(shown) == len(ks.DS.Wanted)
+}
+
+// OwnDS splits the DS records of a parent into those that stand for a key that
+// the zone ever had, with its ID, and the others.
+func OwnDS(have []event.DS) (own, foreign []event.DS) {
+	for _, d := range have {
+		if d.Key != "" {
+			own = append(own, d)
+		} else {
+			foreign = append(foreign, d)
+		}
+	}
+	return own, foreign
+}

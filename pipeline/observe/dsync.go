@@ -1,0 +1,183 @@
+package observe
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/signer/zone"
+)
+
+const (
+	typeDSYNC    = zone.Type(66) // RFC 9859, 3
+	schemeNotify = 1             // RFC 9859, 6.2
+	dsyncLabel   = "\x06_dsync"
+	// maxAgents bounds the records of a DSYNC RRset.
+	maxAgents = 8
+)
+
+// Agents is whom a parent names to be told of changes of CDS (RFC 9859).
+type Agents struct {
+	// Owner is where its DSYNC RRset stands; empty where it names nobody.
+	Owner string
+	// Targets are its records for NOTIFY(CDS); there may be none.
+	Targets []Agent
+	// Validated: the RRset was validated from a trust anchor down; else it is
+	// proven that the parent is not signed.
+	Validated bool
+}
+
+// Agent is one of them.
+type Agent struct {
+	Host zone.Name // in lower case
+	Port uint16
+}
+
+// Agents finds whom the parent of a zone wants to be told that its CDS changed
+// (RFC 9859, 4.1). Of a parent that is signed only what validates counts.
+func (o *Observer) Agents(ctx context.Context, child zone.Name, now time.Time) (Agents, error) {
+	child = child.Fold()
+	if child == zone.Root {
+		return Agents{}, nil
+	}
+	name, err := dsyncName(child, 1)
+	if err != nil {
+		return Agents{}, err
+	}
+	moved := false
+	for {
+		a, err := o.resolve(ctx, name, typeDSYNC)
+		if err != nil {
+			return Agents{}, err
+		}
+		if set := a.of(name, typeDSYNC); set != nil {
+			return o.agents(ctx, set, a, now)
+		}
+		parent, known := soaOwner(a, name)
+		switch at := child.Labels() - parent.Labels(); {
+		case known && !moved && at > 1 && child.Under(parent):
+			// The parent is further up: the label belongs just before it.
+			moved = true
+			if name, err = dsyncName(child, at); err != nil {
+				return Agents{}, err
+			}
+		case name[:len(dsyncLabel)] != dsyncLabel:
+			for name[:len(dsyncLabel)] != dsyncLabel {
+				name = name.Parent()
+			}
+		default:
+			return Agents{}, nil
+		}
+	}
+}
+
+// dsyncName is a name with the label _dsync behind its first labels.
+func dsyncName(child zone.Name, labels int) (zone.Name, error) {
+	rest := child
+	for range labels {
+		rest = rest.Parent()
+	}
+	return zone.NameFromWire([]byte(child[:len(child)-len(rest)] + dsyncLabel + rest))
+}
+
+// soaOwner is the zone that a negative answer is from.
+func soaOwner(a answer, name zone.Name) (apex zone.Name, ok bool) {
+	for i := range a.authority {
+		if s := &a.authority[i]; s.t == zone.TypeSOA && name.Under(s.owner) {
+			return s.owner.Fold(), true
+		}
+	}
+	return zone.Root, false
+}
+
+// agents reads and validates a DSYNC RRset.
+func (o *Observer) agents(ctx context.Context, set *rrset, a answer, now time.Time) (Agents, error) {
+	out := Agents{Owner: set.owner.Fold().String()}
+	switch err := o.validDSYNC(ctx, set, a, now); {
+	case err == nil:
+		out.Validated = true
+	case !errors.Is(err, errInsecure):
+		return Agents{}, fmt.Errorf("%s DSYNC: %w", set.owner, err)
+	}
+	for _, data := range set.data {
+		if len(data) < 6 || zone.Type(binary.BigEndian.Uint16(data)) != zone.TypeCDS || data[2] != schemeNotify {
+			continue
+		}
+		host, err := zone.NameFromWire(data[5:])
+		if err != nil || host == zone.Root {
+			continue
+		}
+		agent := Agent{Host: host.Fold(), Port: binary.BigEndian.Uint16(data[3:])}
+		if agent.Port != 0 && len(out.Targets) < maxAgents && !slices.Contains(out.Targets, agent) {
+			out.Targets = append(out.Targets, agent)
+		}
+	}
+	return out, nil
+}
+
+// validDSYNC validates an RRset that a wildcard may have made. Unsigned ones
+// are of a parent that is proven not to be signed.
+func (o *Observer) validDSYNC(ctx context.Context, set *rrset, a answer, now time.Time) error {
+	var apex zone.Name
+	for i := range set.sigs {
+		if s := set.sigs[i].signer; set.owner.Under(s) && !set.owner.Equal(s) {
+			apex = s
+			break
+		}
+	}
+	if apex == "" {
+		found, err := o.zoneOf(ctx, set.owner)
+		if err != nil {
+			return err
+		}
+		apex = found
+	}
+	keys, err := o.trusted(ctx, apex, nil, now, false)
+	if err != nil {
+		return err
+	}
+	sig, _, err := set.verifiedAny(apex, keys, now, true)
+	if err != nil {
+		return err
+	}
+	if !sig.synthesized(set) {
+		return nil
+	}
+	return notThere(set.owner, int(sig.labels), apex, a.authority, keys, now)
+}
+
+// notThere checks the proof that a name that a wildcard answered for does not
+// exist itself (RFC 4035, 5.3.4; RFC 5155, 8.8). labels is how many labels the
+// closest name that exists has.
+func notThere(name zone.Name, labels int, apex zone.Name, authority []rrset, keys []key, now time.Time) error {
+	closer := name
+	for closer.Labels() > labels+1 {
+		closer = closer.Parent()
+	}
+	read := 0
+	for i := range authority {
+		set := &authority[i]
+		if set.t != zone.TypeNSEC && set.t != zone.TypeNSEC3 || len(set.data) != 1 {
+			continue
+		}
+		if read++; read > maxProof {
+			break
+		}
+		if _, _, err := set.verified(apex, keys, now); err != nil {
+			continue
+		}
+		if set.t == zone.TypeNSEC3 {
+			if h, ok := parseNSEC3(set, apex); ok && h.covers(closer) {
+				return nil
+			}
+			continue
+		}
+		if a, ok := byNSEC(name, apex, set); ok && !a.exists && !set.owner.Equal(name) {
+			return nil
+		}
+	}
+	return errors.New("it comes from a wildcard, and nothing proves that there is no closer name")
+}
