@@ -134,13 +134,13 @@ func keyDS(e *env) *urfave.Command {
 		Name: "ds", Usage: "the records for the zone's parent", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "format", Value: "ds", Usage: "`FORMAT`: ds, cds, cdnskey or dnskey"},
+			&urfave.StringFlag{Name: "format", Value: "ds", Usage: "`FORMAT`: ds, cds, cdnskey or dnskey; signal for the operator of its name servers (RFC 9615)"},
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
 			switch c.String("format") {
-			case "ds", "cds", "cdnskey", "dnskey":
+			case "ds", "cds", "cdnskey", "dnskey", pipeline.FormatSignal:
 			default:
-				return usagef("--format %q: want ds, cds, cdnskey or dnskey", c.String("format"))
+				return usagef("--format %q: want ds, cds, cdnskey, dnskey or signal", c.String("format"))
 			}
 			records, err := client.DS(c.Context, args[0], c.String("format"))
 			if err != nil {

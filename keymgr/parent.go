@@ -1,9 +1,12 @@
 package keymgr
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"sluice/journal/event"
+	"sluice/signer/zone"
 )
 
 // AtParent reports whether all of the parent's servers, when that was last
@@ -49,4 +52,40 @@ func OwnDS(have []event.DS) (own, foreign []event.DS) {
 		}
 	}
 	return own, foreign
+}
+
+// SignalName is where the operator of a name server vouches for the CDS of a
+// zone that it serves (RFC 9615, 4.1): _dsboot.ZONE._signal.HOST. It fails for a
+// host in the zone itself, which cannot vouch for it, and where the name would be
+// too long.
+func SignalName(child, host zone.Name) (zone.Name, error) {
+	child, host = child.Fold(), host.Fold()
+	if child == zone.Root || host.Under(child) {
+		return "", fmt.Errorf("%s is in the zone itself and cannot vouch for it", host)
+	}
+	name, err := zone.NameFromWire([]byte("\x07_dsboot" + child[:len(child)-1] + "\x07_signal" + host))
+	if err != nil {
+		return "", fmt.Errorf("_dsboot.%s_signal.%s: %w", child, host, err)
+	}
+	return name, nil
+}
+
+// SignalRecords is the CDS and CDNSKEY records of a key of a zone for a host
+// that is one of its name servers (RFC 9615, 4.1), a line in zone file form each.
+func SignalRecords(child, host zone.Name, key event.Key, digests []uint8, ttl uint32) ([]string, error) {
+	owner, err := SignalName(child, host)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, format := range []Format{FormatCDS, FormatCDNSKEY} {
+		records, err := ParentRecords(child, key, string(format), digests, ttl)
+		if err != nil {
+			return nil, err
+		}
+		for _, record := range records {
+			out = append(out, owner.String()+strings.TrimPrefix(record, child.String()))
+		}
+	}
+	return out, nil
 }

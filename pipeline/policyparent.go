@@ -46,8 +46,8 @@ type parentFile struct {
 // Parent says how a zone's parent is told. It is not to be changed.
 func (p Policy) Parent() ParentPolicy { return p.set.parent }
 
-// CDSDuringRolls: CDS and CDNSKEY stand in a zone only until its parent has what
-// they say.
+// CDSDuringRolls reports whether CDS and CDNSKEY stand in a zone only until its
+// parent has what they say.
 func (p Policy) CDSDuringRolls() bool { return p.set.cdsRolls }
 
 // maxPushed bounds key-manager.parent.update.servers.

@@ -311,8 +311,12 @@ func signedSummary(s Signed) *InstanceSummary {
 	}
 }
 
+// FormatSignal is the format of DS for the operator of a zone's name servers.
+const FormatSignal = "signal"
+
 // DS lists what a zone's key-signing keys look like at the parent, as ds,
-// cds, cdnskey or dnskey records.
+// cds, cdnskey or dnskey records; as signal, the records by which the operator
+// of its name servers vouches for them (RFC 9615).
 func (e *Engine) DS(_ context.Context, name, format string) ([]DSRecord, error) {
 	s, p, m, err := e.zoneMoment(name)
 	if err != nil {
@@ -327,9 +331,9 @@ func (e *Engine) DS(_ context.Context, name, format string) ([]DSRecord, error) 
 		if wanted := slices.Contains(s.Keys.DS.Wanted, k.ID); !k.SignsKeys() || !k.InRRset() && !wanted {
 			continue
 		}
-		records, err := keymgr.ParentRecords(apex, k.Key, format, p.DSDigests(), p.DNSKEYTTL())
+		records, err := e.parentRecords(s, p, apex, k.Key, format)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+			return nil, err
 		}
 		for _, record := range records {
 			out = append(out, dsRecord(s, p, m, k, record))

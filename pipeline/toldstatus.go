@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,9 @@ import (
 
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/pipeline/store"
+	"sluice/signer/zone"
+	"sluice/xfr"
 )
 
 // ToldStatus is what became of telling the parent what it is to have.
@@ -188,4 +192,43 @@ func cdsText(ids []string) string {
 		return "none"
 	}
 	return strings.Join(ids, ", ")
+}
+
+// parentRecords is the records of a key in a format.
+func (e *Engine) parentRecords(s State, p Policy, apex zone.Name, k event.Key, format string) (out []string, err error) {
+	if format != FormatSignal {
+		if out, err = keymgr.ParentRecords(apex, k, format, p.DSDigests(), p.DNSKEYTTL()); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return out, nil
+	}
+	v, err := e.store.Published(s.Zone)
+	if err != nil {
+		if errors.Is(err, store.ErrNoInstance) || errors.Is(err, xfr.ErrNotReady) {
+			return nil, errorState("zone %s is not published yet: its name servers are not known", s.Name)
+		}
+		return nil, e.note(err)
+	}
+	defer func() { err = errors.Join(err, e.note(v.Close())) }()
+	servers, err := publicServers(v)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	for _, server := range servers {
+		host, err := zone.ParseName(server.Name)
+		if err != nil {
+			return nil, err
+		}
+		records, err := keymgr.SignalRecords(apex, host, k, p.DSDigests(), p.DNSKEYTTL())
+		if err != nil {
+			failed = errors.Join(failed, err) // the others vouch for the zone
+			continue
+		}
+		out = append(out, records...)
+	}
+	if len(out) == 0 {
+		return nil, errorState("no name server of zone %s can vouch for it (RFC 9615): %v", s.Name, failed)
+	}
+	return out, nil
 }
