@@ -32,7 +32,7 @@ func simulateCommand(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "algorithm", Usage: "`NAME` or number of the algorithm that rollovers of kind algorithm lead to"},
 			&urfave.StringSliceFlag{Name: "failure", Usage: "a server does not answer, `SERVER@FROM/UNTIL`: ns1, ns2 ... of the zone, parent1 ... of the parent; several times"},
 			&urfave.StringFlag{Name: "operator-delay", Usage: "somebody does what waits for a person, after this `DURATION`; by default nobody comes"},
-			&urfave.StringFlag{Name: "parent", Usage: "how the parent learns of the DS: `cds` (it reads CDS) or hand; by default cds where the policy publishes CDS"},
+			&urfave.StringFlag{Name: "parent", Usage: "how the parent learns of the DS, beside what the policy pushes: `cds` (it reads CDS), hook (the policy's hooks have it changed) or hand; by default cds where the policy publishes CDS"},
 			durationFlag("parent-interval", "the parent reads CDS every `DURATION`", simulate.Usual),
 			durationFlag("parent-delay", "it takes the parent `DURATION` to publish a change", simulate.Usual),
 			durationFlag("bootstrap", "the first CDS must stand for `DURATION` (RFC 8078, 3.3)", simulate.Usual),
@@ -148,10 +148,15 @@ func settingOf(c *urfave.Context) (s simulate.Setting, err error) {
 			return s, usagef("--parent cds: policy %q publishes no CDS (key-manager.cds)", p.Name)
 		}
 		s.ReadsCDS = true
+	case "hook":
+		if len(p.Parent().Hooks) == 0 {
+			return s, usagef("--parent hook: policy %q has no hooks (key-manager.parent.hooks)", p.Name)
+		}
+		s.ReadsCDS, s.HooksTell = false, true
 	case "hand":
 		s.ReadsCDS = false
 	default:
-		return s, usagef("--parent %q: want cds or hand", c.String("parent"))
+		return s, usagef("--parent %q: want cds, hook or hand", c.String("parent"))
 	}
 	if err := events(c, &s); err != nil {
 		return s, err

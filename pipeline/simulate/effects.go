@@ -3,7 +3,6 @@ package simulate
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -35,6 +34,8 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 		return []event.Facts{made}, nil
 	case pipeline.ActivateKeys:
 		return []event.Facts{&event.KeyActivated{IDs: slices.Clone(c.IDs)}}, nil
+	case pipeline.ChangeCDS:
+		return []event.Facts{&event.CDSChanged{CDS: c.CDS, Reason: c.Reason}}, nil
 	case pipeline.DestroyKeys:
 		return []event.Facts{&event.KeyDestroyed{IDs: c.IDs}}, nil
 	case pipeline.BeginRollover:
@@ -61,7 +62,7 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 	case pipeline.CloseReview:
 		return r.approve(c.Stage, c.Instance)
 	}
-	return nil, errors.New("a rehearsal does not know the command")
+	return r.tellParent(c)
 }
 
 // approve lets an instance pass its review at once: a rehearsal is about keys.

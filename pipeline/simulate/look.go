@@ -59,6 +59,7 @@ func (r *run) seenZone(i int) keymgr.Seen {
 	}
 	v := r.versions[r.world.Shown(i)]
 	seen.Serial, seen.Keys, seen.KeyTTL = v.serial, v.keys, r.set.Policy.DNSKEYTTL()
+	seen.CDS, seen.CDNSKEY = v.cds, v.cds
 	for _, id := range v.signers {
 		if k, ok := r.state.Keys.ByID(id); ok {
 			seen.Signed = append(seen.Signed, keymgr.SeenSignature{Owner: r.state.Name, Type: "SOA", Tag: k.Tag, Algorithm: k.Algorithm, Key: id})

@@ -1,12 +1,14 @@
 package simulate
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"sluice/journal/event"
 	"sluice/keymgr/world"
+	"sluice/pipeline"
 )
 
 // parent is what reads CDS and has DS records.
@@ -19,6 +21,36 @@ type parent struct {
 	seen  []string
 	since time.Time
 	due   time.Time
+	why   string
+}
+
+// tellParent says what a command that tells the parent would have recorded, and
+// has the parent follow it.
+func (r *run) tellParent(c pipeline.Command) ([]event.Facts, error) {
+	switch c := c.(type) {
+	case pipeline.RunParentHook:
+		if r.set.HooksTell {
+			r.follow("a hook told it")
+		}
+		return []event.Facts{&event.HookRan{
+			Request: c.Request, Event: c.Event, Number: uint64(c.Number), Hook: event.HookOutcome{Command: c.Command}, //nolint:gosec // from 1
+		}}, nil
+	case pipeline.PushDS:
+		r.follow("it took the dynamic update")
+		return []event.Facts{&event.DSPushed{Request: c.Request, Server: parentName(0), Zone: c.Zone, Rcode: "NOERROR"}}, nil
+	case pipeline.NotifyParent:
+		if r.set.ReadsCDS {
+			r.parent.next = r.now.Add(time.Second)
+		}
+		return []event.Facts{&event.DSNotified{Request: c.Request, Target: parentName(0), Server: parentName(0), Rcode: "NOERROR", Validated: true}}, nil
+	}
+	return nil, errors.New("a rehearsal does not know the command")
+}
+
+// follow has the parent take up what the zone wants of it.
+func (r *run) follow(why string) {
+	p := &r.parent
+	p.seen, p.since, p.due, p.why = slices.Clone(r.state.Keys.DS.Wanted), r.now, r.now.Add(r.set.ParentDelay), why
 }
 
 // parentActs reads CDS when that is due, and acts on what it read.
@@ -26,7 +58,7 @@ func (r *run) parentActs() error {
 	p := &r.parent
 	if !p.due.IsZero() && !r.now.Before(p.due) {
 		p.due = time.Time{}
-		r.setDS(p.seen, "it read CDS")
+		r.setDS(p.seen, p.why)
 	}
 	if !r.set.ReadsCDS {
 		p.next = time.Time{}
@@ -64,7 +96,7 @@ func (r *run) readCDS() {
 		p.seen, p.since = want, r.now
 	}
 	if len(have) > 0 || r.now.Sub(p.since) >= r.set.Bootstrap {
-		p.due = r.now.Add(r.set.ParentDelay)
+		p.due, p.why = r.now.Add(r.set.ParentDelay), "it read CDS"
 	}
 }
 

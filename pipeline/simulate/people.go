@@ -67,7 +67,10 @@ func (r *run) peopleAct() error {
 
 // byHand reports whether the parent has to be told by a person.
 func (r *run) byHand() bool {
-	ds := r.state.Keys.DS
+	ds, to := r.state.Keys.DS, r.set.Policy.Parent()
+	if len(to.Servers) > 0 || r.set.HooksTell && len(to.Hooks) > 0 {
+		return false
+	}
 	return !ds.Since.IsZero() && (!ds.CDS || !r.set.ReadsCDS) &&
 		(len(ds.Wanted) > 0 || ds.Withdrawn) && !slices.Equal(ds.Wanted, r.sets[r.world.NewestDS()])
 }

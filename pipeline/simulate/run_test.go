@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,33 @@ func TestRun_SilentServerHoldsTheStep(t *testing.T) {
 		}
 		if until := sum.Rollovers[1].Until; until == nil || until.Before(at(30)) || sum.Bogus > 0 {
 			t.Errorf("%s: done at %v, bogus %d", server, until, sum.Bogus)
+		}
+	}
+}
+
+// Whatever way the policy tells the parent, the DS gets there.
+func TestRun_WaysToTellTheParent(t *testing.T) {
+	for _, c := range []struct {
+		policy string
+		change func(*Setting)
+		method keymgr.Method
+		event  string
+	}{
+		{"[key-manager]\ncds = \"during-rolls\"\n", func(*Setting) {}, keymgr.DoubleKSK, "cds.changed"},
+		{"[key-manager.parent]\nnotify = true\n", func(s *Setting) { s.ParentInterval = 100 * day; s.Bootstrap = 0 }, keymgr.DoubleKSK, "ds.notified"},
+		{"[key-manager.parent.update]\nservers = [\"192.0.2.1^key.example\"]\n", func(s *Setting) { s.ReadsCDS = false }, keymgr.DoubleDS, "ds.pushed"},
+		{"[key-manager.parent]\nhooks = [{ command = \"true\" }]\n", func(s *Setting) { s.ReadsCDS, s.HooksTell = false, true }, keymgr.DoubleRRset, "hook.ran"},
+	} {
+		s := Usual(policyOf(t, c.policy), at(0), at(60))
+		c.change(&s)
+		s.Rolls = []Roll{{At: at(20), Request: pipeline.RolloverRequest{Kind: keymgr.RollKSK, Method: c.method}}}
+		sum, lines := rehearse(t, s)
+		n, open := done(sum)
+		if n[keymgr.RollKSK] != 1 || len(open) > 0 || sum.Bogus+sum.Persons > 0 {
+			t.Errorf("%s: done %v, not done %+v, for a person %q", c.policy, n, open, texts(lines, KindPerson))
+		}
+		if !slices.ContainsFunc(lines, func(l Line) bool { return l.Type == c.event }) {
+			t.Errorf("%s: no event %s", c.policy, c.event)
 		}
 	}
 }

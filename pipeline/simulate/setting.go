@@ -32,9 +32,12 @@ type Setting struct {
 	Late        time.Duration // until each site behind them does, from there
 
 	// Its parent.
-	Parents        int           // its servers
-	DSTTL          time.Duration // TTL of the DS RRset, also while there is none
-	ReadsCDS       bool
+	Parents  int           // its servers
+	DSTTL    time.Duration // TTL of the DS RRset, also while there is none
+	ReadsCDS bool
+	// HooksTell: the policy's hooks have the parent change the DS; else they
+	// tell nobody who acts.
+	HooksTell      bool
 	ParentInterval time.Duration // how often it reads CDS
 	ParentDelay    time.Duration // from when it takes up a change until its servers have it
 	Bootstrap      time.Duration // for how long the first CDS must stand unchanged (RFC 8078, 3.3)
