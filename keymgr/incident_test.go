@@ -34,7 +34,7 @@ func atStep(t *testing.T, kind Kind, m Method, step int, waiting bool) (*world, 
 
 // .NZ, 2023-05-29: the TTL of the DS had grown, the old key was removed while
 // the old DS was cached. A wait that runs grows with the TTL.
-func TestNZ2023_DSTTLGrowsDuringRollover(t *testing.T) {
+func TestIncident_NZ2023_DSTTLGrowsDuringRollover(t *testing.T) {
 	w, before := atStep(t, RollKSK, DoubleKSK, 2, true)
 	w.dsTTLs = w.dsTTLs.See(86400, w.now)
 	w.decide()
@@ -52,7 +52,7 @@ func TestNZ2023_DSTTLGrowsDuringRollover(t *testing.T) {
 
 // .NL, 2012-10-28: the signer crashed, the ZSK was not published, and the
 // rollover assumed that it was.
-func TestNL2012_UnpublishedKeyHoldsTheStep(t *testing.T) {
+func TestIncident_NL2012_UnpublishedKeyHoldsTheStep(t *testing.T) {
 	w, _ := atStep(t, RollZSK, PrePublication, 1, false)
 	w.observe(func() bool { return false })
 	w.zones = w.zones[:len(w.zones)-1] // what was to be published never was
@@ -67,7 +67,7 @@ func TestNL2012_UnpublishedKeyHoldsTheStep(t *testing.T) {
 }
 
 // .NL, too: published here, but a server does not have it.
-func TestNL2012_ServerThatLacksTheKeyIsNamed(t *testing.T) {
+func TestIncident_NL2012_ServerThatLacksTheKeyIsNamed(t *testing.T) {
 	w, r := atStep(t, RollZSK, PrePublication, 1, false)
 	w.decide()
 	w.pass(2 * time.Hour)
@@ -84,7 +84,7 @@ func TestNL2012_ServerThatLacksTheKeyIsNamed(t *testing.T) {
 }
 
 // .FJ, 2022-03: signed by a key without DS.
-func TestFJ2022_KeyWithoutDSReplacesNone(t *testing.T) {
+func TestIncident_FJ2022_KeyWithoutDSReplacesNone(t *testing.T) {
 	w, r := atStep(t, RollKSK, DoubleKSK, 2, false)
 	if err := w.ks.MayBecome([]event.Facts{&event.KeyRemoved{IDs: r.Old}}, w.known()); err == nil {
 		t.Error("the key whose DS caches hold may be removed")

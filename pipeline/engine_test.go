@@ -48,6 +48,7 @@ type rig struct {
 	resolve func(context.Context, string) ([]netip.Addr, error)
 	observe func(context.Context, observe.Question) keymgr.Observation
 	logger  *slog.Logger // nil: the test's log
+	wrap    func(keymgr.Keystore) keymgr.Keystore
 	e       *Engine
 	stop    func()
 }
@@ -65,8 +66,12 @@ func (r *rig) start(policies map[string]Policy) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	var keys keymgr.Keystore = ks
+	if r.wrap != nil {
+		keys = r.wrap(ks)
+	}
 	r.e, err = NewEngine(r.t.Context(), Config{
-		Journal: r.journal, Keystore: ks, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
+		Journal: r.journal, Keystore: keys, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
 		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe,
 	})

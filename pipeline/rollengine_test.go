@@ -25,8 +25,14 @@ type rolling struct {
 
 func newRolling(t *testing.T, policy string) *rolling {
 	t.Helper()
+	return newRollingWith(t, policy, nil)
+}
+
+// newRollingWith has the keystore wrapped.
+func newRollingWith(t *testing.T, policy string, wrap func(keymgr.Keystore) keymgr.Keystore) *rolling {
+	t.Helper()
 	w := &rolling{h: newHand(dayOne)}
-	w.rig = &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: w.h.clock()}
+	w.rig = &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: w.h.clock(), wrap: wrap}
 	o := &outside{shows: w.shows}
 	w.rig.observe = o.observe
 	p, err := Parse("default", []byte("version = \"v1\"\n"+policy))

@@ -161,6 +161,10 @@ func (r *runner) arm(at time.Time) {
 // run executes one command and decides again.
 func (r *runner) run(ctx context.Context, c Command) {
 	err := r.e.note(r.execute(ctx, c))
+	dropped := errors.Is(err, errDropped)
+	if dropped {
+		err = nil
+	}
 	r.mu.Lock()
 	lane := &r.lanes[c.Lane()]
 	lane.busy = false
@@ -169,7 +173,7 @@ func (r *runner) run(ctx context.Context, c Command) {
 	switch {
 	case err == nil:
 		lane.tries, lane.failure, lane.LaneState = 0, nil, LaneState{}
-		if isLoad {
+		if isLoad && !dropped {
 			r.loadEnded(load, nil)
 		}
 	case ctx.Err() == nil:
@@ -184,10 +188,10 @@ func (r *runner) run(ctx context.Context, c Command) {
 	}
 	// Where the journal did not answer, the request stands: it is not known
 	// what became of it.
-	if isLoad && load.Asked == r.reload && !errors.Is(err, journal.ErrStorage) {
+	if isLoad && !dropped && load.Asked == r.reload && !errors.Is(err, journal.ErrStorage) {
 		r.reload, r.full = 0, false
 	}
-	if sign, ok := c.(Sign); ok && sign.Asked == r.resign {
+	if sign, ok := c.(Sign); ok && !dropped && sign.Asked == r.resign {
 		r.resign, r.resignFull = 0, false
 	}
 	r.notify()
@@ -253,6 +257,10 @@ func (r *runner) do(ctx context.Context, s State, c Command) ([]event.Facts, err
 // errSwept reports that chunks were swept while a command ran: it runs again.
 var errSwept = errors.New("chunks were swept meanwhile")
 
+// errDropped reports that what a command made is not wanted any more. A request
+// that it was made for stands.
+var errDropped = errors.New("result dropped")
+
 // commit appends a command's facts behind what is folded now, as long as the
 // decision still asks for the same command, and waits until they are folded.
 func (r *runner) commit(ctx context.Context, began State, c Command, facts []event.Facts) error {
@@ -262,7 +270,7 @@ func (r *runner) commit(ctx context.Context, began State, c Command, facts []eve
 		r.mu.Unlock()
 		if !wanted {
 			r.e.log.InfoContext(ctx, "result dropped", "zone", s.Name, "command", fmt.Sprintf("%T", c))
-			return nil
+			return errDropped
 		}
 		if s.Swept != began.Swept {
 			return errSwept
