@@ -25,6 +25,10 @@ import (
 	"sluice/xfr"
 )
 
+// maxAppending bounds how many events wait for the disk at a time. Where many
+// zones have something to tell, the last of them would else run out of time.
+const maxAppending = 64
+
 // Config is what an Engine is built from.
 type Config struct {
 	Journal  journal.Journal
@@ -90,16 +94,19 @@ type Engine struct {
 	short  chan struct{} // asks tend to look for room
 	heavy  chan struct{} // bounds loads, signings and verifications at a time
 	// transfers and checks bound what is asked of other servers at a time.
-	transfers, checks, notifying, looking chan struct{}
-	telling                               chan struct{} // bounds hooks, updates and NOTIFYs for parents
-	client                                *xfr.Client
-	work                                  sync.WaitGroup
-	tsig                                  sync.Mutex  // held while the TSIG keys change
-	adding                                sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
-	clocking                              sync.Mutex  // held while it is recorded how the clock is
-	newest                                time.Time   // of the journal's newest event at the start
-	lost                                  string      // what the projection knew and the journal lacks; set at the start
-	answered                              atomic.Bool // a server has, since the hints were written
+	transfers, checks chan struct{}
+	telling           chan struct{} // bounds hooks, updates and NOTIFYs for parents
+	appending         chan struct{} // bounds events on their way to the journal, each of which has its time
+	notifying         queues        // by secondary
+	naming, looking   queues        // name servers whose addresses are wanted, and zones that are observed
+	client            *xfr.Client
+	work              sync.WaitGroup
+	tsig              sync.Mutex  // held while the TSIG keys change
+	adding            sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
+	clocking          sync.Mutex  // held while it is recorded how the clock is
+	newest            time.Time   // of the journal's newest event at the start
+	lost              string      // what the projection knew and the journal lacks; set at the start
+	answered          atomic.Bool // a server has, since the hints were written
 
 	foldTries   int         // of the event being folded; only the fold uses it
 	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
@@ -133,9 +140,11 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		transfers: make(chan struct{}, maxTransfers),
 		checks:    make(chan struct{}, maxChecks),
-		notifying: make(chan struct{}, maxNotifying),
-		looking:   make(chan struct{}, maxLooking),
 		telling:   make(chan struct{}, maxTelling),
+		appending: make(chan struct{}, maxAppending),
+		notifying: queues{most: maxNotifying},
+		naming:    queues{most: maxChecks},
+		looking:   queues{most: maxLooking},
 		moved:     make(chan struct{}),
 		runners:   map[event.ZoneID]*runner{},
 		names:     map[string]event.ZoneID{},
@@ -355,6 +364,10 @@ func (e *Engine) awaitFold(ctx context.Context, seq uint64) error {
 
 // append stores facts as events of a zone behind head.
 func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head, cause uint64, actor event.Actor, facts ...event.Facts) (journal.Head, error) {
+	if err := take(ctx, e.appending); err != nil {
+		return head, err
+	}
+	defer give(e.appending)
 	reading, elapsed := e.clock.Reading()
 	now := reading.Truncate(time.Microsecond)
 	events := make([]event.Event, 0, len(facts))

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// maxNotifying bounds the NOTIFY exchanges under way.
-	maxNotifying = 32
+	// maxNotifying bounds the NOTIFY exchanges under way with one secondary.
+	maxNotifying = 8
 	// notifyTries is how often a secondary is told of one version, each time
 	// over UDP and TCP.
 	notifyTries = 12
@@ -157,58 +157,62 @@ func (r *runner) announce() {
 	ctx, stop := context.WithCancel(r.e.context())
 	r.out.stop = stop
 	for _, ep := range p.NotifyTo() {
-		r.e.start(func(context.Context) { r.tell(ctx, ep) })
+		r.tell(ctx, ep, 1)
 	}
 	if p.NotifiesNS() {
 		r.announceNS(ctx)
 	}
 }
 
-// tell announces what is published to one secondary until it acknowledges it.
-func (r *runner) tell(ctx context.Context, ep xfr.Endpoint) {
-	for try := 1; try <= notifyTries; try++ {
-		serial, err := r.tellOnce(ctx, ep)
-		if ctx.Err() != nil || errors.Is(err, store.ErrNoInstance) || errors.Is(err, xfr.ErrUnknownZone) {
-			return
-		}
-		now := r.e.clock.Now()
-		again := now.Add(min(15*time.Second<<(try-1), time.Hour))
-		r.mu.Lock()
-		st, ok := r.out.told[ep.String()]
-		if !ok {
-			r.mu.Unlock()
-			return
-		}
-		if err == nil {
-			st = SecondaryStatus{Server: st.Server, Name: st.Name, Serial: &serial, AckedAt: &now}
-		} else {
-			st.Telling, st.Tries, st.RetryAt, st.LastError = &serial, try, &again, reasonOf(err)
-			if try == notifyTries {
-				st.RetryAt = nil
-			}
-		}
-		r.out.told[ep.String()] = st
-		name := r.state.Name
-		r.mu.Unlock()
-		if err == nil {
-			return
-		}
-		r.e.log.WarnContext(ctx, "secondary not told", "zone", name, "server", ep.String(), "serial", serial, "try", try, "error", err)
-		due, stop := r.e.clock.Timer(again)
-		select {
-		case <-due:
-		case <-ctx.Done():
-		}
-		stop()
+// tell announces what is published to one secondary, when its turn comes, and
+// again until it acknowledges it.
+func (r *runner) tell(ctx context.Context, ep xfr.Endpoint, try int) {
+	r.e.notifying.add(r.e, ep.String(), func(context.Context) { r.tellNow(ctx, ep, try) })
+}
+
+func (r *runner) tellNow(ctx context.Context, ep xfr.Endpoint, try int) {
+	if ctx.Err() != nil {
+		return
 	}
+	serial, err := r.tellOnce(ctx, ep)
+	if ctx.Err() != nil || errors.Is(err, store.ErrNoInstance) || errors.Is(err, xfr.ErrUnknownZone) {
+		return
+	}
+	now := r.e.clock.Now()
+	again := now.Add(min(15*time.Second<<(try-1), time.Hour))
+	r.mu.Lock()
+	st, ok := r.out.told[ep.String()]
+	if !ok {
+		r.mu.Unlock()
+		return
+	}
+	if err == nil {
+		st = SecondaryStatus{Server: st.Server, Name: st.Name, Serial: &serial, AckedAt: &now}
+	} else {
+		st.Telling, st.Tries, st.RetryAt, st.LastError = &serial, try, &again, reasonOf(err)
+		if try == notifyTries {
+			st.RetryAt = nil
+		}
+	}
+	r.out.told[ep.String()] = st
+	name := r.state.Name
+	r.mu.Unlock()
+	if err == nil {
+		return
+	}
+	r.e.log.WarnContext(ctx, "secondary not told", "zone", name, "server", ep.String(), "serial", serial, "try", try, "error", err)
+	if try < notifyTries {
+		r.e.later(ctx, again, func() { r.tell(ctx, ep, try+1) })
+	}
+}
+
+// later calls fn at a time unless ctx has ended by then.
+func (e *Engine) later(ctx context.Context, at time.Time, fn func()) {
+	context.AfterFunc(ctx, e.clock.AfterFunc(at, fn))
 }
 
 // tellOnce sends one NOTIFY with the SOA that is served.
 func (r *runner) tellOnce(ctx context.Context, ep xfr.Endpoint) (uint32, error) {
-	if err := take(ctx, r.e.notifying); err != nil {
-		return 0, err
-	}
-	defer give(r.e.notifying)
 	v, err := r.e.store.Published(r.id)
 	if err != nil {
 		return 0, err

@@ -44,7 +44,7 @@ func (r *runner) announceNS(ctx context.Context) {
 			}
 		}
 		for _, name := range names {
-			r.e.start(func(context.Context) { r.tellNameServer(ctx, name) })
+			r.tellNameServer(ctx, name, 1)
 		}
 	})
 }
@@ -86,39 +86,38 @@ func firstName(data []byte) zone.Name {
 	return ""
 }
 
-// tellNameServer finds the addresses of a name server, trying again until it
-// does, and tells each of them.
-func (r *runner) tellNameServer(ctx context.Context, name zone.Name) {
+// tellNameServer finds the addresses of a name server, when its turn comes,
+// trying again until it does, and tells each of them.
+func (r *runner) tellNameServer(ctx context.Context, name zone.Name, try int) {
+	r.e.naming.add(r.e, "", func(context.Context) { r.tellNameServerNow(ctx, name, try) })
+}
+
+func (r *runner) tellNameServerNow(ctx context.Context, name zone.Name, try int) {
+	if ctx.Err() != nil {
+		return
+	}
 	host := name.String()
-	for try := 1; ; try++ {
-		addrs, err := r.addressesOf(ctx, name)
-		if ctx.Err() != nil {
-			return
+	addrs, err := r.addressesOf(ctx, name)
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		r.tellAddresses(ctx, host, addrs)
+		return
+	}
+	again := r.e.clock.Now().Add(min(time.Minute<<(try-1), time.Hour))
+	r.mu.Lock()
+	if ctx.Err() == nil {
+		st := SecondaryStatus{Server: host, Name: host, Tries: try, LastError: reasonOf(err)}
+		if try < notifyTries {
+			st.RetryAt = &again
 		}
-		if err == nil {
-			r.tellAddresses(ctx, host, addrs)
-			return
-		}
-		again := r.e.clock.Now().Add(min(time.Minute<<(try-1), time.Hour))
-		r.mu.Lock()
-		if ctx.Err() == nil {
-			st := SecondaryStatus{Server: host, Name: host, Tries: try, LastError: reasonOf(err)}
-			if try < notifyTries {
-				st.RetryAt = &again
-			}
-			r.out.told[host] = st
-		}
-		r.mu.Unlock()
-		r.e.log.WarnContext(ctx, "address of a name server not found", "zone", r.snapshot().Name, "server", host, "try", try, "error", err)
-		if try == notifyTries {
-			return
-		}
-		due, stop := r.e.clock.Timer(again)
-		select {
-		case <-due:
-		case <-ctx.Done():
-		}
-		stop()
+		r.out.told[host] = st
+	}
+	r.mu.Unlock()
+	r.e.log.WarnContext(ctx, "address of a name server not found", "zone", r.snapshot().Name, "server", host, "try", try, "error", err)
+	if try < notifyTries {
+		r.e.later(ctx, again, func() { r.tellNameServer(ctx, name, try+1) })
 	}
 }
 
@@ -147,7 +146,7 @@ func (r *runner) tellAddresses(ctx context.Context, host string, addrs []netip.A
 		}
 		st.Server, st.Name = server, host
 		r.out.told[server] = st
-		r.e.start(func(context.Context) { r.tell(ctx, ep) })
+		r.tell(ctx, ep, 1)
 	}
 }
 

@@ -94,7 +94,9 @@ func (r *runner) observed(wanted time.Time) time.Time {
 	}
 	l.Due(wanted)
 	if !l.busy && !now.Before(l.next) {
-		r.look(!wanted.IsZero())
+		// What other zones learned of a server that does not answer holds for this
+		// one, also in the pace of a rollover.
+		r.look(false)
 	}
 	if l.busy {
 		return time.Time{} // its end decides again
@@ -109,14 +111,17 @@ func spread(id event.ZoneID, within time.Duration) time.Duration {
 	return time.Duration(h.Sum64() % uint64(max(within, 1)))
 }
 
-// look starts an observation, and gives its number. The caller holds mu.
+// look starts an observation, and gives its number. One that somebody asks for
+// (fresh) waits for no other zone's. The caller holds mu.
 func (r *runner) look(fresh bool) uint64 {
 	l := &r.sight
 	l.asked++
 	n := l.asked
-	l.busy = true
-	if !r.e.start(func(ctx context.Context) { r.lookNow(ctx, n, fresh) }) {
-		l.busy = false
+	work := func(ctx context.Context) { r.lookNow(ctx, n, fresh) }
+	if fresh {
+		l.busy = r.e.start(work)
+	} else {
+		l.busy = r.e.looking.add(r.e, "", work)
 	}
 	return n
 }
@@ -167,10 +172,6 @@ func (l *Sightings) End(now time.Time, every time.Duration, failed bool) {
 
 // observation asks all servers of the zone and of its parent.
 func (r *runner) observation(ctx context.Context, fresh bool) (obs keymgr.Observation, asked inquiry, err error) {
-	if err := take(ctx, r.e.looking); err != nil {
-		return obs, asked, err
-	}
-	defer give(r.e.looking)
 	s := r.snapshot()
 	p, err := r.e.boundPolicy(s)
 	if err != nil {
