@@ -24,7 +24,8 @@ type Config struct {
 	// Timeout is how long connecting to a server and each of its answers may
 	// take; 0 means 5 s.
 	Timeout time.Duration
-	// Servers is how many servers are asked at a time in all; 0 means 32.
+	// Servers is how many servers are asked at a time in all, a quarter of it one
+	// server by several zones; 0 means 64.
 	Servers int
 	// Dial opens connections; nil means net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -40,9 +41,10 @@ type Observer struct {
 	cfg   Config
 	slots chan struct{}
 
-	mu    sync.Mutex
-	links map[zone.Name]link         // guarded by mu; what was validated
-	dead  map[netip.AddrPort]silence // guarded by mu; who did not answer lately
+	mu     sync.Mutex
+	visits map[netip.AddrPort]*visits // guarded by mu; whom somebody asks or is about to
+	links  map[zone.Name]link         // guarded by mu; what was validated
+	dead   map[netip.AddrPort]silence // guarded by mu; who did not answer lately
 }
 
 // New makes an Observer.
@@ -54,14 +56,14 @@ func New(cfg Config) *Observer {
 		cfg.Timeout = 5 * time.Second
 	}
 	if cfg.Servers <= 0 {
-		cfg.Servers = 32
+		cfg.Servers = 64
 	}
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
 	return &Observer{
 		cfg: cfg, slots: make(chan struct{}, cfg.Servers),
-		links: map[zone.Name]link{}, dead: map[netip.AddrPort]silence{},
+		visits: map[netip.AddrPort]*visits{}, links: map[zone.Name]link{}, dead: map[netip.AddrPort]silence{},
 	}
 }
 
@@ -271,6 +273,11 @@ func (r *round) visit(ctx context.Context, addr netip.AddrPort, fn func(context.
 		return err
 	}
 	defer func() { <-r.places }()
+	leave, err := r.o.enter(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := take(ctx, r.o.slots); err != nil {
 		return err
 	}

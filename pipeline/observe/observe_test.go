@@ -195,13 +195,13 @@ func TestObserve_ASilentServerIsNotAskedByEveryZone(t *testing.T) {
 // Many zones share a server that is dead. It takes the time of those alone that
 // were asking when it was first found so.
 func TestObserve_ADeadServerOfManyZonesHoldsUpFew(t *testing.T) {
-	const zones, places = 300, 8
+	const zones, places = 300, 16
 	tr := newTree(t)
 	dead := &fakeServer{twist: func(*dns.Msg) *dns.Msg { return nil }}
 	tr.serve("192.0.2.11:53", dead)
 	tr.serve("192.0.2.12:53", &fakeServer{zones: []*fakeZone{tr.child}})
 	o := tr.observer()
-	o.slots, o.cfg.Timeout = make(chan struct{}, places), 300*time.Millisecond
+	o.slots, o.cfg.Servers, o.cfg.Timeout = make(chan struct{}, places), places, time.Second
 	q := Question{Zone: parse(t, "child.example."), Now: now, SkipParent: true, Servers: At(addrs("192.0.2.11:53", "192.0.2.12:53"))}
 	var work sync.WaitGroup
 	for range zones {
@@ -213,8 +213,24 @@ func TestObserve_ADeadServerOfManyZonesHoldsUpFew(t *testing.T) {
 		})
 	}
 	work.Wait()
-	if dead.asked > places {
+	if dead.asked > places/4 {
 		t.Errorf("the dead server was asked %d times", dead.asked)
+	}
+	if s := o.dead[addrs("192.0.2.11:53")[0]]; s.pause != firstPause {
+		t.Errorf("is passed over for %s, want %s: it was found dead once", s.pause, firstPause)
+	}
+	if len(o.visits) != 0 {
+		t.Errorf("visits to %d servers are remembered", len(o.visits))
+	}
+	// When it is tried again, one zone does, and the others do not wait.
+	before := dead.asked
+	q.Now = now.Add(firstPause)
+	for range zones {
+		work.Go(func() { o.Observe(t.Context(), q) })
+	}
+	work.Wait()
+	if dead.asked != before+1 {
+		t.Errorf("the dead server was tried %d times", dead.asked-before)
 	}
 }
 
