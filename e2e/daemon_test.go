@@ -16,6 +16,8 @@ type daemon struct {
 	data  string // its data directory
 	addr  string // where it publishes
 	flags []string
+	// binary is another build of the program; "" is the usual one.
+	binary string
 }
 
 // startDaemon starts the daemon on a new data directory: zones are NAME=SOURCE.
@@ -42,7 +44,11 @@ func startDaemon(t *testing.T, policy string, zones ...string) *daemon {
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
 	args := append([]string{"serve", "--data", d.data, "--listen", d.addr}, d.flags...)
-	d.process = start(t, "sluice", program(t), args...)
+	binary := d.binary
+	if binary == "" {
+		binary = program(t)
+	}
+	d.process = start(t, "sluice", binary, args...)
 }
 
 // socket is where its clients reach it.

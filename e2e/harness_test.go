@@ -162,13 +162,18 @@ type process struct {
 // the test has failed.
 func start(t *testing.T, name, command string, args ...string) *process {
 	t.Helper()
+	return startCommand(t, name, exec.Command(command, args...))
+}
+
+// startCommand is start for a command that is made already.
+func startCommand(t *testing.T, name string, cmd *exec.Cmd) *process {
+	t.Helper()
 	logFile, err := os.CreateTemp(t.ArtifactDir(), name+"-*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer logFile.Close()
-	p := &process{name: name, logFile: logFile.Name(), exited: make(chan struct{})}
-	p.cmd = exec.Command(command, args...)
+	p := &process{name: name, cmd: cmd, logFile: logFile.Name(), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = logFile, logFile
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {

@@ -20,6 +20,7 @@ type parentZone struct {
 	records         string // without the DS records
 	nsec3           bool
 	serial          int
+	ttl             int // of its own records, in seconds
 }
 
 func newParentZone(t *testing.T, name, records string, nsec3 bool) *parentZone {
@@ -27,14 +28,14 @@ func newParentZone(t *testing.T, name, records string, nsec3 bool) *parentZone {
 	dir := shortDir(t)
 	must(t, "dnssec-keygen", "-q", "-K", dir, "-a", "ECDSAP256SHA256", "-f", "KSK", name)
 	must(t, "dnssec-keygen", "-q", "-K", dir, "-a", "ECDSAP256SHA256", name)
-	return &parentZone{name: name, dir: dir, file: filepath.Join(dir, "signed"), records: records, nsec3: nsec3, serial: 1}
+	return &parentZone{name: name, dir: dir, file: filepath.Join(dir, "signed"), records: records, nsec3: nsec3, serial: 1, ttl: 600}
 }
 
 // sign signs the zone with these further records.
 func (p *parentZone) sign(t *testing.T, more ...string) {
 	t.Helper()
 	p.serial++
-	text := fmt.Sprintf("$TTL 600\n@ IN SOA ns.com. h.com. %d 60 60 86400 60\n@ IN NS ns.com.\n%s\n%s\n", p.serial, p.records, strings.Join(more, "\n"))
+	text := fmt.Sprintf("$TTL %d\n@ IN SOA ns.com. h.com. %d 60 60 86400 60\n@ IN NS ns.com.\n%s\n%s\n", p.ttl, p.serial, p.records, strings.Join(more, "\n"))
 	args := []string{"-q", "-S", "-K", p.dir, "-d", p.dir, "-o", p.name, "-f", p.file}
 	if p.nsec3 {
 		args = append(args, "-3", "-", "-A")

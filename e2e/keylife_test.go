@@ -1,0 +1,157 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Acts of which courses are made.
+
+// call runs a command about the zone.
+func call(args ...string) act {
+	return func(t *testing.T, l *life, z *lifeZone) (bool, string) {
+		t.Helper()
+		full := slices.Clone(args)
+		for i, a := range full {
+			if a == "ZONE" {
+				full[i] = z.name()
+			}
+		}
+		l.must(t, full...)
+		return true, ""
+	}
+}
+
+// roll begins a rollover.
+func roll(kind string, flags ...string) act {
+	return call(append([]string{"key", "roll", "ZONE", kind}, flags...)...)
+}
+
+// secure waits until the parent has the zone's first DS and no rollover runs.
+func secure(_ *testing.T, _ *life, z *lifeZone) (bool, string) {
+	return len(z.haveDS) > 0 && len(z.status) == 0, "not yet secure"
+}
+
+// settled waits until no rollover runs.
+func settled(_ *testing.T, _ *life, z *lifeZone) (bool, string) {
+	return len(z.status) == 0, "a rollover runs"
+}
+
+// inStep waits until a rollover is at a step, and all that the step wants to
+// see was seen.
+func inStep(n int) act {
+	return func(_ *testing.T, _ *life, z *lifeZone) (bool, string) {
+		return slices.ContainsFunc(z.status, func(r lifeRollover) bool { return r.Step == n && r.Seen != nil }), fmt.Sprintf("not yet in step %d", n)
+	}
+}
+
+// policy gives the zone's policy further settings.
+func policy(text string) act {
+	return func(t *testing.T, l *life, z *lifeZone) (bool, string) {
+		t.Helper()
+		z.policy = text
+		l.writePolicy(t, z)
+		l.must(t, "policy", "reload")
+		return true, ""
+	}
+}
+
+// unsigned waits until the zone is served without keys everywhere.
+const (
+	unsignedMode = "signer.mode = \"unsigned\"\n"
+	oneKey       = "key-manager.generation.use-csk = true\nkey-manager.csk.auto-start = false\n"
+	twoKeys      = "key-manager.csk.auto-start = false\n"
+)
+
+// lifeCourses is one course for each method.
+func lifeCourses() []*lifeZone {
+	roll2 := func(kind string, flags ...string) []act { return []act{secure, roll(kind, flags...), settled} }
+	return []*lifeZone{
+		{label: "zsk-pre-publication", course: roll2("zsk")},
+		{label: "zsk-double-signature", course: roll2("zsk", "--method", "double-signature")},
+		{label: "ksk-double-ksk", course: roll2("ksk")},
+		{label: "ksk-double-ds", byHand: true, course: roll2("ksk", "--method", "double-ds")},
+		{label: "ksk-double-rrset", byHand: true, course: roll2("ksk", "--method", "double-rrset")},
+		{label: "both-at-once", course: []act{secure, roll("ksk"), roll("zsk"), settled}},
+		{label: "csk", policy: oneKey, course: roll2("csk")},
+		{label: "to-csk-and-back", course: []act{
+			secure, policy(oneKey), roll("csk"), settled, policy(twoKeys), roll("csk"), settled,
+		}},
+		{label: "algorithm", course: roll2("algorithm", "--algorithm", "ED25519")},
+		{label: "emergency", policy: "key-manager.ksk.auto-expire = false\nkey-manager.ksk.auto-done = false\nkey-manager.ksk.auto-report = false\n", course: roll2("ksk", "--emergency")},
+		{label: "first-signing", policy: unsignedMode, course: []act{policy(""), secure}},
+		{label: "insecure", course: []act{secure, roll("insecure"), settled, policy(unsignedMode)}},
+		{label: "abort-zsk", course: []act{secure, roll("zsk"), inStep(2), call("key", "abort", "ZONE", "--reason", "tried"), settled}},
+		{label: "abort-ksk", course: []act{secure, roll("ksk"), inStep(2), call("key", "abort", "ZONE", "--reason", "tried"), settled}},
+		{label: "abort-algorithm", course: []act{
+			secure, roll("algorithm", "--algorithm", "ED25519"), inStep(2), call("key", "abort", "ZONE", "--reason", "tried"), settled,
+		}},
+	}
+}
+
+// TestRehearsal_NoRolloverIsEverBogus takes one zone through each method, all
+// at the same time at an hour a second: named is the parent, named, knotd and
+// nsd are public servers, and unbound validates with a clock that runs as fast,
+// with cold, warm and stale caches. Beside them each mixture of answers that a
+// cache may hold at a time is validated.
+func TestRehearsal_NoRolloverIsEverBogus(t *testing.T) {
+	t.Parallel()
+	rehearseLife(t, program(t), lifeCourses())
+}
+
+func rehearseLife(t *testing.T, binary string, zones []*lifeZone) {
+	t.Helper()
+	need(t, "named", "knotd", "nsd", "unbound", "faketime", "dnssec-keygen", "dnssec-signzone", "dnssec-dsfromkey")
+	l := startLife(t, binary, zones)
+	held := &caches{clock: l.clock, all: map[string][]*served{}}
+	heard := newJury(l.clock)
+	asking, kinds := l.startJury(t, heard)
+	com := func(*lifeZone) string { return "com." }
+	asking = append(asking, held.watch(l.parent, zones, com, []asked{askDS}))
+	for i, s := range l.public {
+		s.name = fmt.Sprintf("%s (server %d)", s.name, i+1)
+		asking = append(asking, held.watch(s, zones, (*lifeZone).name, append([]asked{askKeys}, askData...)))
+	}
+	end := beside(asking...)
+	l.run(t)
+	// What the last step changed is still in caches for a while.
+	lingers := time.Now().Add(lifeDSTTL/lifeRate + time.Second)
+	await(t, "caches have lost what was before", time.Minute, func() (bool, string) { return time.Now().After(lingers), "" })
+	end()
+	for _, z := range zones {
+		l.judge(t, z, held, heard, kinds)
+	}
+	t.Logf("asked %d times; no answer from %v; the resolvers' clock stood still for %s at most",
+		held.asked, heard.useless, time.Duration(heard.clockStood(l)))
+}
+
+func (j *jury) clockStood(l *life) int64 { return l.faked.largest.Load() }
+
+// judge says what was bogus of a zone.
+func (l *life) judge(t *testing.T, z *lifeZone, held *caches, heard *jury, kinds []string) {
+	t.Helper()
+	steps := l.steps(t, z)
+	mixtures, all := held.check(z)
+	refused := heard.bogus[z.label]
+	t.Logf("%s: %d mixtures, %d bogus; %d answers bogus; validated %v", z.label, all, len(mixtures), len(refused), heard.secure[z.label])
+	if z.bogus {
+		if len(mixtures) == 0 {
+			t.Errorf("%s: a wait is missing, and nothing was bogus", z.label)
+		}
+		return
+	}
+	for _, m := range mixtures[:min(3, len(mixtures))] {
+		t.Errorf("%s, %s: %s", z.label, stepAt(steps, m.from), m)
+	}
+	for _, r := range refused[:min(3, len(refused))] {
+		t.Errorf("%s, %s, at %s: %s, asked for %s: %s", z.label, stepAt(steps, r.at), r.at.Format("02T15:04:05"), r.resolver, r.question, r.why)
+	}
+	for _, kind := range kinds {
+		if n := heard.secure[z.label][kind]; n < 3 && !strings.HasPrefix(z.label, "cut") {
+			t.Errorf("%s: only %d answers were validated with %s", z.label, n, kind)
+		}
+	}
+}
