@@ -54,6 +54,7 @@ server:
 	val-max-restart: 0
 	harden-algo-downgrade: yes
 	ede: yes
+	discard-timeout: 0
 	infra-host-ttl: 0
 	infra-keep-probing: yes
 	msg-cache-size: 2m
