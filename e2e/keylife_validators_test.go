@@ -24,8 +24,9 @@ type resolver struct {
 	control string // socket
 }
 
-// startResolver starts one. logged names it.
-func (l *life) startResolver(t *testing.T, logged string) *resolver {
+// startResolver starts one; modules is "validator iterator", or "iterator" for
+// one that does not validate.
+func (l *life) startResolver(t *testing.T, logged, modules string) *resolver {
 	t.Helper()
 	dir, addr := shortDir(t), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "anchor"), l.com.ds(t)+"\n")
@@ -46,7 +47,7 @@ server:
 	port: %[2]s
 	do-not-query-localhost: no
 	do-ip6: no
-	module-config: "validator iterator"
+	module-config: %[4]q
 	trust-anchor-file: "%[1]s/anchor"
 	trust-anchor-signaling: no
 	aggressive-nsec: no
@@ -67,7 +68,7 @@ stub-zone:
 	name: "com."
 	stub-addr: 127.0.0.1@%[3]s
 	stub-prime: no
-`, dir, port(addr), port(l.parent.addr))
+`, dir, port(addr), port(l.parent.addr), modules)
 	for _, z := range l.zones {
 		fmt.Fprintf(text, "stub-zone:\n\tname: %q\n\tstub-prime: no\n", z.name())
 		for _, s := range l.public {
@@ -79,33 +80,38 @@ stub-zone:
 	return &resolver{&secondary{"unbound", addr, startCommand(t, logged, cmd)}, filepath.Join(dir, "control")}
 }
 
-// forget has the resolver's cache forget all at and below a name.
-func (r *resolver) forget(name string) error {
+// tell has the resolver do a command of unbound-control's, and returns what it
+// says.
+func (r *resolver) tell(command, input string) (string, error) {
 	conn, err := net.DialTimeout("unix", r.control, 3*time.Second)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
-		return err
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return "", err
 	}
-	if _, err := fmt.Fprintf(conn, "UBCT1 flush_zone %s\n", name); err != nil {
-		return err
+	if _, err := io.WriteString(conn, "UBCT1 "+command+"\n"+input); err != nil {
+		return "", err
 	}
 	answer, err := io.ReadAll(conn)
-	if err == nil && !strings.HasPrefix(string(answer), "ok") {
-		err = fmt.Errorf("unbound answers %q", answer)
+	if err == nil && strings.HasPrefix(string(answer), "error") {
+		err = fmt.Errorf("%s: unbound answers %q", command, answer)
 	}
+	return string(answer), err
+}
+
+// forget has the resolver's cache forget all at and below a name.
+func (r *resolver) forget(name string) error {
+	_, err := r.tell("flush_zone "+name, "")
 	return err
 }
 
-// ask asks a question. Unchecked, the answer is put into the cache without
-// being validated; ttl is how long it stays there.
-func (r *resolver) ask(z *lifeZone, q asked, unchecked bool) (m *dns.Msg, ttl time.Duration, err error) {
+// ask asks a question; ttl is how long the answer stays in the cache.
+func (r *resolver) ask(z *lifeZone, q asked) (m *dns.Msg, ttl time.Duration, err error) {
 	m = new(dns.Msg)
 	m.SetQuestion(dns.Fqdn(q.below+z.name()), q.qtype)
 	m.SetEdns0(4096, true)
-	m.CheckingDisabled = unchecked
 	c := dns.Client{Timeout: 3 * time.Second}
 	if m, _, err = c.Exchange(m, r.addr); err != nil {
 		return nil, 0, err
@@ -125,15 +131,17 @@ type refusal struct {
 
 // jury is the validators' answers so far.
 type jury struct {
-	clock   simClock
-	mu      sync.Mutex
-	bogus   map[string][]refusal      // by zone's label; guarded by mu
-	secure  map[string]map[string]int // answers that were validated, by zone and resolver; guarded by mu
-	useless map[string]int            // no answers at all, by resolver; guarded by mu
+	clock     simClock
+	resolvers []*resolver
+	primer    *primer
+	mu        sync.Mutex
+	bogus     map[string][]refusal      // by zone's label; guarded by mu
+	secure    map[string]map[string]int // answers that were validated, by zone and resolver; guarded by mu
+	useless   map[string][]string       // what was no answer at all, by resolver; guarded by mu
 }
 
 func newJury(clock simClock) *jury {
-	return &jury{clock: clock, bogus: map[string][]refusal{}, secure: map[string]map[string]int{}, useless: map[string]int{}}
+	return &jury{clock: clock, bogus: map[string][]refusal{}, secure: map[string]map[string]int{}, useless: map[string][]string{}}
 }
 
 // hear takes note of an answer.
@@ -146,9 +154,9 @@ func (j *jury) hear(name string, z *lifeZone, q asked, m *dns.Msg, err error) {
 			j.bogus[z.label] = append(j.bogus[z.label], refusal{name, q.what, why, j.clock.now()})
 			return
 		}
-		j.useless[name]++
+		j.useless[name] = append(j.useless[name], fmt.Sprintf("%s %s %s: %v", j.clock.now().Format("02T15:04:05"), z.label, q.what, m.IsEdns0()))
 	case err != nil:
-		j.useless[name]++
+		j.useless[name] = append(j.useless[name], fmt.Sprintf("%s %s %s: %v", j.clock.now().Format("02T15:04:05"), z.label, q.what, err))
 	case m.AuthenticatedData:
 		if j.secure[z.label] == nil {
 			j.secure[z.label] = map[string]int{}
@@ -177,7 +185,7 @@ func whyBogus(m *dns.Msg) string {
 func (j *jury) warm(r *resolver, zones []*lifeZone) func(stop <-chan struct{}) {
 	return j.round(zones, 15*time.Millisecond, func(z *lifeZone, n int) {
 		q := append([]asked{askKeys, askDS}, askData...)[n%5]
-		m, _, err := r.ask(z, q, false)
+		m, _, err := r.ask(z, q)
 		j.hear("warm", z, q, m, err)
 	})
 }
@@ -190,7 +198,7 @@ func (j *jury) cold(r *resolver, zones []*lifeZone) func(stop <-chan struct{}) {
 			j.hear("cold", z, q, nil, err)
 			return
 		}
-		m, _, err := r.ask(z, q, false)
+		m, _, err := r.ask(z, q)
 		j.hear("cold", z, q, m, err)
 	})
 }
@@ -215,57 +223,110 @@ func (j *jury) round(zones []*lifeZone, every time.Duration, do func(z *lifeZone
 // machine's time: the resolver's clock and the questions take a while.
 const staleSlack = 250 * time.Millisecond
 
-// stale puts some answers of a zone into the cache, unchecked, leaves them
-// there for just under their TTL, and asks for the rest then. Then it begins anew.
-func (j *jury) stale(name string, r *resolver, zones []*lifeZone, old []asked) func(stop <-chan struct{}) {
-	due := make([]time.Time, len(zones))
-	turns := make([]int, len(zones))
+// staleEach is how many resolvers have the same part of a zone in their cache,
+// from different moments on.
+const staleEach = 3
+
+// stale has some answers of all zones in the cache, unchecked, for just under
+// their TTL, and asks for the rest then. Then it begins anew. later is when it
+// begins first, so that several do not do so together.
+func (j *jury) stale(name string, r *resolver, zones []*lifeZone, old []asked, later time.Duration) func(stop <-chan struct{}) {
 	return func(stop <-chan struct{}) {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
+		timer := time.NewTimer(later)
+		defer timer.Stop()
+		for turn := 0; ; turn++ {
+			question := func(i int) asked { return askData[(turn+i)%len(askData)] }
 			select {
 			case <-stop:
 				return
-			case <-tick.C:
+			case <-timer.C:
 			}
-			for i, z := range zones {
-				if time.Now().Before(due[i]) {
-					continue
-				}
-				if !due[i].IsZero() {
-					q := askData[turns[i]%len(askData)]
-					m, _, err := r.ask(z, q, false)
-					j.hear(name, z, q, m, err)
-					turns[i]++
-				}
-				due[i] = j.prime(name, r, z, old, askData[turns[i]%len(askData)])
+			due, err := j.prime(r, zones, old, question)
+			if err != nil {
+				j.hear(name, zones[0], asked{what: "cache"}, nil, err)
+				timer.Reset(staleSlack)
+				continue
 			}
+			for len(due) > 0 {
+				timer.Reset(time.Until(due[0].at))
+				select {
+				case <-stop:
+					return
+				case <-timer.C:
+				}
+				i := due[0].zone
+				m, _, err := r.ask(zones[i], question(i))
+				j.hear(name, zones[i], question(i), m, err)
+				due = due[1:]
+			}
+			timer.Reset(0)
 		}
 	}
 }
 
-// prime fills the cache and says when it is to be asked; zero where that did
-// not work. The data are those of the next question.
-func (j *jury) prime(name string, r *resolver, z *lifeZone, old []asked, data asked) time.Time {
+// dueAt is when a zone is asked for.
+type dueAt struct {
+	zone int
+	at   time.Time
+}
+
+// prime has the old answers and nothing else in the cache, and says when each zone is to be
+// asked for, the first one first.
+func (j *jury) prime(r *resolver, zones []*lifeZone, old []asked, question func(i int) asked) (due []dueAt, err error) {
 	begin := time.Now()
-	if err := r.forget(z.name()); err != nil {
-		j.hear(name, z, data, nil, err)
-		return time.Time{}
-	}
-	least := time.Duration(math.MaxInt64)
-	for _, q := range old {
-		if q.what == "data" {
-			q = data
+	dump, ttls, err := j.primer.fill(zones, func(i int) (all []asked) {
+		for _, q := range old {
+			if q == someData {
+				q = question(i)
+			}
+			all = append(all, q)
 		}
-		m, ttl, err := r.ask(z, q, true)
-		if err != nil || m.Rcode == dns.RcodeServerFailure {
-			j.hear(name, z, q, m, err)
-			return time.Time{}
-		}
-		least = min(least, ttl)
+		return all
+	})
+	if err == nil {
+		err = r.forget("com.")
 	}
-	return begin.Add(least/lifeRate - staleSlack)
+	if err == nil {
+		_, err = r.tell("load_cache", dump)
+	}
+	for i, ttl := range ttls {
+		due = append(due, dueAt{i, begin.Add(ttl/lifeRate - staleSlack)})
+	}
+	slices.SortFunc(due, func(a, b dueAt) int { return a.at.Compare(b.at) })
+	return due, err
+}
+
+// primer is a resolver that does not validate, and whose cache others take
+// over.
+type primer struct {
+	mu sync.Mutex
+	*resolver
+}
+
+// fill has the cache hold these answers of each zone and nothing else, and
+// returns it, and how long all of each zone holds.
+func (p *primer) fill(zones []*lifeZone, questions func(i int) []asked) (dump string, ttls []time.Duration, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.forget("com."); err != nil {
+		return "", nil, err
+	}
+	for i, z := range zones {
+		ttl := time.Duration(math.MaxInt64)
+		for _, q := range questions(i) {
+			m, one, err := p.ask(z, q)
+			if err != nil {
+				return "", nil, err
+			}
+			if m.Rcode == dns.RcodeServerFailure {
+				return "", nil, fmt.Errorf("unbound has no answer about %s of %s", q.what, z.label)
+			}
+			ttl = min(ttl, one)
+		}
+		ttls = append(ttls, ttl)
+	}
+	dump, err = p.tell("dump_cache", "")
+	return dump, ttls, err
 }
 
 // someData stands for the data that are asked for next.
@@ -274,20 +335,42 @@ var someData = asked{what: "data"}
 // startJury starts the validators, and returns what has them ask.
 func (l *life) startJury(t *testing.T, j *jury) (asking []func(stop <-chan struct{}), kinds []string) {
 	t.Helper()
-	stale := map[string][]asked{
-		"old DS":            {askDS},
-		"old keys":          {askKeys},
-		"old data":          {someData},
-		"old DS and keys":   {askDS, askKeys},
-		"old DS and data":   {askDS, someData},
-		"old keys and data": {askKeys, someData},
-	}
-	asking = append(asking, j.warm(l.startResolver(t, "unbound-warm"), l.zones), j.cold(l.startResolver(t, "unbound-cold"), l.zones))
-	kinds = append(kinds, "warm", "cold")
-	for name, old := range stale {
-		r := l.startResolver(t, "unbound-"+strings.ReplaceAll(name, " ", "-"))
-		asking = append(asking, j.stale(name, r, l.zones, old))
+	j.primer = &primer{resolver: l.startResolver(t, "unbound-primer", "iterator")}
+	begin := func(name string) *resolver {
 		kinds = append(kinds, name)
+		r := l.startResolver(t, "unbound-"+strings.ReplaceAll(name, " ", "-"), "validator iterator")
+		j.resolvers = append(j.resolvers, r)
+		return r
+	}
+	asking = append(asking, j.warm(begin("warm"), l.zones), j.cold(begin("cold"), l.zones))
+	for _, kind := range []struct {
+		name string
+		old  []asked
+	}{
+		{"old DS", []asked{askDS}},
+		{"old keys", []asked{askKeys}},
+		{"old data", []asked{someData}},
+		{"old DS and keys", []asked{askDS, askKeys}},
+		{"old DS and data", []asked{askDS, someData}},
+		{"old keys and data", []asked{askKeys, someData}},
+	} {
+		for n := range staleEach {
+			name := fmt.Sprintf("%s %d", kind.name, n+1)
+			asking = append(asking, j.stale(name, begin(name), l.zones, kind.old, time.Duration(n)*lifeDataTTL/lifeRate/staleEach))
+		}
 	}
 	return asking, kinds
+}
+
+// failures is the lines about a zone in the resolvers' logs that tell of what
+// was not validated.
+func (j *jury) failures(z *lifeZone) (lines []string) {
+	for _, r := range j.resolvers {
+		for line := range strings.Lines(r.log()) {
+			if strings.Contains(line, "validation failure") && (strings.Contains(line, "<"+z.name()+".") || strings.Contains(line, "."+z.name()+".")) {
+				lines = append(lines, strings.TrimSpace(line))
+			}
+		}
+	}
+	return lines
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -28,6 +29,10 @@ const (
 	lifeKeyTTL  = 5 * time.Hour
 	lifeDSTTL   = 6 * time.Hour
 	lifeMargin  = 90 * time.Minute
+
+	// longDataTTL is longer than all that passes between two changes of keys of
+	// an algorithm's rollover.
+	longDataTTL = 10 * time.Hour
 )
 
 // simClock shows the daemon's time.
@@ -99,6 +104,8 @@ type lifeZone struct {
 	policy string // what its policy has beside the common
 	byHand bool   // the parent is told by what key ds prints, not by CDS
 	course []act
+	// dataTTL is the zone's largest TTL; zero is lifeDataTTL.
+	dataTTL time.Duration
 	// bogus says that a wait is missing, so that something has to be bogus.
 	bogus bool
 
@@ -166,8 +173,8 @@ func startLife(t *testing.T, program string, zones []*lifeZone) *life {
 	begin := time.Now().UTC().Truncate(time.Second)
 	d.flags = []string{"--config", config, "--clock", fmt.Sprintf("%s,%d", begin.Format(time.RFC3339), lifeRate)}
 	d.start(t)
-	l.http = &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
-		return net.Dial("unix", filepath.Join(d.data, "sluice.sock"))
+	l.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(d.data, "sluice.sock"))
 	}}}
 	t.Cleanup(l.http.CloseIdleConnections)
 	await(t, "the daemon answers", 20*time.Second, func() (bool, string) {
@@ -177,6 +184,10 @@ func startLife(t *testing.T, program string, zones []*lifeZone) *life {
 	l.clock = l.readClock(t)
 	l.faked = startFakedTime(t, l.clock)
 	for _, z := range zones {
+		ttl := lifeDataTTL
+		if z.dataTTL > 0 {
+			ttl = z.dataTTL
+		}
 		file := writeFile(t, filepath.Join(dir, z.label), fmt.Sprintf(`$TTL %[1]d
 @ %[2]d IN SOA ns1 hostmaster 1 3600 1800 1209600 %[2]d
 @ IN NS ns1
@@ -184,7 +195,7 @@ ns1 IN A 127.0.0.1
 www IN A 192.0.2.80
 a IN TXT "1"
 b IN TXT "2"
-`, int(lifeDataTTL.Seconds()), int(lifeDataTTL.Seconds())*3/4))
+`, int(ttl.Seconds()), int(lifeDataTTL.Seconds())*3/4))
 		d.must(t, "zone", "add", z.name(), "--source", file, "--policy", z.label, "--no-wait")
 	}
 	for _, z := range zones {
