@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // mutants are zones whose name says which wait is missing: that before the
@@ -34,9 +35,9 @@ func mutants() []*lifeZone {
 		{label: "ipubp-blind", byHand: true, course: secured(roll("ksk", "--method", "double-ds"), settled)},
 		{label: "iretc", byHand: true, course: secured(roll("ksk", "--method", "double-ds"), settled)},
 		{label: "ipubcp-blind", byHand: true, course: secured(roll("ksk", "--method", "double-rrset"), settled)},
-		{label: "isig", dataTTL: longDataTTL, course: secured(algorithm, settled)},
+		{label: "isig", dataTTL: 16 * time.Hour, course: secured(algorithm, settled)},
 		{label: "iwdr", course: secured(algorithm, settled)},
-		{label: "ifirst", policy: unsignedMode, course: []act{policy(""), secure}},
+		{label: "ifirst", policy: unsignedMode, course: []act{hours(6), policy(""), secure}},
 		{label: "ilast-blind", course: secured(roll("insecure"), settled, policy(unsignedMode))},
 	}
 	for _, z := range bogus {

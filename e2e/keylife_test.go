@@ -47,6 +47,13 @@ func inStep(n int) act {
 	}
 }
 
+// hours lets simulated time pass.
+func hours(n int) act {
+	return func(_ *testing.T, l *life, z *lifeZone) (bool, string) {
+		return l.clock.now().Sub(z.since) > time.Duration(n)*time.Hour, "time has not passed"
+	}
+}
+
 // policy gives the zone's policy further settings.
 func policy(text string) act {
 	return func(t *testing.T, l *life, z *lifeZone) (bool, string) {
@@ -80,10 +87,10 @@ func lifeCourses() []*lifeZone {
 		{label: "to-csk-and-back", course: []act{
 			secure, policy(oneKey), roll("csk"), settled, policy(twoKeys), roll("csk"), settled,
 		}},
-		{label: "algorithm", dataTTL: longDataTTL, course: once("algorithm", "--algorithm", "ED25519")},
+		{label: "algorithm", dataTTL: 10 * time.Hour, course: once("algorithm", "--algorithm", "ED25519")},
 		{label: "emergency", policy: byPerson, course: once("ksk", "--emergency")},
-		{label: "first-signing", policy: unsignedMode, course: []act{policy(""), secure}},
-		{label: "insecure", course: []act{secure, roll("insecure"), settled, policy(unsignedMode)}},
+		{label: "first-signing", policy: unsignedMode, course: []act{hours(6), policy(""), secure}},
+		{label: "insecure", course: []act{secure, hours(12), roll("insecure"), settled, policy(unsignedMode)}},
 		{label: "abort-zsk", course: []act{secure, roll("zsk"), inStep(2), call("key", "abort", "ZONE", "--reason", "tried"), settled}},
 		{label: "abort-ksk", course: []act{secure, roll("ksk"), inStep(2), call("key", "abort", "ZONE", "--reason", "tried"), settled}},
 		{label: "abort-algorithm", course: []act{

@@ -227,73 +227,65 @@ const staleSlack = 250 * time.Millisecond
 // from different moments on.
 const staleEach = 3
 
-// stale has some answers of all zones in the cache, unchecked, for just under
-// their TTL, and asks for the rest then. Then it begins anew. later is when it
-// begins first, so that several do not do so together.
+// stale has some answers of each zone in the cache, unchecked, for just under
+// their TTL, and asks for the rest then; and again. later is when it begins,
+// so that several do not do so together.
 func (j *jury) stale(name string, r *resolver, zones []*lifeZone, old []asked, later time.Duration) func(stop <-chan struct{}) {
 	return func(stop <-chan struct{}) {
-		timer := time.NewTimer(later)
+		begin := time.Now().Add(later)
+		due, turns, primed := make([]time.Time, len(zones)), make([]int, len(zones)), make([]bool, len(zones))
+		for i := range due {
+			due[i] = begin
+		}
+		timer := time.NewTimer(0)
 		defer timer.Stop()
-		for turn := 0; ; turn++ {
-			question := func(i int) asked { return askData[(turn+i)%len(askData)] }
+		for {
+			i := 0
+			for n := range due {
+				if due[n].Before(due[i]) {
+					i = n
+				}
+			}
+			timer.Reset(time.Until(due[i]))
 			select {
 			case <-stop:
 				return
 			case <-timer.C:
 			}
-			due, err := j.prime(r, zones, old, question)
-			if err != nil {
-				j.hear(name, zones[0], asked{what: "cache"}, nil, err)
-				timer.Reset(staleSlack)
-				continue
+			z, q := zones[i], askData[turns[i]%len(askData)]
+			if primed[i] {
+				m, _, err := r.ask(z, q)
+				j.hear(name, z, q, m, err)
+				turns[i]++
+				q = askData[turns[i]%len(askData)]
 			}
-			for len(due) > 0 {
-				timer.Reset(time.Until(due[0].at))
-				select {
-				case <-stop:
-					return
-				case <-timer.C:
-				}
-				i := due[0].zone
-				m, _, err := r.ask(zones[i], question(i))
-				j.hear(name, zones[i], question(i), m, err)
-				due = due[1:]
+			now := time.Now()
+			ttl, err := j.prime(r, z, old, q)
+			if primed[i] = err == nil; err != nil {
+				j.hear(name, z, q, nil, err)
 			}
-			timer.Reset(0)
+			due[i] = now.Add(max(ttl/lifeRate-staleSlack, staleSlack))
 		}
 	}
 }
 
-// dueAt is when a zone is asked for.
-type dueAt struct {
-	zone int
-	at   time.Time
-}
-
-// prime has the old answers and nothing else in the cache, and says when each zone is to be
-// asked for, the first one first.
-func (j *jury) prime(r *resolver, zones []*lifeZone, old []asked, question func(i int) asked) (due []dueAt, err error) {
-	begin := time.Now()
-	dump, ttls, err := j.primer.fill(zones, func(i int) (all []asked) {
-		for _, q := range old {
-			if q == someData {
-				q = question(i)
-			}
-			all = append(all, q)
+// prime has the old answers of a zone and none else of it in the cache, and
+// says how long all of them stay there. The data are those of a question.
+func (j *jury) prime(r *resolver, z *lifeZone, old []asked, data asked) (ttl time.Duration, err error) {
+	questions := slices.Clone(old)
+	for i, q := range questions {
+		if q == someData {
+			questions[i] = data
 		}
-		return all
-	})
+	}
+	dump, ttl, err := j.primer.fill(z, questions)
 	if err == nil {
-		err = r.forget("com.")
+		err = r.forget(z.name())
 	}
 	if err == nil {
 		_, err = r.tell("load_cache", dump)
 	}
-	for i, ttl := range ttls {
-		due = append(due, dueAt{i, begin.Add(ttl/lifeRate - staleSlack)})
-	}
-	slices.SortFunc(due, func(a, b dueAt) int { return a.at.Compare(b.at) })
-	return due, err
+	return ttl, err
 }
 
 // primer is a resolver that does not validate, and whose cache others take
@@ -303,30 +295,27 @@ type primer struct {
 	*resolver
 }
 
-// fill has the cache hold these answers of each zone and nothing else, and
-// returns it, and how long all of each zone holds.
-func (p *primer) fill(zones []*lifeZone, questions func(i int) []asked) (dump string, ttls []time.Duration, err error) {
+// fill has the cache hold answers about a zone and nothing else, and returns
+// it, and how long all of it holds.
+func (p *primer) fill(z *lifeZone, questions []asked) (dump string, ttl time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.forget("com."); err != nil {
-		return "", nil, err
+		return "", 0, err
 	}
-	for i, z := range zones {
-		ttl := time.Duration(math.MaxInt64)
-		for _, q := range questions(i) {
-			m, one, err := p.ask(z, q)
-			if err != nil {
-				return "", nil, err
-			}
-			if m.Rcode == dns.RcodeServerFailure {
-				return "", nil, fmt.Errorf("unbound has no answer about %s of %s", q.what, z.label)
-			}
-			ttl = min(ttl, one)
+	ttl = time.Duration(math.MaxInt64)
+	for _, q := range questions {
+		m, one, err := p.ask(z, q)
+		if err != nil {
+			return "", 0, err
 		}
-		ttls = append(ttls, ttl)
+		if m.Rcode == dns.RcodeServerFailure {
+			return "", 0, fmt.Errorf("unbound has no answer about %s of %s", q.what, z.label)
+		}
+		ttl = min(ttl, one)
 	}
 	dump, err = p.tell("dump_cache", "")
-	return dump, ttls, err
+	return dump, ttl, err
 }
 
 // someData stands for the data that are asked for next.
