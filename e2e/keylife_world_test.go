@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -100,8 +101,9 @@ type lifeZone struct {
 	policy string // what its policy has beside the common
 	byHand bool   // the parent is told by what key ds prints, not by CDS
 	course []act
-	// dataTTL is the zone's largest TTL; zero is lifeDataTTL.
-	dataTTL time.Duration
+	// The TTLs of the largest of its data, of its keys and of its DS; zero is the
+	// usual one.
+	dataTTL, keyTTL, dsTTL time.Duration
 	// bogus says that a wait is missing, so that something has to be bogus.
 	bogus bool
 
@@ -144,6 +146,11 @@ type life struct {
 func startLife(t *testing.T, program string, zones []*lifeZone) *life {
 	t.Helper()
 	l := &life{zones: zones}
+	for _, z := range zones {
+		z.dataTTL, z.keyTTL, z.dsTTL = cmp.Or(z.dataTTL, lifeDataTTL), cmp.Or(z.keyTTL, lifeKeyTTL), cmp.Or(z.dsTTL, lifeDSTTL)
+		// What the last step changed is still in caches for a while.
+		z.course = append(z.course, hours(int(max(z.dataTTL, z.keyTTL, z.dsTTL)/time.Hour)+1))
+	}
 	var cut strings.Builder
 	for _, z := range zones {
 		fmt.Fprintf(&cut, "%s.com. IN NS ns1.%[1]s.com.\nns1.%[1]s.com. IN A 127.0.0.1\n", z.label)
@@ -180,10 +187,6 @@ func startLife(t *testing.T, program string, zones []*lifeZone) *life {
 	l.clock = l.readClock(t)
 	l.faked = startFakedTime(t, l.clock)
 	for _, z := range zones {
-		ttl := lifeDataTTL
-		if z.dataTTL > 0 {
-			ttl = z.dataTTL
-		}
 		file := writeFile(t, filepath.Join(dir, z.label), fmt.Sprintf(`$TTL %[1]d
 @ %[2]d IN SOA ns1 hostmaster 1 3600 1800 1209600 %[2]d
 @ IN NS ns1
@@ -191,7 +194,7 @@ ns1 IN A 127.0.0.1
 www IN A 192.0.2.80
 a IN TXT "1"
 b IN TXT "2"
-`, int(ttl.Seconds()), int(lifeDataTTL.Seconds())*3/4))
+`, int(z.dataTTL.Seconds()), int(lifeDataTTL.Seconds())*3/4))
 		d.must(t, "zone", "add", z.name(), "--source", file, "--policy", z.label, "--no-wait")
 	}
 	for _, z := range zones {
@@ -257,7 +260,7 @@ key-manager.parent-nameservers = [%q]
 key-manager.publication-nameservers = [%s]
 key-manager.records.ttl = %q
 server.outbound.send-notify-to = [%s]
-%s`, lifeMargin, l.parent.addr, servers, lifeKeyTTL, servers, z.policy))
+%s`, lifeMargin, l.parent.addr, servers, z.keyTTL, servers, z.policy))
 }
 
 // run takes all zones through their courses; the parent follows.
@@ -319,7 +322,7 @@ func (l *life) follow(t *testing.T) {
 // told is the DS records that the parent is to have of a zone.
 func (l *life) told(t *testing.T, z *lifeZone) (want []string, told bool) {
 	t.Helper()
-	owner := fmt.Sprintf("%s. %d IN DS ", z.name(), int(lifeDSTTL.Seconds()))
+	owner := fmt.Sprintf("%s. %d IN DS ", z.name(), int(z.dsTTL.Seconds()))
 	if z.byHand {
 		var list []struct {
 			Record string
