@@ -47,6 +47,7 @@ type rig struct {
 	client  xfr.ClientConfig
 	resolve func(context.Context, string) ([]netip.Addr, error)
 	observe func(context.Context, observe.Question) keymgr.Observation
+	agents  func(context.Context, zone.Name, time.Time) (observe.Agents, error)
 	logger  *slog.Logger // nil: the test's log
 	wrap    func(keymgr.Keystore) keymgr.Keystore
 	e       *Engine
@@ -73,7 +74,7 @@ func (r *rig) start(policies map[string]Policy) {
 	r.e, err = NewEngine(r.t.Context(), Config{
 		Journal: r.journal, Keystore: keys, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
-		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe,
+		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe, Agents: r.agents,
 	})
 	if err != nil {
 		r.t.Fatal(err)

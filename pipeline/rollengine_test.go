@@ -55,7 +55,7 @@ func (w *rolling) shows(observe.Question) (z, p []keymgr.Seen) {
 	}
 	s := r.snapshot()
 	f := s.Published.Signed.Facts
-	seen := keymgr.Seen{Server: "ns1.example.com.", Address: netip.MustParseAddrPort("192.0.2.1:53"), Serial: f.Serial, Keys: f.Keys, KeyTTL: 3600}
+	seen := keymgr.Seen{Server: "ns1.example.com.", Address: netip.MustParseAddrPort("192.0.2.1:53"), Serial: f.Serial, Keys: f.Keys, KeyTTL: 3600, CDS: f.CDS, CDNSKEY: f.CDS}
 	for _, id := range f.Signers {
 		if k, _ := s.Keys.ByID(id); k.SignsZone() {
 			sig := keymgr.SeenSignature{Owner: "example.com.", Type: "SOA", Tag: k.Tag, Algorithm: k.Algorithm}
