@@ -141,7 +141,7 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 			return err
 		}
 	}
-	if err := errors.Join(e.printServers(s), e.printObservation(s.Observation)); err != nil || len(s.Keys) == 0 {
+	if err := errors.Join(e.printServers(s), e.printTold(s.ParentTold), e.printObservation(s.Observation)); err != nil || len(s.Keys) == 0 {
 		return err
 	}
 	if err := e.printf("\n"); err != nil {
