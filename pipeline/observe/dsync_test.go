@@ -56,12 +56,9 @@ func TestRFC9859_4_1_AgentsAreFoundBelowTheParent(t *testing.T) {
 		}, "_dsync.example. agent.example.:53 validated"},
 		{"none", "child.example.", func(*tree) {}, ""},
 		{"of other types and schemes", "child.example.", func(tr *tree) {
-			for _, rr := range []dns.RR{
+			tr.parent.records = append(tr.parent.records,
 				dsync(t, "_dsync.example.", dns.TypeCSYNC, 1, 53, "csync"), dsync(t, "_dsync.example.", dns.TypeCDS, 2, 53, "update"),
-				dsync(t, "_dsync.example.", dns.TypeCDS, 1, 0, "null"),
-			} {
-				tr.parent.records = append(tr.parent.records, rr)
-			}
+				dsync(t, "_dsync.example.", dns.TypeCDS, 1, 0, "null"))
 		}, "_dsync.example. validated"},
 		{"of a parent that is not signed", "child.example.", func(tr *tree) {
 			tr.root.records = slicesWithout(tr.root.records, dns.TypeDS)
