@@ -131,6 +131,9 @@ func samples() map[string]Facts {
 	} {
 		m[f.EventType()] = f
 	}
+	for _, f := range lifeSamples() {
+		m[f.EventType()] = f
+	}
 	return m
 }
 
@@ -148,7 +151,8 @@ func sample(f Facts) Event {
 // variants holds further facts of some types, with the members that came
 // after their first golden file; the name of their own begins with the type.
 func variants() map[string]Facts {
-	return map[string]Facts{
+	m := lifeVariants()
+	maps.Copy(m, map[string]Facts{
 		"instance.loaded-transfer": &InstanceLoaded{
 			Source: "192.0.2.1:53^tsig", Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), RRsets: 10, Records: 20,
 			Peer: "192.0.2.1:53^tsig.", Transfer: "IXFR", Bytes: 1 << 33,
@@ -170,7 +174,8 @@ func variants() map[string]Facts {
 			Name: "example.", ID: testZone, Source: "file", Policy: "default",
 			Import: []Key{{ID: "00112233aabbccdd", Role: "csk", Algorithm: 13, Tag: 1, DNSKEY: "AQEDDQ==", Keystore: "file", Reference: "r"}},
 		},
-	}
+	})
+	return m
 }
 
 // Golden files are never edited: a line once written must decode, and encode

@@ -10,6 +10,9 @@ type Key struct {
 	DNSKEY    string `json:"dnskey"`    // the whole DNSKEY RDATA in base64
 	Keystore  string `json:"keystore"`  // name of the keystore that holds it
 	Reference string `json:"reference"` // where in the keystore
+	// Life is what a former signer noted of an imported key; nil where nothing
+	// was noted.
+	Life *KeyLife `json:"life,omitempty"`
 }
 
 // KeyGenerated says that keys were made. They neither stand in the DNSKEY

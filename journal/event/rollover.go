@@ -13,6 +13,12 @@ type RolloverStarted struct {
 	// Start is when its first step begins, in epoch seconds; 0 is at once, with
 	// the changes of keys in the events beside this one.
 	Start int64 `json:"start,omitempty"`
+	// Step is the step at which a rollover of a former signer is taken over; 0
+	// where it begins here. Since is from when on, in epoch seconds, what that
+	// step changes is public by the notes of the former signer; 0 where that is
+	// not known.
+	Step  uint64 `json:"step,omitempty"`
+	Since int64  `json:"since,omitempty"`
 }
 
 // RolloverAdvanced says how a rollover goes on: it enters a step, with the

@@ -10,6 +10,8 @@ type ZoneAdded struct {
 	// Import lists keys that were brought along; key.imported follows in the
 	// zone's own events.
 	Import []Key `json:"import,omitempty"`
+	// Force takes the keys over though the world may not trust them.
+	Force bool `json:"force,omitempty"`
 }
 
 // ZoneRemoved ends a zone; its history stays. It stands under Instance.
