@@ -53,6 +53,11 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 			case Active, Dead, Removed, Revoked:
 			}
 		})
+	case *event.KeyAdopted:
+		for _, a := range f.Keys {
+			ks = ks.change([]string{a.ID}, func(k *Key) { k.adopt(a, e.Time) })
+		}
+		return ks
 	case *event.KeyIntroduced:
 		return ks.change(f.IDs, func(k *Key) {
 			if k.State == Generated {

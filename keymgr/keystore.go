@@ -33,8 +33,27 @@ type Importer interface {
 	// public .key beside it and keeps the pair. zone is the absolute name that
 	// the key must belong to. The role must fit the key's flags; "" takes it
 	// from them: KSK with SEP, ZSK without. A key that is already here is no
-	// error.
+	// error. What its former signer noted of it, in the .private file and in a
+	// .state file beside it, comes along.
 	Import(ctx context.Context, path, zone string, role Role) (event.Key, error)
+	// Look describes what Import would take up, and keeps nothing.
+	Look(ctx context.Context, path, zone string, role Role) (event.Key, error)
+}
+
+// Exporter is a keystore that gives private keys out.
+type Exporter interface {
+	// Export writes a key pair in BIND's format, with what its Life notes.
+	// Whoever holds Private must not let others read it. ErrNoKey where the
+	// private part is not there.
+	Export(ctx context.Context, zone string, key event.Key) (KeyFiles, error)
+}
+
+// KeyFiles is a key pair as BIND's files.
+type KeyFiles struct {
+	Name    string `json:"name"`    // of the files, without .private, .key and .state
+	Private []byte `json:"private"` // the private part
+	Public  []byte `json:"public"`
+	State   []byte `json:"state"`
 }
 
 // Spec is what a new key shall be.

@@ -170,7 +170,16 @@ func (r *Rollover) toSee(ks KeySet, cur step, p RollPolicy, k Known) Step {
 	case person != "":
 		return Step{Phase: PhasePerson, Text: fmt.Sprintf("%s: seen everywhere, a person is to report it: --%s", cur.text, person)}
 	}
-	return r.record(cur, k, k.Now, &event.RolloverAdvanced{Seen: ceilUnix(k.Now)})
+	return r.record(cur, k, r.from(k.Now), &event.RolloverAdvanced{Seen: ceilUnix(k.Now)})
+}
+
+// from is when a wait counts from: the sight, or earlier where the former
+// signer had it public already.
+func (r *Rollover) from(seen time.Time) time.Time {
+	if !r.Elsewhere.IsZero() && r.Elsewhere.Before(seen) {
+		return r.Elsewhere
+	}
+	return seen
 }
 
 // record notes what was seen at a time, and the wait from then on.
@@ -197,8 +206,8 @@ func (r *Rollover) whileWaiting(ks KeySet, cur step, k Known) (s Step, held bool
 	if r.Wait == nil {
 		return Step{}, false
 	}
-	if w := k.Timing.since(cur.wait(k.Timing), r.Seen); w.Earliest > r.Wait.Earliest {
-		return r.record(cur, k, r.Seen, &event.RolloverAdvanced{Seen: r.Seen.Unix()}), true
+	if w := k.Timing.since(cur.wait(k.Timing), r.from(r.Seen)); w.Earliest > r.Wait.Earliest {
+		return r.record(cur, k, r.from(r.Seen), &event.RolloverAdvanced{Seen: r.Seen.Unix()}), true
 	}
 	until := time.Unix(r.Wait.Earliest, 0).UTC()
 	if k.Now.Before(until) {

@@ -41,6 +41,7 @@ type Seen struct {
 
 	Serial uint32          `json:"serial,omitempty"`  // of its SOA
 	Keys   []string        `json:"keys,omitempty"`    // IDs of the keys in its DNSKEY RRset
+	Tags   []uint16        `json:"tags,omitempty"`    // of the same keys, where they were asked for
 	KeyTTL uint32          `json:"key_ttl,omitempty"` // of its DNSKEY RRset, in seconds
 	Signed []SeenSignature `json:"signed,omitempty"`  // the RRSIGs of SOA, DNSKEY, CDS, CDNSKEY and of samples
 	// CDS and CDNSKEY are what its RRsets of these types name: IDs of keys in

@@ -25,6 +25,9 @@ type Rollover struct {
 	Reported []Sight `json:"reported,omitempty"`
 	// Seen is when all that the step needs to see was seen; zero before.
 	Seen time.Time `json:"seen,omitzero"`
+	// Elsewhere is since when the step's change is public by the notes of a
+	// former signer; zero where that is not known. The wait counts from then.
+	Elsewhere time.Time `json:"elsewhere,omitzero"`
 	// Wait is what has to pass since then; nil where nothing has to.
 	Wait *event.Wait `json:"wait,omitempty"`
 	// DSSeen: the DS of a new key was seen at the parent.
@@ -60,7 +63,7 @@ func (r *Rollover) turn(at int) {
 }
 
 func (r *Rollover) begin(at int, now time.Time) {
-	r.Step, r.Since, r.Reported, r.Seen, r.Wait = at, now, nil, time.Time{}, nil
+	r.Step, r.Since, r.Reported, r.Seen, r.Wait, r.Elsewhere = at, now, nil, time.Time{}, nil, time.Time{}
 }
 
 // concerns reports whether one of the keys takes part.
@@ -177,6 +180,12 @@ func (ks KeySet) evolveRollover(e event.Event) KeySet {
 		if f.Start != 0 {
 			r.Step, r.Start = 0, time.Unix(f.Start, 0).UTC()
 		}
+		if f.Step != 0 {
+			r.Step = int(min(f.Step, 99)) //nolint:gosec // small
+		}
+		if f.Since != 0 {
+			r.Elsewhere = time.Unix(f.Since, 0).UTC()
+		}
 		ks.Rollovers = append(slices.Clone(ks.Rollovers), r)
 	case *event.RolloverAdvanced:
 		return ks.changeRollover(f.Rollover, func(r *Rollover) { r.advance(f, e.Time) })
@@ -221,7 +230,7 @@ func (r *Rollover) advance(f *event.RolloverAdvanced, at time.Time) {
 	}
 	switch {
 	case f.Lost != "":
-		r.Seen, r.Wait = time.Time{}, nil
+		r.Seen, r.Wait, r.Elsewhere = time.Time{}, nil, time.Time{}
 	case f.Seen != 0:
 		r.Seen, r.Wait = time.Unix(f.Seen, 0).UTC(), f.Wait
 	}

@@ -36,6 +36,8 @@ type Pair struct {
 	Signer crypto.Signer
 
 	private crypto.Signer
+	ttl     uint32  // of the DNSKEY record
+	fields  bindKey // of the .private file
 }
 
 // ReadPair reads a private key file in BIND's format (K*.private, v1.2 and
@@ -59,7 +61,8 @@ func readPair(path string) (*Pair, error) {
 		return nil, err
 	}
 	p := &Pair{}
-	if p.Owner, p.DNSKEY, err = parsePublic(public); err != nil {
+	var ttl uint32
+	if p.Owner, p.DNSKEY, ttl, err = parsePublic(public); err != nil {
 		return nil, fmt.Errorf("%s.key: %w", base, err)
 	}
 	text, err := readFile(path)
@@ -67,10 +70,15 @@ func readPair(path string) (*Pair, error) {
 		return nil, err
 	}
 	defer clear(text)
-	algorithm, private, err := parsePrivate(text)
+	fields, err := parseFields(text)
 	if err != nil {
 		return nil, err
 	}
+	algorithm, private, err := fields.private()
+	if err != nil {
+		return nil, err
+	}
+	p.ttl, p.fields = ttl, fields
 	flags := uint16(p.DNSKEY[0])<<8 | uint16(p.DNSKEY[1])
 	switch flags {
 	case keymgr.FlagZone:
@@ -108,98 +116,130 @@ func (s *Store) Import(ctx context.Context, path, zoneName string, role keymgr.R
 	if err := ctx.Err(); err != nil {
 		return event.Key{}, err
 	}
-	pair, err := ReadPair(path)
+	key, pair, err := describe(path, zoneName, role)
 	if err != nil {
 		return event.Key{}, err
 	}
+	return s.save(zoneName, key, pair.private)
+}
+
+// Look implements keymgr.Importer.
+func (s *Store) Look(ctx context.Context, path, zoneName string, role keymgr.Role) (event.Key, error) {
+	if err := ctx.Err(); err != nil {
+		return event.Key{}, err
+	}
+	key, _, err := describe(path, zoneName, role)
+	key.Keystore = s.name
+	return key, err
+}
+
+// describe reads a key pair of a zone.
+func describe(path, zoneName string, role keymgr.Role) (event.Key, *Pair, error) {
+	pair, err := ReadPair(path)
+	if err != nil {
+		return event.Key{}, nil, err
+	}
 	apex, err := zone.ParseName(zoneName)
 	if err != nil {
-		return event.Key{}, fmt.Errorf("import %q: %w", path, err)
+		return event.Key{}, nil, fmt.Errorf("import %q: %w", path, err)
 	}
 	if !apex.Equal(pair.Owner) {
-		return event.Key{}, fmt.Errorf("import %q: the key belongs to zone %s, not to %s", path, pair.Owner, apex)
+		return event.Key{}, nil, fmt.Errorf("import %q: the key belongs to zone %s, not to %s", path, pair.Owner, apex)
 	}
-	if role == "" {
+	life, all, err := readLife(strings.TrimSuffix(path, ".private"), pair.fields)
+	if err != nil {
+		return event.Key{}, nil, fmt.Errorf("import %q: %w", path, err)
+	}
+	life.TTL = pair.ttl
+	switch {
+	case role == "" && all:
+		role = keymgr.CSK
+	case role == "":
 		role = pair.Role
 	}
 	if role != pair.Role && role != keymgr.CSK {
-		return event.Key{}, fmt.Errorf("import %q: its flags make it a %s, not a %s", path, pair.Role, role)
+		return event.Key{}, nil, fmt.Errorf("import %q: its flags make it a %s, not a %s", path, pair.Role, role)
 	}
-	return s.save(zoneName, keymgr.Describe(role, pair.DNSKEY), pair.private)
+	key := keymgr.Describe(role, pair.DNSKEY)
+	key.Life = life
+	return key, pair, nil
 }
 
 // parsePublic reads a .key file: comments and one DNSKEY record.
-func parsePublic(text []byte) (zone.Name, []byte, error) {
+func parsePublic(text []byte) (zone.Name, []byte, uint32, error) {
 	parser := dns.NewZoneParser(bytes.NewReader(text), ".", "")
 	var key *dns.DNSKEY
 	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
 		k, isKey := rr.(*dns.DNSKEY)
 		if !isKey || key != nil {
-			return "", nil, errors.New("want one DNSKEY record and nothing else")
+			return "", nil, 0, errors.New("want one DNSKEY record and nothing else")
 		}
 		key = k
 	}
 	if err := parser.Err(); err != nil {
-		return "", nil, err
+		return "", nil, 0, err
 	}
 	if key == nil {
-		return "", nil, errors.New("no DNSKEY record")
+		return "", nil, 0, errors.New("no DNSKEY record")
 	}
 	owner, err := zone.ParseName(key.Hdr.Name)
 	if err != nil {
-		return "", nil, err
+		return "", nil, 0, err
 	}
 	field, err := base64.StdEncoding.DecodeString(key.PublicKey)
 	if err != nil {
-		return "", nil, fmt.Errorf("public key: %w", err)
+		return "", nil, 0, fmt.Errorf("public key: %w", err)
 	}
 	rdata := append([]byte{byte(key.Flags >> 8), byte(key.Flags), key.Protocol, key.Algorithm}, field...)
 	if _, err := keymgr.PublicKey(rdata); err != nil {
-		return "", nil, err
+		return "", nil, 0, err
 	}
-	return owner, rdata, nil
+	return owner, rdata, key.Hdr.Ttl, nil
 }
 
 // bindKey is the fields of a .private file.
 type bindKey map[string]string
 
-func parsePrivate(text []byte) (uint8, crypto.Signer, error) {
+// parseFields reads the lines of a .private or .state file, "name: value".
+func parseFields(text []byte) (bindKey, error) {
 	fields := bindKey{}
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
 		line := strings.TrimSpace(lines.Text())
-		if line == "" {
+		if line == "" || line[0] == ';' {
 			continue
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok {
-			return 0, nil, errors.New("not a BIND private key file: a line without a colon")
+			return nil, errors.New("not a key file of BIND: a line without a colon")
 		}
 		name = strings.ToLower(strings.TrimSpace(name))
 		if _, twice := fields[name]; twice {
-			return 0, nil, fmt.Errorf("field %q stands twice", name)
+			return nil, fmt.Errorf("field %q stands twice", name)
 		}
 		fields[name] = strings.TrimSpace(value)
 	}
-	if err := lines.Err(); err != nil {
-		return 0, nil, err
-	}
-	switch format := fields["private-key-format"]; format {
+	return fields, lines.Err()
+}
+
+// private is the private key of a .private file, and its algorithm.
+func (f bindKey) private() (uint8, crypto.Signer, error) {
+	switch format := f["private-key-format"]; format {
 	case "v1.2", "v1.3":
 	case "":
 		return 0, nil, errors.New("not a BIND private key file: no Private-key-format")
 	default:
 		return 0, nil, fmt.Errorf("private key format %q: want v1.2 or v1.3", format)
 	}
-	number, _, _ := strings.Cut(fields["algorithm"], " ")
+	number, _, _ := strings.Cut(f["algorithm"], " ")
 	algorithm, err := strconv.ParseUint(number, 10, 8)
 	if err != nil {
-		return 0, nil, fmt.Errorf("algorithm %q is not a number", fields["algorithm"])
+		return 0, nil, fmt.Errorf("algorithm %q is not a number", f["algorithm"])
 	}
-	if fields["engine"] != "" || fields["label"] != "" {
+	if f["engine"] != "" || f["label"] != "" {
 		return 0, nil, errors.New("the key is in an HSM, this file only names it")
 	}
-	private, err := fields.signer(uint8(algorithm))
+	private, err := f.signer(uint8(algorithm))
 	return uint8(algorithm), private, err
 }
 

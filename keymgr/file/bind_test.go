@@ -291,7 +291,11 @@ func FuzzParsePrivate(f *testing.F) {
 	}
 	f.Add([]byte("Private-key-format: v1.2\nAlgorithm: 8\nModulus: AA==\nPublicExponent: AQAB\nPrivateExponent: AA==\nPrime1: AA==\nPrime2: AA==\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		algorithm, private, err := parsePrivate(text)
+		fields, err := parseFields(text)
+		if err != nil {
+			return
+		}
+		algorithm, private, err := fields.private()
 		if err != nil {
 			return
 		}
@@ -314,7 +318,7 @@ func FuzzParsePublic(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		owner, rdata, err := parsePublic(text)
+		owner, rdata, _, err := parsePublic(text)
 		if err == nil && (len(owner) == 0 || len(rdata) < 5) {
 			t.Errorf("owner %q, DNSKEY %x", owner, rdata)
 		}
