@@ -172,7 +172,7 @@ func decideKeys(s State, p Policy) Command {
 		// What completes keys that are there has their algorithm: each
 		// algorithm must sign everything (RFC 4035, 2.2).
 		for _, k := range s.Keys.Keys {
-			if k.State != keymgr.Removed {
+			if k.State != keymgr.Removed && fills(k) {
 				return GenerateKeys{Roles: missing, Algorithm: k.Algorithm, Bits: p.Bits()}
 			}
 		}
@@ -180,6 +180,9 @@ func decideKeys(s State, p Policy) Command {
 	}
 	if len(s.Keys.Signing()) > 0 {
 		return nil
+	}
+	if s.Keys.Imports() {
+		return AdoptKeys{IDs: waitingKeys(s.Keys)}
 	}
 	var ids []string
 	for _, k := range s.Keys.InState(keymgr.Generated) {
@@ -195,6 +198,9 @@ func decideKeys(s State, p Policy) Command {
 func missingRoles(ks keymgr.KeySet, useCSK bool) []keymgr.Role {
 	has := map[keymgr.Role]bool{}
 	for _, k := range ks.Keys {
+		if !fills(k) {
+			continue
+		}
 		switch k.State {
 		case keymgr.Generated, keymgr.Published, keymgr.Ready, keymgr.Active, keymgr.Introduced:
 			has[keymgr.Role(k.Role)] = true

@@ -49,26 +49,41 @@ func (e *Engine) AddZone(ctx context.Context, actor event.Actor, z NewZone) (Zon
 	return e.Zone(ctx, facts.Name)
 }
 
-// newZone checks a request to add a zone.
-func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, error) {
-	n, err := zone.ParseName(z.Name)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+// wanted checks a request to add a zone, and fills in what it leaves open.
+func (e *Engine) wanted(z *NewZone) (n zone.Name, p Policy, err error) {
+	if n, err = zone.ParseName(z.Name); err != nil {
+		return n, p, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if n.IsWildcard() {
-		return nil, fmt.Errorf("%w: %s: a wildcard cannot be a zone", ErrInvalid, z.Name)
+		return n, p, fmt.Errorf("%w: %s: a wildcard cannot be a zone", ErrInvalid, z.Name)
 	}
 	if z.Policy == "" {
 		z.Policy = "default"
 	}
-	if _, err := e.usablePolicy(z.Policy); err != nil {
-		return nil, err
+	if p, err = e.usablePolicy(z.Policy); err != nil {
+		return n, p, err
 	}
 	if z.Source == "" {
-		return nil, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
+		return n, p, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
 	}
-	if z.Source, err = e.checkSource(z.Source); err != nil {
+	z.Source, err = e.checkSource(z.Source)
+	return n, p, err
+}
+
+// newZone makes the event that adds a zone.
+func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, error) {
+	n, p, err := e.wanted(&z)
+	if err != nil {
 		return nil, err
+	}
+	if !z.Force {
+		keys, err := e.readFiles(ctx, n, z.Import, false)
+		if err == nil {
+			err = e.mayTakeOver(ctx, n, p, keys)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	var id [8]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -76,9 +91,9 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	}
 	facts := &event.ZoneAdded{
 		Name: n.Fold().String(), ID: event.ZoneID(hex.EncodeToString(id[:])),
-		Source: z.Source, Policy: z.Policy, SerialFloor: z.SerialFloor,
+		Source: z.Source, Policy: z.Policy, SerialFloor: z.SerialFloor, Force: z.Force,
 	}
-	if facts.Import, err = e.importFiles(ctx, n, z.Import); err != nil {
+	if facts.Import, err = e.readFiles(ctx, n, z.Import, true); err != nil {
 		return nil, err
 	}
 	before, err := e.former(ctx, facts.Name)
@@ -226,7 +241,7 @@ func (e *Engine) ImportKey(ctx context.Context, actor event.Actor, name string, 
 	if err != nil {
 		return nil, err
 	}
-	keys, err := e.importFiles(ctx, apex, files)
+	keys, err := e.readFiles(ctx, apex, files, true)
 	if err != nil {
 		return nil, err
 	}
@@ -268,8 +283,8 @@ func (e *Engine) appendKeys(ctx context.Context, actor event.Actor, r *runner, f
 	}
 }
 
-// importFiles reads key files into the keystore.
-func (e *Engine) importFiles(ctx context.Context, apex zone.Name, files []KeyFile) ([]event.Key, error) {
+// readFiles reads key files, into the keystore with keep.
+func (e *Engine) readFiles(ctx context.Context, apex zone.Name, files []KeyFile, keep bool) ([]event.Key, error) {
 	if len(files) == 0 {
 		return nil, nil
 	}
@@ -277,13 +292,21 @@ func (e *Engine) importFiles(ctx context.Context, apex zone.Name, files []KeyFil
 	if !ok {
 		return nil, fmt.Errorf("%w: keystore %s takes no key files", ErrState, e.keystore.Name())
 	}
+	read := importer.Look
+	if keep {
+		read = importer.Import
+	}
 	var keys []event.Key
 	for _, f := range files {
-		k, err := importer.Import(ctx, f.Path, apex.Fold().String(), f.Role)
+		k, err := read(ctx, f.Path, apex.Fold().String(), f.Role)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
+		if slices.ContainsFunc(keys, func(o event.Key) bool { return o.ID == k.ID }) {
+			return nil, fmt.Errorf("%w: %s: the key is given twice", ErrInvalid, f.Path)
+		}
 		keys = append(keys, k)
 	}
+	readLives(keys, e.clock.Now())
 	return keys, nil
 }

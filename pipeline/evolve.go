@@ -72,6 +72,10 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.ParentDS = f
 	case *event.DSSubmitted, *event.DSWithdrawn, *event.HookRan, *event.DSPushed, *event.DSNotified:
 		return evolveTold(s, rec)
+	case *event.KeyAdopted:
+		if f.KeyTTL > 0 {
+			s.KeyTTLs = s.KeyTTLs.See(f.KeyTTL, rec.Event.Time)
+		}
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
 	default:

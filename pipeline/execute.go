@@ -28,7 +28,7 @@ func Cause(s State, c Command) uint64 {
 		return c.Instance
 	case CloseReview:
 		return c.Instance
-	case GenerateKeys, ActivateKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS:
+	case GenerateKeys, ActivateKeys, AdoptKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS:
 		return s.Head.Seq
 	case RunParentHook, PushDS, NotifyParent:
 		if s.Told != nil {
@@ -46,6 +46,8 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doBind(s, c)
 	case GenerateKeys:
 		return e.doGenerate(ctx, s, c)
+	case AdoptKeys:
+		return e.doAdopt(ctx, s, c)
 	case ActivateKeys:
 		return e.doActivate(ctx, s, c)
 	case DestroyKeys:

@@ -70,6 +70,7 @@ func (l *life) resume(z *event.ZoneAdded) {
 		return
 	}
 	for _, k := range l.keys.Signing() {
+		k.Life = nil // that was before it came here first
 		z.Import = append(z.Import, k.Key)
 	}
 }

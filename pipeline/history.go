@@ -342,7 +342,7 @@ func describeKeys(ev event.Event) string {
 	case *event.KeyGenerated:
 		return "made " + keyList(f.Keys)
 	case *event.KeyImported:
-		return "imported " + keyList(f.Keys) + " from " + f.From
+		return "imported " + keyList(f.Keys) + " from " + f.From + lifeNotes(f.Keys)
 	case *event.KeyPublished:
 		return "published in the next DNSKEY RRset: " + strings.Join(f.IDs, ", ")
 	case *event.KeyActivated:
@@ -357,6 +357,9 @@ func describeKeys(ev event.Event) string {
 		return "private part deleted: " + strings.Join(f.IDs, ", ")
 	case *event.KeyRemoved:
 		return "leaving the DNSKEY RRset: " + strings.Join(f.IDs, ", ")
+	}
+	if text := describeLife(ev); text != "" {
+		return text
 	}
 	return ev.Type + " (this program does not know the event)"
 }

@@ -153,6 +153,12 @@ func (e *Engine) prove(ctx context.Context, ks keymgr.KeySet, facts []event.Fact
 			ids = append(ids, f.IDs...)
 		case *event.KeyIntroduced:
 			ids = append(ids, f.IDs...)
+		case *event.KeyAdopted:
+			for _, k := range f.Keys {
+				if k.State == string(keymgr.Active) {
+					ids = append(ids, k.ID)
+				}
+			}
 		}
 	}
 	for _, id := range ids {

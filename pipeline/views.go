@@ -98,6 +98,8 @@ type NewZone struct {
 	Policy      string    `json:"policy,omitempty"` // "" is "default"
 	SerialFloor *uint32   `json:"serial_floor,omitempty"`
 	Import      []KeyFile `json:"import,omitempty"`
+	// Force takes imported keys over though the world may not trust them.
+	Force bool `json:"force,omitempty"`
 }
 
 // KeyFile names a BIND private key file to import, on the daemon's machine.

@@ -72,7 +72,7 @@ func readPair(path string) (*Pair, error) {
 	defer clear(text)
 	fields, err := parseFields(text)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("not a BIND private key file: %w", err)
 	}
 	algorithm, private, err := fields.private()
 	if err != nil {
@@ -211,7 +211,7 @@ func parseFields(text []byte) (bindKey, error) {
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok {
-			return nil, errors.New("not a key file of BIND: a line without a colon")
+			return nil, errors.New("a line without a colon")
 		}
 		name = strings.ToLower(strings.TrimSpace(name))
 		if _, twice := fields[name]; twice {

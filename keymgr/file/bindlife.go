@@ -97,7 +97,7 @@ func readLife(base string, private bindKey) (l *event.KeyLife, all bool, err err
 func parseState(text []byte, private bindKey, l *event.KeyLife) (bindKey, error) {
 	fields, err := parseFields(text)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("not a BIND state file: %w", err)
 	}
 	if a, b := fields.number("Algorithm"), private.number("Algorithm"); a != b {
 		return nil, fmt.Errorf("algorithm %q, the key has %q: it belongs to another key", a, b)

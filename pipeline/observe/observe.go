@@ -86,6 +86,11 @@ type Question struct {
 	Now time.Time
 	// Fresh asks servers also where they did not answer a moment ago.
 	Fresh bool
+	// Find has resolvers find the zone's public name servers where Servers is
+	// empty.
+	Find bool
+	// Tags notes the tags of the keys that the zone's servers show.
+	Tags bool
 }
 
 // Sample is an RRset.
@@ -106,7 +111,7 @@ func (o *Observer) Observe(ctx context.Context, q Question) keymgr.Observation {
 	obs := keymgr.Observation{At: q.Now}
 	run := &round{o: o, q: q, places: make(chan struct{}, perZone)}
 	var work sync.WaitGroup
-	work.Go(func() { obs.Zone = run.ask(ctx, q.Servers, run.zoneServer) })
+	work.Go(func() { obs.Zone = run.zone(ctx) })
 	if !q.SkipParent && q.Zone != zone.Root {
 		work.Go(func() { obs.Parent = run.parent(ctx) })
 	}
@@ -115,6 +120,21 @@ func (o *Observer) Observe(ctx context.Context, q Question) keymgr.Observation {
 	share(obs.Parent)
 	return obs
 }
+
+// zone asks the zone's public name servers.
+func (r *round) zone(ctx context.Context) []keymgr.Seen {
+	servers := r.q.Servers
+	if len(servers) == 0 && r.q.Find {
+		var err error
+		if servers, err = r.o.serversOf(ctx, r.q.Zone); err != nil {
+			return []keymgr.Seen{{Server: UnknownServers, Error: fmt.Sprintf("the zone's servers are not known: %v", err)}}
+		}
+	}
+	return r.ask(ctx, servers, r.zoneServer)
+}
+
+// UnknownServers stands for the zone's servers where they are not known.
+const UnknownServers = "servers"
 
 // share lets servers that show the same hold it once: an observation is kept
 // for each zone.
@@ -331,6 +351,9 @@ func (r *round) zoneServer(ctx context.Context, s *session, seen *keymgr.Seen) e
 		}
 		for _, data := range set.data {
 			seen.Keys = append(seen.Keys, zone.KeyID(data))
+			if r.q.Tags {
+				seen.Tags = append(seen.Tags, zone.KeyTag(data))
+			}
 		}
 		seen.Signed = append(seen.Signed, r.signatures(set, keys)...)
 	}
