@@ -19,7 +19,7 @@ func keyCommand(e *env) *urfave.Command {
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
-			keyList(e), keyGenerate(e), keyImport(e), keyDS(e), keyRoll(e), keyStatus(e), keyPlan(e), keyStep(e), keyAbort(e), keyRemove(e),
+			keyList(e), keyGenerate(e), keyImport(e), keyExport(e), keyDS(e), keyRoll(e), keyStatus(e), keyPlan(e), keyStep(e), keyAbort(e), keyRemove(e),
 		},
 	}
 }
@@ -123,6 +123,7 @@ func keyImport(e *env) *urfave.Command {
 				if err != nil {
 					return err
 				}
+				e.lifeNotes(keys)
 				return e.printKeys(keys)
 			})
 		},

@@ -96,12 +96,17 @@ func zoneAdd(e *env) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "import-zsk-file", Usage: "take this key as ZSK: `FILE` as above"},
 			&urfave.StringSliceFlag{Name: "import-csk-file", Usage: "take this key as CSK: `FILE` as above"},
 			&urfave.StringFlag{Name: "serial-floor", Usage: "published serials stand above `N`; auto asks the zone's public servers for the one they have"},
+			&urfave.BoolFlag{Name: "dry-run", Usage: "tell how imported keys would be taken over; nothing is added"},
+			&urfave.BoolFlag{Name: "force", Usage: "add it even where the world would not trust the imported keys"},
 			noWaitFlag(),
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
 			z, err := newZone(c, args[0])
 			if err != nil {
 				return err
+			}
+			if c.Bool("dry-run") {
+				return e.planTakeover(c, client, z)
 			}
 			status, err := client.AddZone(c.Context, z)
 			if err != nil {
@@ -110,14 +115,20 @@ func zoneAdd(e *env) *urfave.Command {
 			if c.Bool("no-wait") {
 				return e.printStatus(status, false)
 			}
-			return e.awaitZone(c, client, args[0])
+			err = e.awaitZone(c, client, args[0])
+			if len(z.Import) > 0 {
+				if keys, keysErr := client.Keys(c.Context, args[0]); keysErr == nil {
+					e.lifeNotes(keys)
+				}
+			}
+			return err
 		}),
 	}
 }
 
 // newZone reads the flags of zone add.
 func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
-	z := pipeline.NewZone{Name: name, Policy: c.String("policy")}
+	z := pipeline.NewZone{Name: name, Policy: c.String("policy"), Force: c.Bool("force")}
 	if c.String("source") == "" {
 		return z, &usageError{msg: "--source is missing", hint: "usage: sluice zone add ZONE --source SOURCE"}
 	}

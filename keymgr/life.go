@@ -108,7 +108,7 @@ func readSpreads(l *event.KeyLife, role Role, now time.Time) (State, []string) {
 		return Removed, nil
 	case out:
 		return Generated, nil
-	case l.Goal == hidden && role == ZSK:
+	case l.Goal == hidden && role == ZSK && past(l.Activated, now):
 		return Retired, nil
 	}
 	return Published, nil

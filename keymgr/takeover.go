@@ -339,8 +339,13 @@ func (t *takeover) exchangeZSK(algorithm uint8) {
 			next = append(next, k)
 		}
 	}
+	leaves := slices.DeleteFunc(slices.Clone(active), func(k *Key) bool { return !goal(k, hidden) })
+	stays := slices.DeleteFunc(slices.Clone(active), func(k *Key) bool { return goal(k, hidden) })
 	switch {
 	case len(active) == 0:
+	case len(leaves) > 0 && len(stays) > 0:
+		t.begin(RollZSK, keyIDs(append(leaves, retired...)), keyIDs(stays), 1, 0)
+		t.rolls[len(t.rolls)-1].(*event.RolloverStarted).Method = string(DoubleSignature) //nolint:forcetypeassert // begin made it
 	case len(retired) > 0:
 		t.begin(RollZSK, keyIDs(retired), keyIDs(active), 2, 0)
 	case len(next) > 0:

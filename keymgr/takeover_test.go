@@ -150,6 +150,10 @@ func TestTakeOver_StartsFromWhatTheWorldHas(t *testing.T) {
 			keys: []event.Key{former("kska", "oooo"), former("zska", "hoo"), former("zskb", "orr")}, ds: "kska", seen: showing("kska zska", "kska zska"),
 			want: "kska active, zska active, zskb published, ds kska, zsk [zska]->[zskb] at publish",
 		},
+		"two ZSKs sign, one of them is to go": {
+			keys: []event.Key{former("kska", "oooo"), former("zska", "hoo"), former("zskb", "orr")}, ds: "kska", seen: showing("kska zska zskb", "kska zska zskb"),
+			want: "kska active, zska active, zskb active, ds kska, zsk [zska]->[zskb] at double",
+		},
 		"a ZSK is retired": {
 			keys: []event.Key{former("kska", "oooo"), former("zska", "hou"), former("zskb", "oor")}, ds: "kska", seen: showing("kska zska zskb", "kska zskb"),
 			want: "kska active, zska retired, zskb active, ds kska, zsk [zska]->[zskb] at sign",

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -280,4 +281,41 @@ func fills(k keymgr.Key) bool {
 		return true
 	}
 	return slices.Contains([]keymgr.State{keymgr.Active, keymgr.Published, keymgr.Retired}, keymgr.State(k.Life.State))
+}
+
+// ExportKey gives the private part of a key out, in BIND's format with what the
+// next signer has to know of it. That it did stands in the journal first.
+// Errors: ErrNotFound, ErrState where the keystore gives no keys out.
+func (e *Engine) ExportKey(ctx context.Context, actor event.Actor, name, id string) (keymgr.KeyFiles, error) {
+	s, p, m, err := e.zoneMoment(name)
+	if err != nil {
+		return keymgr.KeyFiles{}, err
+	}
+	k, ok := s.Keys.ByID(id)
+	if !ok {
+		return keymgr.KeyFiles{}, fmt.Errorf("key %s of zone %s: %w", id, s.Name, ErrNotFound)
+	}
+	exporter, ok := e.keystore.(keymgr.Exporter)
+	if !ok || k.Keystore != e.keystore.Name() {
+		return keymgr.KeyFiles{}, errorState("key %s is in keystore %s, which gives no private keys out: a key on a token cannot leave it", id, k.Keystore)
+	}
+	if !k.Destroyed.IsZero() {
+		return keymgr.KeyFiles{}, errorState("the private part of key %s was deleted at %s", id, k.Destroyed.Format(time.RFC3339))
+	}
+	k.Life = s.Keys.LifeOf(k, p.Rollovers(), s.known(p, m), p.DNSKEYTTL())
+	files, err := exporter.Export(ctx, s.Name, k.Key)
+	if errors.Is(err, keymgr.ErrNoKey) {
+		err = fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if err != nil {
+		return keymgr.KeyFiles{}, err
+	}
+	_, err = e.changeKeys(ctx, actor, name, func(State, Policy, Moment) ([]event.Facts, error) {
+		return []event.Facts{&event.KeyExported{ID: id}}, nil
+	})
+	if err != nil {
+		clear(files.Private)
+		return keymgr.KeyFiles{}, err
+	}
+	return files, nil
 }

@@ -194,6 +194,16 @@ func (c *Client) ImportKeys(ctx context.Context, name string, files []pipeline.K
 	return fetch[[]keymgr.Key](ctx, c, http.MethodPost, zonePath(name, "keys", "files"), nil, ImportKeys{Files: files})
 }
 
+// ExportKey fetches the files of a key, its private part among them.
+func (c *Client) ExportKey(ctx context.Context, name, id string) (keymgr.KeyFiles, error) {
+	return fetch[keymgr.KeyFiles](ctx, c, http.MethodPost, zonePath(name, "keys", id, "export"), nil, ExportKey{Understood: true})
+}
+
+// PlanTakeover says how a zone would be taken over; nothing is added.
+func (c *Client) PlanTakeover(ctx context.Context, z pipeline.NewZone) (pipeline.TakeoverPlan, error) {
+	return fetch[pipeline.TakeoverPlan](ctx, c, http.MethodPost, "/takeover", nil, z)
+}
+
 // DS lists the records for a zone's parent.
 func (c *Client) DS(ctx context.Context, name, format string) ([]pipeline.DSRecord, error) {
 	return fetch[[]pipeline.DSRecord](ctx, c, http.MethodGet, zonePath(name, "ds"), url.Values{"format": {format}}, nil)

@@ -86,6 +86,8 @@ func (s *server) routes() map[string]handler {
 		"GET /zones/{zone}/keys":                      s.listKeys,
 		"POST /zones/{zone}/keys":                     s.generateKey,
 		"POST /zones/{zone}/keys/files":               s.importKeys,
+		"POST /zones/{zone}/keys/{key}/export":        s.exportKey,
+		"POST /takeover":                              s.planTakeover,
 		"DELETE /zones/{zone}/keys/{key}":             s.removeKey,
 		"GET /zones/{zone}/rollovers":                 s.listRollovers,
 		"POST /zones/{zone}/rollovers":                s.roll,
