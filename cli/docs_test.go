@@ -40,6 +40,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.DiffLine{},
 		api.Report{},
 		keymgr.Key{},
+		pipeline.TakeoverPlan{},
+		keymgr.KeyFiles{},
 		pipeline.DSRecord{},
 		pipeline.RolloverStatus{},
 		pipeline.PlannedStep{},

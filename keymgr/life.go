@@ -2,6 +2,7 @@ package keymgr
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,12 +24,7 @@ func in(s *event.Spread, states ...string) bool {
 	if s != nil {
 		state = s.State
 	}
-	for _, one := range states {
-		if one == state {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(states, state)
 }
 
 // ReadLife says how an imported key stands by what its former signer noted,

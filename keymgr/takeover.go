@@ -67,8 +67,7 @@ type takeover struct {
 	seen   bool     // that was seen
 	wanted []string // IDs of those that it is to have
 
-	rolls   []event.Facts
-	refused string
+	rolls []event.Facts
 }
 
 func (t *takeover) note(format string, args ...any) {

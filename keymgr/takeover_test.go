@@ -12,7 +12,7 @@ import (
 )
 
 // formerNow is when the keys of the tests are taken over.
-var formerNow = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a constant
+var formerNow = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func ago(d time.Duration) int64 { return formerNow.Add(-d).Unix() }
 
@@ -56,11 +56,11 @@ func former(name, words string) event.Key {
 // showing is what one public server shows: keys, and those that sign.
 func showing(keys, signers string) *Observation {
 	o := &Observation{At: formerNow, Zone: []Seen{{Server: "ns1.", Address: netip.MustParseAddrPort("192.0.2.1:53"), Serial: 7, KeyTTL: 7200}}}
-	for _, id := range strings.Fields(keys) {
+	for _, id := range strings.FieldsSeq(keys) {
 		o.Zone[0].Keys = append(o.Zone[0].Keys, id)
 		o.Zone[0].Tags = append(o.Zone[0].Tags, uint16(id[len(id)-1]))
 	}
-	for _, id := range strings.Fields(signers) {
+	for _, id := range strings.FieldsSeq(signers) {
 		if !strings.HasPrefix(id, "zsk") {
 			o.Zone[0].Signed = append(o.Zone[0].Signed, SeenSignature{Owner: "example.", Type: "DNSKEY", Key: id})
 		}
@@ -77,7 +77,7 @@ func dsOf(ids string) []event.DSSet {
 		return nil
 	}
 	set := event.DSSet{TTL: 86400}
-	for _, id := range strings.Fields(ids) {
+	for _, id := range strings.FieldsSeq(ids) {
 		if id == "none" {
 			continue
 		}

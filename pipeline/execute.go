@@ -47,7 +47,7 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 	case GenerateKeys:
 		return e.doGenerate(ctx, s, c)
 	case AdoptKeys:
-		return e.doAdopt(ctx, s, c)
+		return e.doAdopt(ctx, s)
 	case ActivateKeys:
 		return e.doActivate(ctx, s, c)
 	case DestroyKeys:

@@ -135,7 +135,7 @@ func highestSerial(seen []keymgr.Seen) *uint32 {
 }
 
 // doAdopt takes keys over, once each that signs has proved itself.
-func (e *Engine) doAdopt(ctx context.Context, s State, c AdoptKeys) ([]event.Facts, error) {
+func (e *Engine) doAdopt(ctx context.Context, s State) ([]event.Facts, error) {
 	p, m, err := e.moment(s)
 	if err != nil {
 		return nil, err

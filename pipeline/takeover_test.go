@@ -89,11 +89,11 @@ func TestEngine_ExportedKeysAreTakenOverAsTheyStood(t *testing.T) {
 	}{{"", 0}, {keymgr.RollZSK, 1}, {keymgr.RollZSK, 2}, {keymgr.RollKSK, 1}, {keymgr.RollKSK, 2}, {keymgr.RollAlgorithm, 2}, {keymgr.RollAlgorithm, 3}} {
 		t.Run(fmt.Sprintf("%s %d", row.kind, row.step), func(t *testing.T) {
 			w := newRolling(t, "")
-			st := w.secure()
+			w.secure()
 			// So long that all has got around.
 			w.h.move(w.h.now().Add(10 * day))
 			w.observes()
-			st = w.settle()
+			st := w.settle()
 			if row.kind != "" {
 				q := RolloverRequest{Kind: row.kind}
 				if row.kind == keymgr.RollAlgorithm {
@@ -215,4 +215,3 @@ func inKeys(keys []keymgr.Key, s keymgr.State) keymgr.Key {
 	i := slices.IndexFunc(keys, func(k keymgr.Key) bool { return k.State == s })
 	return keys[max(i, 0)]
 }
-
