@@ -56,11 +56,11 @@ func former(name, words string) event.Key {
 // showing is what one public server shows: keys, and those that sign.
 func showing(keys, signers string) *Observation {
 	o := &Observation{At: formerNow, Zone: []Seen{{Server: "ns1.", Address: netip.MustParseAddrPort("192.0.2.1:53"), Serial: 7, KeyTTL: 7200}}}
-	for _, id := range strings.FieldsSeq(keys) {
+	for id := range strings.FieldsSeq(keys) {
 		o.Zone[0].Keys = append(o.Zone[0].Keys, id)
 		o.Zone[0].Tags = append(o.Zone[0].Tags, uint16(id[len(id)-1]))
 	}
-	for _, id := range strings.FieldsSeq(signers) {
+	for id := range strings.FieldsSeq(signers) {
 		if !strings.HasPrefix(id, "zsk") {
 			o.Zone[0].Signed = append(o.Zone[0].Signed, SeenSignature{Owner: "example.", Type: "DNSKEY", Key: id})
 		}
@@ -77,7 +77,7 @@ func dsOf(ids string) []event.DSSet {
 		return nil
 	}
 	set := event.DSSet{TTL: 86400}
-	for _, id := range strings.FieldsSeq(ids) {
+	for id := range strings.FieldsSeq(ids) {
 		if id == "none" {
 			continue
 		}
