@@ -3,6 +3,7 @@ package simulate
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -61,8 +62,12 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 		return r.approve(c.Stage, c.Instance)
 	case pipeline.CloseReview:
 		return r.approve(c.Stage, c.Instance)
+	case pipeline.AdoptKeys:
+		return nil, errors.New("a rehearsal on paper imports no keys")
+	case pipeline.RunParentHook, pipeline.PushDS, pipeline.NotifyParent:
+		return r.tellParent(c)
 	}
-	return r.tellParent(c)
+	return nil, fmt.Errorf("a rehearsal on paper knows no command %T", c)
 }
 
 // approve lets an instance pass its review at once: a rehearsal is about keys.
