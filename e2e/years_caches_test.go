@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"crypto"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,114 +10,30 @@ import (
 	"github.com/miekg/dns"
 )
 
-// chain validates what caches may hold together of a zone: as strictly as a
-// validator may, with each algorithm of the DS and DNSKEY RRsets (RFC 4035, 2.2).
-type chain struct {
-	zone  string
-	known map[string]bool // signatures that were verified, by signature and key
+// answerOf is an answer that servers gave from one time to another.
+func answerOf(rrs []dns.RR, first, last time.Time) *served {
+	s := &served{server: "any site", first: first, last: last}
+	s.read(&dns.Msg{Answer: rrs})
+	return s
 }
 
-func newChain(zone string) *chain { return &chain{zone: zone, known: map[string]bool{}} }
-
-// typed is the records of a type among others.
-func typed[T dns.RR](rrs []dns.RR) (out []T) {
-	for _, rr := range rrs {
-		if one, ok := rr.(T); ok {
-			out = append(out, one)
-		}
-	}
-	return out
-}
-
-// matching is the keys that have a DS.
-func matching(keys []*dns.DNSKEY, ds []dns.RR) (out []*dns.DNSKEY) {
-	for _, k := range keys {
-		for _, d := range typed[*dns.DS](ds) {
-			if own := k.ToDS(d.DigestType); own != nil && own.KeyTag == d.KeyTag && own.Algorithm == d.Algorithm && strings.EqualFold(own.Digest, d.Digest) {
-				out = append(out, k)
-				break
-			}
-		}
-	}
-	return out
-}
-
-// signs reports whether a key made a good signature over the RRset of an answer.
-func (c *chain) signs(answer []dns.RR, k *dns.DNSKEY) bool {
-	set := slices.DeleteFunc(slices.Clone(answer), func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
-	for _, sig := range typed[*dns.RRSIG](answer) {
-		if sig.KeyTag != k.KeyTag() || sig.Algorithm != k.Algorithm || !strings.EqualFold(sig.SignerName, c.zone) {
-			continue
-		}
-		id := sig.Signature + " " + k.PublicKey
-		good, known := c.known[id]
-		if !known {
-			good = sig.Verify(k, set) == nil
-			c.known[id] = good
-		}
-		if good {
-			return true
-		}
-	}
-	return false
-}
-
-// keysFault says why a DNSKEY RRset does not validate with a DS RRset.
-func (c *chain) keysFault(ds, keys []dns.RR) string {
-	if len(ds) == 0 {
-		return ""
-	}
-	trusted := matching(typed[*dns.DNSKEY](keys), ds)
-	for _, d := range typed[*dns.DS](ds) {
-		if !slices.ContainsFunc(trusted, func(k *dns.DNSKEY) bool { return k.Algorithm == d.Algorithm && c.signs(keys, k) }) {
-			return fmt.Sprintf("no key with a DS signs the DNSKEY RRset with algorithm %d", d.Algorithm)
-		}
-	}
-	return ""
-}
-
-// dataFault says why an RRset does not validate with a DNSKEY RRset.
-func (c *chain) dataFault(keys, data []dns.RR) string {
-	all := typed[*dns.DNSKEY](keys)
-	for _, want := range all {
-		if !slices.ContainsFunc(all, func(k *dns.DNSKEY) bool { return k.Algorithm == want.Algorithm && c.signs(data, k) }) {
-			return fmt.Sprintf("no key that is held signs %s %s with algorithm %d",
-				data[0].Header().Name, dns.TypeToString[data[0].Header().Rrtype], want.Algorithm)
-		}
-	}
-	return ""
-}
-
-// cached is an answer, and for how long caches may have it.
-type cached struct {
-	answer      []dns.RR
-	text        string
-	from, until time.Time
-}
-
-// held lists what caches may have held of one kind of answer, in order: each
-// until its TTL after the last site gave up the version that had it.
-func (w *yearsWorld) held(answers func(v yearsVersion) map[string][]dns.RR) map[string][]*cached {
-	out := map[string][]*cached{}
+// held lists what sites handed out of one kind of answer, by name and in
+// order: each until the last of them gave up the version that had it.
+func (w *yearsWorld) held(keys bool) map[string][]*served {
+	out := map[string][]*served{}
 	fastest, slowest := slices.Min(w.lags), slices.Max(w.lags)+w.late
 	for i, v := range w.versions {
 		end := w.clock.now()
 		if i+1 < len(w.versions) {
 			end = w.versions[i+1].taken.Add(slowest)
 		}
-		for name, answer := range answers(v) {
-			texts := make([]string, 0, len(answer))
-			for _, rr := range answer {
-				texts = append(texts, rr.String())
-			}
-			slices.Sort(texts)
-			one := &cached{answer: answer, text: strings.Join(texts, "\n"), from: v.taken.Add(fastest)}
+		for name, rrs := range w.rrsetsOf(v.records, keys) {
+			one := answerOf(rrs, v.taken.Add(fastest), end)
 			if n := len(out[name]); n > 0 && out[name][n-1].text == one.text {
-				one = out[name][n-1]
+				out[name][n-1].last = end
 			} else {
 				out[name] = append(out[name], one)
 			}
-			one.until = end.Add(time.Duration(answer[0].Header().Ttl) * time.Second)
 		}
 	}
 	return out
@@ -127,38 +42,27 @@ func (w *yearsWorld) held(answers func(v yearsVersion) map[string][]dns.RR) map[
 // bogus validates every DS with every DNSKEY RRset and every other RRset that a
 // cache may have held at the same time. all is how many there were.
 func (w *yearsWorld) bogus() (found []string, all int) {
-	keys := w.held(func(v yearsVersion) map[string][]dns.RR { return w.rrsetsOf(v.records, true) })
-	data := w.held(func(v yearsVersion) map[string][]dns.RR { return w.rrsetsOf(v.records, false) })
-	c := newChain(w.zone)
-	for i, ds := range w.sets {
+	keys, data := w.held(true)["DNSKEY"], w.held(false)
+	v := newStrict(w.zone)
+	for i, set := range w.sets {
 		until := w.clock.now()
 		if i+1 < len(w.sets) {
-			until = w.sets[i+1].at.Add(w.reads.ttl)
+			until = w.sets[i+1].at
 		}
-		for _, k := range keys["DNSKEY"] {
-			from, until := latest(ds.at, k.from), earliest(until, k.until)
-			if len(ds.set) == 0 || until.Before(from) {
-				continue // insecure, or not together
-			}
-			fault := c.keysFault(ds.set, k.answer)
-			for _, answers := range data {
+		ds := answerOf(set.set, set.at, until)
+		if len(set.set) == 0 {
+			continue // insecure
+		}
+		for _, k := range keys {
+			for what, answers := range data {
 				for _, d := range answers {
-					from, until := latest(from, d.from), earliest(until, d.until)
-					if until.Before(from) {
+					m := mixture{ds: ds, keys: k, data: d, what: what}
+					if !m.together() {
 						continue
 					}
 					all++
-					why := fault
-					if why == "" {
-						why = c.dataFault(k.answer, d.answer)
-					}
-					for _, sig := range typed[*dns.RRSIG](slices.Concat(k.answer, d.answer)) {
-						if why == "" && (!sig.ValidityPeriod(from) || !sig.ValidityPeriod(until)) {
-							why = fmt.Sprintf("a signature by key %d is not valid then", sig.KeyTag)
-						}
-					}
-					if why != "" {
-						found = append(found, fmt.Sprintf("%s to %s: %s", from.Format(time.RFC3339), until.Format(time.RFC3339), why))
+					if m.fault = v.validate(m); m.fault != "" {
+						found = append(found, m.String())
 					}
 				}
 			}
@@ -182,25 +86,11 @@ func (w *yearsWorld) rrsetsOf(records []dns.RR, keys bool) map[string][]dns.RR {
 		case keys && t == dns.TypeDNSKEY:
 			out["DNSKEY"] = append(out["DNSKEY"], rr)
 		case !keys && t != dns.TypeDNSKEY:
-			name := rr.Header().Name + dns.TypeToString[t]
+			name := rr.Header().Name + " " + dns.TypeToString[t]
 			out[name] = append(out[name], rr)
 		}
 	}
 	return out
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}
-
-func earliest(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // What does not validate is found where caches may hold it together, and only
