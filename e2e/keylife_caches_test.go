@@ -209,27 +209,32 @@ func (m mixture) String() string {
 		one("DS", m.ds), one("DNSKEY", m.keys), one(m.what, m.data))
 }
 
+// together finds from when to when a cache may hold all of it; false for never.
+func (m *mixture) together() bool {
+	m.from, m.until = m.ds.first, m.ds.until()
+	for _, s := range []*served{m.keys, m.data} {
+		if s.first.After(m.from) {
+			m.from = s.first
+		}
+		if s.until().Before(m.until) {
+			m.until = s.until()
+		}
+	}
+	return !m.from.After(m.until)
+}
+
 // check validates every mixture of answers that a cache may hold at a time,
 // and returns those that do not validate, and how many there were of all.
 func (c *caches) check(z *lifeZone) (bogus []mixture, all int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v := &strict{zone: dns.Fqdn(z.name()), known: map[string]string{}, verified: map[string]bool{}}
+	v := newStrict(dns.Fqdn(z.name()))
 	for _, ds := range c.all[z.label+" DS"] {
 		for _, keys := range c.all[z.label+" DNSKEY"] {
 			for _, q := range askData {
 				for _, data := range c.all[z.label+" "+q.what] {
 					m := mixture{ds: ds, keys: keys, data: data, what: q.what}
-					m.from, m.until = ds.first, ds.until()
-					for _, s := range []*served{keys, data} {
-						if s.first.After(m.from) {
-							m.from = s.first
-						}
-						if s.until().Before(m.until) {
-							m.until = s.until()
-						}
-					}
-					if m.from.After(m.until) {
+					if !m.together() {
 						continue
 					}
 					all++
@@ -250,6 +255,10 @@ type strict struct {
 	zone     string
 	known    map[string]string // faults
 	verified map[string]bool
+}
+
+func newStrict(zone string) *strict {
+	return &strict{zone: zone, known: map[string]string{}, verified: map[string]bool{}}
 }
 
 func (v *strict) validate(m mixture) string {

@@ -327,34 +327,30 @@ func (w *yearsWorld) readCDS(public []string, have []dns.RR) []dns.RR {
 }
 
 // acceptable makes DS records of CDS.
-func (w *yearsWorld) acceptable(cds, cdnskey, keys, have []dns.RR) ([]dns.RR, error) {
-	v := newChain(w.zone)
-	all, trusted := typed[*dns.DNSKEY](keys), typed[*dns.DNSKEY](keys)
-	if len(have) > 0 {
-		trusted = matching(all, have)
-	}
-	signed := func(answer []dns.RR) bool {
-		return slices.ContainsFunc(trusted, func(k *dns.DNSKEY) bool { return v.signs(answer, k) })
-	}
-	if !signed(cds) || !signed(cdnskey) {
-		return nil, fmt.Errorf("no key with a DS signs CDS or CDNSKEY")
+func (w *yearsWorld) acceptable(cds, cdnskey, dnskey, have []dns.RR) ([]dns.RR, error) {
+	v, now := newStrict(w.zone), w.clock.now()
+	keys, words := answerOf(dnskey, now, now), answerOf(slices.Concat(cds, cdnskey), now, now)
+	if old := answerOf(have, now, now); len(have) > 0 {
+		if fault := v.chain(ofType[*dns.DS](old), keys, words); fault != "" {
+			return nil, fmt.Errorf("with the DS as it is: %s", fault)
+		}
 	}
 	want, byKey := []dns.RR{}, map[uint16]bool{}
-	for _, c := range typed[*dns.CDS](cds) {
+	for _, c := range ofType[*dns.CDS](words) {
 		ds := c.DS
 		ds.Hdr = dns.RR_Header{Name: w.zone, Rrtype: dns.TypeDS, Class: dns.ClassINET, Ttl: uint32(w.reads.ttl / time.Second)}
 		want = append(want, &ds)
 		byKey[ds.KeyTag] = true
 	}
 	tags := map[uint16]bool{}
-	for _, k := range typed[*dns.CDNSKEY](cdnskey) {
+	for _, k := range ofType[*dns.CDNSKEY](words) {
 		tags[k.KeyTag()] = true
 	}
 	if !maps.Equal(tags, byKey) {
 		return nil, fmt.Errorf("CDS is of keys %v, CDNSKEY of %v", byKey, tags)
 	}
-	if fault := v.keysFault(want, keys); fault != "" {
-		return nil, fmt.Errorf("the zone would not validate: %s", fault)
+	if fault := v.chain(ofType[*dns.DS](answerOf(want, now, now)), keys, words); fault != "" {
+		return nil, fmt.Errorf("with the DS that it asks for: %s", fault)
 	}
 	return want, nil
 }

@@ -21,7 +21,9 @@ type parent struct {
 	seen  []string
 	since time.Time
 	due   time.Time
-	why   string
+	// silent is since when the server was silent that last kept it from reading.
+	silent time.Time
+	why    string
 }
 
 // tellParent says what a command that tells the parent would have recorded, and
@@ -78,7 +80,12 @@ func (r *run) readCDS() {
 	var want []string
 	for i := range r.set.Servers {
 		v := r.versions[r.world.Shown(i)]
-		if !r.world.Down(i).IsZero() || i > 0 && !slices.Equal(v.cds, want) {
+		if since := r.world.Down(i); !since.IsZero() {
+			r.cannotRead(i, since)
+			p.since = time.Time{}
+			return
+		}
+		if i > 0 && !slices.Equal(v.cds, want) {
 			p.since = time.Time{}
 			return
 		}
@@ -98,6 +105,20 @@ func (r *run) readCDS() {
 	if len(have) > 0 || r.now.Sub(p.since) >= r.set.Bootstrap {
 		p.due, p.why = r.now.Add(r.set.ParentDelay), "it read CDS"
 	}
+}
+
+// cannotRead tells, once an outage, that a silent server keeps the parent from
+// reading what it is to have.
+func (r *run) cannotRead(server int, since time.Time) {
+	ds := r.state.Keys.DS
+	if !ds.CDS || since.Equal(r.parent.silent) || slices.Equal(ds.Wanted, r.sets[r.world.NewestDS()]) {
+		return
+	}
+	r.parent.silent = since
+	r.out.add(Line{
+		Time: r.now, Kind: KindHeld, Text: "the parent does not follow CDS: " + serverName(server) + " gives it no answer",
+		Why: "all servers must show the same CDS", Next: "it reads CDS again " + rfc(r.parent.next),
+	})
 }
 
 // setDS gives the parent another DS RRset.

@@ -252,6 +252,20 @@ func TestRun_OtherPolicies(t *testing.T) {
 	}
 }
 
+// A parent follows CDS only once every server shows it.
+func TestRun_SilentServerKeepsTheParentFromReadingCDS(t *testing.T) {
+	s := Usual(pipeline.Default(), at(0), at(40))
+	s.Failures = []Failure{{Server: "ns1", From: at(2), Until: at(20)}}
+	sum, lines := rehearse(t, s)
+	held := texts(lines, KindHeld)
+	if len(held) != 1 || !strings.Contains(held[0], "the parent does not follow CDS: ns1 gives it no answer") {
+		t.Errorf("%q", held)
+	}
+	if until := sum.Rollovers[0].Until; until == nil || until.Before(at(22)) {
+		t.Errorf("secure at %v", until)
+	}
+}
+
 func TestCheck_NamesWhatIsWrong(t *testing.T) {
 	for want, change := range map[string]func(*Setting){
 		"not after its begin":     func(s *Setting) { s.Until = s.From },
