@@ -64,8 +64,13 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 		return r.approve(c.Stage, c.Instance)
 	case pipeline.AdoptKeys:
 		return nil, errors.New("a rehearsal on paper imports no keys")
-	case pipeline.RunParentHook, pipeline.PushDS, pipeline.NotifyParent:
-		return r.tellParent(c)
+	case pipeline.RunParentHook:
+		return r.runHook(c)
+	case pipeline.PushDS:
+		r.follow("it took the dynamic update")
+		return []event.Facts{&event.DSPushed{Request: c.Request, Server: parentName(0), Zone: c.Zone, Rcode: "NOERROR"}}, nil
+	case pipeline.NotifyParent:
+		return r.notifyParent(c)
 	}
 	return nil, fmt.Errorf("a rehearsal on paper knows no command %T", c)
 }

@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -26,27 +25,22 @@ type parent struct {
 	why    string
 }
 
-// tellParent says what a command that tells the parent would have recorded, and
-// has the parent follow it.
-func (r *run) tellParent(c pipeline.Command) ([]event.Facts, error) {
-	switch c := c.(type) {
-	case pipeline.RunParentHook:
-		if r.set.HooksTell {
-			r.follow("a hook told it")
-		}
-		return []event.Facts{&event.HookRan{
-			Request: c.Request, Event: c.Event, Number: uint64(c.Number), Hook: event.HookOutcome{Command: c.Command}, //nolint:gosec // from 1
-		}}, nil
-	case pipeline.PushDS:
-		r.follow("it took the dynamic update")
-		return []event.Facts{&event.DSPushed{Request: c.Request, Server: parentName(0), Zone: c.Zone, Rcode: "NOERROR"}}, nil
-	case pipeline.NotifyParent:
-		if r.set.ReadsCDS {
-			r.parent.next = r.now.Add(time.Second)
-		}
-		return []event.Facts{&event.DSNotified{Request: c.Request, Target: parentName(0), Server: parentName(0), Rcode: "NOERROR", Validated: true}}, nil
+// runHook runs a hook on paper: the parent follows it where hooks tell it.
+func (r *run) runHook(c pipeline.RunParentHook) ([]event.Facts, error) {
+	if r.set.HooksTell {
+		r.follow("a hook told it")
 	}
-	return nil, errors.New("a rehearsal does not know the command")
+	return []event.Facts{&event.HookRan{
+		Request: c.Request, Event: c.Event, Number: uint64(c.Number), Hook: event.HookOutcome{Command: c.Command}, //nolint:gosec // from 1
+	}}, nil
+}
+
+// notifyParent has a parent that reads CDS read it now.
+func (r *run) notifyParent(c pipeline.NotifyParent) ([]event.Facts, error) {
+	if r.set.ReadsCDS {
+		r.parent.next = r.now.Add(time.Second)
+	}
+	return []event.Facts{&event.DSNotified{Request: c.Request, Target: parentName(0), Server: parentName(0), Rcode: "NOERROR", Validated: true}}, nil
 }
 
 // follow has the parent take up what the zone wants of it.
