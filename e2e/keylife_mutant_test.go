@@ -22,7 +22,6 @@ import (
 // since that prevents the damage.
 func mutants() []*lifeZone {
 	secured := func(more ...act) []act { return append([]act{secure}, more...) }
-	abort := call("key", "abort", "ZONE", "--reason", "tried")
 	algorithm := roll("algorithm", "--algorithm", "ED25519")
 	// The TTL that the wait is for is long beside what a busy machine needs for
 	// a step.
@@ -38,7 +37,7 @@ func mutants() []*lifeZone {
 		{label: "ipubp-blind", dsTTL: long, byHand: true, course: secured(roll("ksk", "--method", "double-ds"), settled)},
 		{label: "iretc", keyTTL: long, byHand: true, course: secured(roll("ksk", "--method", "double-ds"), settled)},
 		{label: "ipubcp-blind", keyTTL: long, dsTTL: long, byHand: true, course: secured(roll("ksk", "--method", "double-rrset"), settled)},
-		{label: "isig", dataTTL: long + 4*time.Hour, course: secured(algorithm, settled)},
+		{label: "isig", dataTTL: 24 * time.Hour, course: secured(algorithm, settled)},
 		{label: "iwdr", keyTTL: 8 * time.Hour, course: secured(algorithm, settled)},
 		{label: "ifirst", dataTTL: long, policy: unsignedMode, course: []act{hours(6), policy(""), secure}},
 		{label: "ilast-blind", dsTTL: long, course: secured(roll("insecure"), settled, policy(unsignedMode))},

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,7 +28,8 @@ const (
 	lifeDataTTL = 4 * time.Hour
 	lifeKeyTTL  = 5 * time.Hour
 	lifeDSTTL   = 6 * time.Hour
-	lifeMargin  = 90 * time.Minute
+	// The margin is also what a busy machine may keep an answer on its way.
+	lifeMargin = 150 * time.Minute
 )
 
 // simClock shows the daemon's time.
@@ -44,9 +44,18 @@ func (c simClock) now() time.Time              { return c.at(time.Now()) }
 // simulated clock. Timers of the processes that use it stay those of the
 // machine.
 type fakedTime struct {
-	env     []string
-	largest atomic.Int64 // the longest that the file was not kept up, in nanoseconds
+	env []string
+
+	mu    sync.Mutex
+	last  time.Time  // when it was written; guarded by mu
+	stood []standing // when it was not for a while; guarded by mu
 }
+
+// standing is a time in which a clock stood still.
+type standing struct{ from, until time.Time }
+
+// tolerated is for how long the file may stand still: much less than the margin.
+const tolerated = lifeMargin / lifeRate / 3
 
 // startFakedTime keeps a file up until the test ends.
 func startFakedTime(t *testing.T, clock simClock) *fakedTime {
@@ -56,17 +65,9 @@ func startFakedTime(t *testing.T, clock simClock) *fakedTime {
 		t.Fatal(err)
 	}
 	library := strings.TrimSpace(must(t, "faketime", "-m", "-f", "+0", "printenv", "LD_PRELOAD"))
-	f := &fakedTime{env: append(
+	f := &fakedTime{last: time.Now(), env: append(
 		os.Environ(), "LD_PRELOAD="+library, "FAKETIME_TIMESTAMP_FILE="+file.Name(), "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1")}
-	last := time.Now()
-	write := func() error {
-		now := time.Now()
-		f.largest.Store(max(f.largest.Load(), int64(now.Sub(last))))
-		last = now
-		_, err := file.WriteAt(fmt.Appendf(nil, "+%017.3f\n", clock.at(now).Sub(now).Seconds()), 0)
-		return err
-	}
-	if err := write(); err != nil {
+	if err := f.write(file, clock); err != nil {
 		t.Fatal(err)
 	}
 	stop, done := make(chan struct{}), make(chan error, 1)
@@ -79,7 +80,7 @@ func startFakedTime(t *testing.T, clock simClock) *fakedTime {
 				done <- file.Close()
 				return
 			case <-tick.C:
-				if err := write(); err != nil {
+				if err := f.write(file, clock); err != nil {
 					done <- err
 					return
 				}
@@ -93,6 +94,28 @@ func startFakedTime(t *testing.T, clock simClock) *fakedTime {
 		}
 	})
 	return f
+}
+
+// write brings the file up to date.
+func (f *fakedTime) write(file *os.File, clock simClock) error {
+	now := time.Now()
+	if _, err := file.WriteAt(fmt.Appendf(nil, "+%017.3f\n", clock.at(now).Sub(now).Seconds()), 0); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := time.Now(); now.Sub(f.last) > tolerated {
+		f.stood = append(f.stood, standing{f.last, now})
+	}
+	f.last = now
+	return nil
+}
+
+// late reports whether the file was late at some time since another.
+func (f *fakedTime) late(since time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Since(f.last) > tolerated || len(f.stood) > 0 && f.stood[len(f.stood)-1].until.After(since)
 }
 
 // lifeZone is a zone whose keys are rehearsed.
@@ -149,7 +172,7 @@ func startLife(t *testing.T, program string, zones []*lifeZone) *life {
 	for _, z := range zones {
 		z.dataTTL, z.keyTTL, z.dsTTL = cmp.Or(z.dataTTL, lifeDataTTL), cmp.Or(z.keyTTL, lifeKeyTTL), cmp.Or(z.dsTTL, lifeDSTTL)
 		// What the last step changed is still in caches for a while.
-		z.course = append(z.course, hours(int(max(z.dataTTL, z.keyTTL, z.dsTTL)/time.Hour)+1))
+		z.course = append(z.course, hours(int(min(max(z.dataTTL, z.keyTTL, z.dsTTL), 15*time.Hour)/time.Hour)+1))
 	}
 	var cut strings.Builder
 	for _, z := range zones {
