@@ -113,9 +113,16 @@ func lifeCourses() []*lifeZone {
 	}
 }
 
+// begun waits until a rollover is at a step.
+func begun(n int) act {
+	return func(_ *testing.T, _ *life, z *lifeZone) (bool, string) {
+		return slices.ContainsFunc(z.status, func(r lifeRollover) bool { return r.Step == n }), fmt.Sprintf("not yet in step %d", n)
+	}
+}
+
 // abortedCourses is a course for each step of each method, aborted there. Where
 // that is refused the rollover goes on.
-func abortedCourses() (all []*lifeZone) {
+func abortedCourses(at func(n int) act) (all []*lifeZone) {
 	for _, m := range []struct {
 		kind, method string
 		steps        int
@@ -137,14 +144,14 @@ func abortedCourses() (all []*lifeZone) {
 			case "algorithm":
 				flags = append(flags, "--algorithm", "ECDSAP384SHA384")
 			}
-			z.course = []act{secure, roll(m.kind, flags...), inStep(n), mayAbort, settled, roll(m.kind, flags...), settled}
+			z.course = []act{secure, roll(m.kind, flags...), at(n), mayAbort, settled, roll(m.kind, flags...), settled}
 			all = append(all, z)
 		}
 	}
 	return append(
 		all,
-		&lifeZone{label: "insecure-last-ds-1", course: []act{secure, roll("insecure"), inStep(1), mayAbort, settled, hours(9)}},
-		&lifeZone{label: "secure-sign-1", course: []act{inStep(1), mayAbort, settled, roll("secure"), secure}},
+		&lifeZone{label: "insecure-last-ds-1", course: []act{secure, roll("insecure"), at(1), mayAbort, settled, hours(9)}},
+		&lifeZone{label: "secure-sign-1", policy: unsignedMode, course: []act{policy(""), at(1), mayAbort, settled, roll("secure"), secure}},
 	)
 }
 
@@ -155,7 +162,8 @@ func TestRehearsal_AbortedAtAnyStep(t *testing.T) {
 	if !long() {
 		t.Skip("some of this is part of the short rehearsal; all of it with SLUICE_LONG=1")
 	}
-	rehearseLife(t, program(t), abortedCourses())
+	t.Run("as it begins", func(t *testing.T) { rehearseLife(t, program(t), abortedCourses(begun)) })
+	t.Run("once it was seen", func(t *testing.T) { rehearseLife(t, program(t), abortedCourses(inStep)) })
 }
 
 // TestRehearsal_NoRolloverIsEverBogus takes one zone through each method, all
