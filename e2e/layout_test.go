@@ -39,6 +39,7 @@ cli/api, cli/web, cli/docs, keymgr/file, keymgr/pkcs11, keymgr/kmip < cli;
 cli, pipeline/simulate < e2e;
 cli < cli/sluice, e2e;
 NONE < e2e/zonegen < e2e/zonegen/cmd, e2e/bench, e2e;
+NONE < e2e/manyzones < e2e/bench, e2e;
 xfr < e2e/bench;
 cli < e2e/sim;
 journal !< keymgr, xfr;

@@ -3,6 +3,9 @@ package pipeline
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -43,8 +46,8 @@ type unreliableSigner struct {
 	store *unreliable
 }
 
-func (s *unreliableSigner) Sign(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
-	sig, err := s.Signer.Sign(rand, message, opts)
+func (s *unreliableSigner) Sign(random io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	sig, err := s.Signer.Sign(random, message, opts)
 	if err == nil && s.store.bad.Load() > 0 && s.store.after.Add(-1) < 0 && s.store.bad.Add(-1) >= 0 {
 		sig = slices.Clone(sig)
 		sig[len(sig)-1] ^= 1
@@ -80,6 +83,79 @@ func (r *rig) wantsValid() {
 // numbered is the small zone with another address.
 func numbered(n int) string {
 	return strings.Replace(smallZone, "192.0.2.80", fmt.Sprintf("192.0.2.%d", 100+n), 1)
+}
+
+// .DE, 2026-05-05: each token had a key pair of its own under one label, and two
+// thirds of the signatures were by pairs that nobody had published. A key that
+// does not always sign as its DNSKEY says never becomes active, and nothing that
+// it made is served.
+func TestIncident_DE2026_KeyPairsUnderOneLabel(t *testing.T) {
+	m := &mixed{}
+	w := newRollingWith(t, "", func(ks keymgr.Keystore) keymgr.Keystore {
+		m.Keystore = ks
+		return m
+	})
+	w.secure()
+	served := w.served()
+	m.on.Store(true)
+	failed := 0
+	for range 12 {
+		st, err := w.e.Roll(t.Context(), testActor, "example.com", RolloverRequest{Kind: keymgr.RollZSK, Method: keymgr.DoubleSignature})
+		if err != nil {
+			failed++
+			if !strings.Contains(err.Error(), "does not prove itself") {
+				t.Fatal(err)
+			}
+			continue
+		}
+		// The proof met the right pair. What is signed does not get out.
+		w.await()
+		if st = w.status(); w.served() != served {
+			t.Fatalf("served: %+v", st.Published)
+		}
+		if got := w.historyOf("sign.failed"); len(got) == 0 || !strings.Contains(got[0], "does not verify") {
+			t.Errorf("history says %q", got)
+		}
+		break
+	}
+	if failed == 0 {
+		t.Error("each proof met the right pair")
+	}
+	m.on.Store(false)
+	w.runs("the end", quiet)
+	w.verifies()
+}
+
+// mixed is a keystore in which one reference stands for three key pairs, one of
+// them the published one. It signs with the next pair each time.
+type mixed struct {
+	keymgr.Keystore
+	on   atomic.Bool
+	asks atomic.Int64
+}
+
+func (m *mixed) Signer(ctx context.Context, ref string) (crypto.Signer, error) {
+	s, err := m.Keystore.Signer(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &mixedSigner{s, m}, nil
+}
+
+type mixedSigner struct {
+	crypto.Signer
+	store *mixed
+}
+
+func (s *mixedSigner) Sign(random io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if !s.store.on.Load() || s.store.asks.Add(1)%3 == 0 {
+		return s.Signer.Sign(random, message, opts)
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return other.Sign(nil, message, opts)
 }
 
 // .SE, 2022-02-04: the signing chain made bad RRSIGs in six hourly versions,
@@ -447,4 +523,66 @@ func TestIncident_Slack2021_TheWayToUnsignedWaitsForTheDSTTL(t *testing.T) {
 	if _, err := w.turn("unsigned"); err != nil {
 		t.Error(err)
 	}
+}
+
+// 1.1.1.1, 2023-10-04, the other half: an old copy was used for weeks, and
+// nobody was told. Input that grows old is told from its first failure on, and
+// is an alarm once it may not be vouched for; what is served stays signed.
+func TestIncident_OneOneOneOne2023_StaleInputIsAnAlarm(t *testing.T) {
+	p := newPrimary(t, "$TTL 300\n@ 3600 SOA ns1 hostmaster 3 7200 3600 86400 300\n@ NS ns1\nns1 A 192.0.2.1\n")
+	h := newHand(dayOne)
+	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: h.clock()}
+	r.start(nil)
+	r.addFrom(p.addr)
+	served := r.served()
+	p.set(true) // nobody answers
+	told := func(severity, what string) {
+		t.Helper()
+		until(t, severity+": "+what, func() bool { return hasNotice(r.await(), severity, what) })
+	}
+	h.move(h.now().Add(3 * time.Hour))
+	told("warning", "REFUSED")
+	h.move(h.now().Add(48 * time.Hour))
+	told("alarm", "for the EXPIRE time of the SOA")
+	if r.served() != served {
+		t.Error("what is served changed without input")
+	}
+	h.move(h.now().Add(20 * 24 * time.Hour))
+	until(t, "the signatures of the old content are fresh", func() bool {
+		r.await()
+		return r.served() != served
+	})
+	r.wantsValid()
+}
+
+// .SE, 2009-10-12: a script left out the final dot in the whole zone. A change
+// of most of the zone is not taken, whatever the reason, until a person says so.
+func TestIncident_SE2009_AWholeZoneThatChangedWaitsForAPerson(t *testing.T) {
+	zoneOf := func(dot string) string {
+		text := "$TTL 3600\n@ SOA ns1 hostmaster 7 7200 3600 1209600 300\n@ NS ns1\nns1 A 192.0.2.1\n"
+		for i := range 40 {
+			text += fmt.Sprintf("d%d NS ns.d%d.example.com%s\nns.d%d A 192.0.2.53\n", i, i, dot, i)
+		}
+		return text
+	}
+	r := reviewRig(t, "[loader.checks]\nmax-change-percent = 20\n[loader.review]\non-reject = \"halt\"\n")
+	r.add(zoneOf("."))
+	served := r.served()
+	st := r.reload(zoneOf(""))
+	if r.served() != served || st.State != "halted" || !hasNotice(st, "info", "is a final dot missing?") {
+		t.Fatalf("after the script: %q, %+v", st.State, st.Notices)
+	}
+	if got := r.historyOf("review.rejected"); len(got) != 1 || !strings.Contains(got[0], "max-change-percent") {
+		t.Errorf("verdicts %q", got)
+	}
+	if _, err := r.e.Override(t.Context(), testActor, "example.com", event.StageLoaded, ""); err == nil {
+		t.Error("overridden without a reason")
+	}
+	if _, err := r.e.Reset(t.Context(), testActor, "example.com", "the script is corrected"); err != nil {
+		t.Fatal(err)
+	}
+	if st = r.reload(strings.Replace(zoneOf("."), " 7 ", " 8 ", 1)); st.State != "published" || strings.Contains(r.dump(), "example.com.example.com.") {
+		t.Errorf("with the zone corrected: %q, %+v", st.State, st.Notices)
+	}
+	r.wantsValid()
 }

@@ -54,7 +54,8 @@ const manyRecords = 100
 // RRsets and the zone: one SOA and NS at the apex, owners in the zone, CNAME
 // alone at its name and single, DNAME single and not at a zone cut, no DS at
 // the apex, no NS at a wildcard, no types that cannot stand in a zone, no
-// RRset too long for a message; that names stand below a DNAME is a notice;
+// RRset too long for a message; that names stand below a DNAME is a notice, and
+// so is one that looks as if its final dot were missing;
 // addresses of name servers as glue says. It keeps nothing but the present
 // owner, the last DNAME's, and the name servers of the apex and of the present
 // delegation.
@@ -64,6 +65,8 @@ type Checker struct {
 	top     servers // of the apex
 	cut     servers // of the delegation at or above the present name
 	apex    []byte  // owner key
+	name    Name    // of the apex
+	twice   []byte  // prefix of owner keys below the apex's name in the zone; nil: it is one label, or none
 	dname   []byte  // prefix of owner keys below the last DNAME
 	report  func(Problem)
 	owner   []byte // owner key of the present name
@@ -80,7 +83,12 @@ type nameState struct {
 // finding, those of Item while the RRset to blame is the present one; only that
 // a name server has no address is known later.
 func NewChecker(apex Name, glue GlueCheck, report func(Problem)) *Checker {
-	return &Checker{apex: AppendOwnerKey(nil, apex), glue: glue, report: report}
+	c := &Checker{apex: AppendOwnerKey(nil, apex), name: apex.Fold(), glue: glue, report: report}
+	if apex.Labels() > 1 {
+		twice := AppendOwnerKey(nil, apex[:len(apex)-1]+apex)
+		c.twice = twice[:len(twice)-1]
+	}
+	return c
 }
 
 // Item checks the next item.
@@ -100,7 +108,10 @@ func (c *Checker) Item(key, value []byte) {
 			c.problem(t, errOutOfZone)
 		}
 		if len(c.dname) > 0 && bytes.HasPrefix(owner, c.dname) {
-			c.report(Problem{Owner: c.name(), Type: t, Err: errBelowDNAME, Notice: true})
+			c.report(Problem{Owner: c.ownerName(), Type: t, Err: errBelowDNAME, Notice: true})
+		}
+		if c.twice != nil && bytes.HasPrefix(owner, c.twice) {
+			c.report(Problem{Owner: c.ownerName(), Type: t, Err: errFinalDot, Notice: true})
 		}
 	}
 	if err := CheckType(t); err != nil {
@@ -111,6 +122,7 @@ func (c *Checker) Item(key, value []byte) {
 		c.servers(t, Value(value), len(owner) == len(c.apex))
 	}
 	c.size(t, Value(value))
+	c.finalDot(t, Value(value))
 }
 
 // size checks that the RRset fits into an answer, its owner compressed, and
@@ -124,10 +136,10 @@ func (c *Checker) size(t Type, v Value) {
 	// A record of the value has the length of its RDATA before it; on the wire
 	// it has a pointer to the owner and the fixed fields, that length among
 	// them.
-	if messageHeader+len(c.name())+questionFields+body+n*recordFields > maxMessage {
+	if messageHeader+len(c.ownerName())+questionFields+body+n*recordFields > maxMessage {
 		c.problem(t, errRRsetWire)
 	} else if n > manyRecords {
-		c.report(Problem{Owner: c.name(), Type: t, Err: errRRsetMany, Notice: true})
+		c.report(Problem{Owner: c.ownerName(), Type: t, Err: errRRsetMany, Notice: true})
 	}
 }
 
@@ -171,7 +183,7 @@ func (c *Checker) shape(t Type, v Value, atApex bool) {
 		if atApex {
 			c.problem(t, errApexDS)
 		} else if !s.ns {
-			c.report(Problem{Owner: c.name(), Type: t, Err: errDSNoNS, Notice: true})
+			c.report(Problem{Owner: c.ownerName(), Type: t, Err: errDSNoNS, Notice: true})
 		}
 	default:
 	}
@@ -190,11 +202,11 @@ func (c *Checker) single(t Type, v Value) {
 }
 
 func (c *Checker) problem(t Type, err error) {
-	c.report(Problem{Owner: c.name(), Type: t, Err: err})
+	c.report(Problem{Owner: c.ownerName(), Type: t, Err: err})
 }
 
-// name is the present owner; "" where its key is malformed.
-func (c *Checker) name() Name {
+// ownerName is the present owner; "" where its key is malformed.
+func (c *Checker) ownerName() Name {
 	n, err := NameOfKey(c.owner)
 	if err != nil {
 		return ""
