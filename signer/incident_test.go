@@ -162,8 +162,11 @@ func TestIncident_JDNSSECTools_TwoZSKsWithOneTag(t *testing.T) {
 // of what was there before, which gave a wrong ZONEMD.
 func TestIncident_DNSTools_BitmapInADirtyBuffer(t *testing.T) {
 	sets := [][]zone.Type{
-		{zone.TypeA}, {zone.TypeA, zone.TypeAAAA, zone.TypeRRSIG, zone.TypeNSEC},
-		{zone.TypeNS, 257, 1024}, {65280}, {1, 255, 256, 511, 65535},
+		{zone.TypeA},
+		{zone.TypeA, zone.TypeAAAA, zone.TypeRRSIG, zone.TypeNSEC},
+		{zone.TypeNS, 257, 1024},
+		{65280},
+		{1, 255, 256, 511, 65535},
 	}
 	dirty := bytes.Repeat([]byte{0xff}, 4096)
 	for _, types := range sets {
