@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"sluice/signer/zone"
 )
@@ -115,7 +116,8 @@ func (r *run) trustKeys(previous zone.Value) {
 	if previous == nil {
 		return
 	}
-	for _, k := range r.keys {
+	all := slices.Concat(r.keys, r.former)
+	for _, k := range all {
 		found, alike := false, 0
 		for rdata := range previous.Records() {
 			switch {
@@ -125,8 +127,8 @@ func (r *run) trustKeys(previous zone.Value) {
 				alike++
 			}
 		}
-		for _, o := range r.keys {
-			if o != k && o.alg == k.alg && o.tag == k.tag {
+		for _, o := range all {
+			if !bytes.Equal(o.rdata, k.rdata) && o.alg == k.alg && o.tag == k.tag {
 				alike++
 			}
 		}

@@ -59,6 +59,10 @@ type Params struct {
 	ZONEMD    bool // make a ZONEMD record (RFC 8976: SIMPLE, SHA-384)
 
 	Workers int // signing goroutines; 0: one a core
+	// Spread, where set, lets signatures of the previous instance stay that are
+	// by other keys than those that sign; Update follows it by what it is told
+	// to exchange.
+	Spread *Spread
 	// Progress, where set, hears now and then how many RRsets of the contents
 	// were read. It is called from one goroutine at a time.
 	Progress func(rrsets uint64)

@@ -31,6 +31,7 @@ type signingKey struct {
 	// trusted: an RRSIG with this key's algorithm and tag in the previous
 	// instance can only be by this key.
 	trusted bool
+	bit     uint64 // among the keys given
 }
 
 func newSigningKey(k Key) (*signingKey, error) {

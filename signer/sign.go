@@ -41,6 +41,12 @@ type Result struct {
 	SignedState *zone.SetHash
 	Denial      Denial
 	Delta       Delta // set by Update
+	// SignedBy counts RRsets by the keys whose signatures they have, a bit for
+	// each of the keys given, the lowest for the first: those of the whole zone,
+	// and by how many they became more or less where Update made them. DNSKEY,
+	// CDS and CDNSKEY at the apex are not among them. It is nil where keys
+	// cannot be told apart.
+	SignedBy map[uint64]int64
 }
 
 // run is one call of Sign.
@@ -48,14 +54,20 @@ type run struct {
 	params    Params
 	given     []Key
 	keys      []*signingKey
-	forKeys   []int // indices of the keys that sign DNSKEY, CDS and CDNSKEY
-	forZone   []int // and of those that sign all else
-	apex      zone.Name
-	apexKey   []byte
-	inception uint32
-	expires   uint32
-	refresh   uint32
-	jitter    uint64 // seconds
+	forKeys   []int         // indices of the keys that sign DNSKEY, CDS and CDNSKEY
+	forZone   []int         // and of those that sign all else
+	former    []*signingKey // keys given that do not sign all else
+	named     []givenKey    // all keys given
+	countable bool          // these can be told apart
+	updates   bool          // called by Update
+	// algorithms is those of the DNSKEY RRset.
+	algorithms []uint8
+	apex       zone.Name
+	apexKey    []byte
+	inception  uint32
+	expires    uint32
+	refresh    uint32
+	jitter     uint64 // seconds
 	// expiresUnix is expires without the wrap of RFC 4034, 3.1.5.
 	expiresUnix uint64
 	full        bool   // no previous instance
@@ -218,6 +230,7 @@ func (r *run) prepareKeys(keys []Key) error {
 			continue
 		}
 		none = false
+		r.algorithms = append(r.algorithms, uint8(alg)) //nolint:gosec // an index of 256
 		if !signsKeys[alg] {
 			return fmt.Errorf("no key of algorithm %d signs the DNSKEY RRset, yet one is published", alg)
 		}
@@ -228,6 +241,7 @@ func (r *run) prepareKeys(keys []Key) error {
 	if none {
 		return errors.New("no key is published")
 	}
+	r.noteGiven(keys)
 	return nil
 }
 
@@ -378,6 +392,11 @@ func (r *run) result(in Input, sink Sink) (*Result, error) {
 		Verified:   total.verified,
 		Earliest:   near(total.earliest, r.params.Inception),
 		Denial:     r.params.Denial,
+	}
+	if r.countable && !total.by.unknown {
+		if res.SignedBy = total.by.counts; res.SignedBy == nil {
+			res.SignedBy = map[uint64]int64{}
+		}
 	}
 	if r.params.NoDigest {
 		return res, nil

@@ -24,6 +24,7 @@ const (
 	markDue                       // its signatures are to be made anew
 	markStanding                  // the name may be hidden by another name, or no longer
 	markLink                      // another name may be the next one in the NSEC chain
+	markExchange                  // its signatures are to be by those keys that sign
 )
 
 // update is one call of Update. It belongs to the goroutine that calls it and
@@ -67,8 +68,9 @@ type typeMark struct {
 // counts the RRsets that change on either side: denial records and names that
 // a delegation or DNAME begins or ceases to hide are among them.
 //
-// Signatures of what has not changed stay unless Due names them, even those
-// by keys that sign no longer; with all keys the same and nothing else due,
+// Signatures of what has not changed stay unless Due or Exchange names them,
+// even those by keys that sign no longer, but for those of DNSKEY, CDS and
+// CDNSKEY at the apex; with all keys the same and nothing else due,
 // the outcome equals that of Sign. Update returns ErrFull, wrapped, where the
 // published keys, the denial parameters or the TTL of denial records change
 // and where a ZONEMD record is wanted. The counts of Result that tell of the
@@ -111,6 +113,7 @@ func newUpdate(in UpdateInput, keys []Key, p Params) (*update, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.updates = true
 	u := &update{run: r, in: in}
 	u.now = side{access: in.Contents, what: "contents"}
 	u.old = side{access: in.Previous, what: "the previous instance"}
@@ -276,7 +279,10 @@ func (u *update) collect(ctx context.Context) error {
 		err = u.endChanged()
 	}
 	if err == nil && u.in.Due != nil {
-		err = u.in.Due(u.due)
+		err = u.in.Due(func(key []byte) error { return u.due(key, markDue, eventDue) })
+	}
+	if err == nil && u.in.Exchange != nil {
+		err = u.in.Exchange(func(key []byte) error { return u.due(key, markExchange, eventExchange) })
 	}
 	if err != nil {
 		return err
@@ -358,15 +364,15 @@ func (u *update) count(key, before, after []byte, had, has bool) error {
 	return u.run.hasher.AddItem(key, after)
 }
 
-// due notes a key whose signatures are to be made anew.
-func (u *update) due(key []byte) error {
+// due notes a key whose signatures are to be made anew or exchanged.
+func (u *update) due(key []byte, m mark, flag byte) error {
 	kind, ownerKey, t, err := zone.SplitKey(key)
 	switch {
 	case err == nil && kind == zone.KindSigs:
-		return u.note(ownerKey, t, markDue)
+		return u.note(ownerKey, t, m)
 	case err == nil && kind == zone.KindChainSigs:
 		if hash, err := hashOfKey(u.run.apexKey, ownerKey); err == nil && u.hashes != nil {
-			return u.hashes.Add(hash[:], []byte{eventDue})
+			return u.hashes.Add(hash[:], []byte{flag})
 		}
 		return nil // not a record of this chain
 	case err == nil:

@@ -45,6 +45,10 @@ type UpdateInput struct {
 	// items whose signatures are to be made anew, whatever their expiration
 	// is. One that is not there is passed over.
 	Due func(fn func(key []byte) error) error
+	// Exchange, where set, calls fn with the keys of KindSigs and KindChainSigs
+	// items that are to be signed by the keys that sign now and by no others:
+	// what is so already stays, and so does what fits of the others.
+	Exchange func(fn func(key []byte) error) error
 	// Spill holds what does not fit into memory of a large change.
 	Spill zone.Spill
 }

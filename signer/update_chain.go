@@ -10,9 +10,10 @@ import (
 
 // What stands first in an entry of update.hashes; the bitmap follows.
 const (
-	eventPresent byte = 1 << iota // the name has a record; without it and eventDue, none
-	eventDue                      // nothing but the signatures
-	eventNew                      // the name was not there before
+	eventPresent  byte = 1 << iota // the name has a record; without it and eventDue, none
+	eventDue                       // nothing but the signatures
+	eventNew                       // the name was not there before
+	eventExchange                  // nothing but whose signatures
 )
 
 // appendHashKey appends the owner key of an NSEC3 record.
@@ -231,7 +232,7 @@ type resolver struct {
 
 	pending    bool // this record waits for its next hash
 	hash       [20]byte
-	due        bool
+	due        byte // eventDue, eventExchange
 	bitmap     []byte
 	prevBitmap []byte
 	prevHash   [20]byte
@@ -252,7 +253,7 @@ func (u *update) resolveChain() (_ zone.Iterator, err error) {
 	var hash [20]byte
 	var flags byte
 	var bitmap []byte
-	wanted := false // something but eventDue was said of hash
+	wanted := false // something but eventDue or eventExchange was said of hash
 	for begun := false; sorted.Next(); begun = true {
 		next, entry := [20]byte(sorted.Key()), sorted.Value()
 		if begun && next != hash {
@@ -263,7 +264,7 @@ func (u *update) resolveChain() (_ zone.Iterator, err error) {
 		}
 		hash = next
 		flags |= entry[0]
-		if entry[0] == eventDue {
+		if entry[0] == eventDue || entry[0] == eventExchange {
 			continue
 		}
 		if wanted {
@@ -309,7 +310,7 @@ func (r *resolver) event(hash [20]byte, flags byte, wanted bool, bitmap []byte) 
 	}
 	switch {
 	case present:
-		err = r.present(hash, had, flags&eventDue != 0, bitmap)
+		err = r.present(hash, had, flags&(eventDue|eventExchange), bitmap)
 	case had:
 		if err = r.out.Add(hash[:], nil); err == nil && !r.pending {
 			err = r.take(hash, nil)
@@ -320,7 +321,7 @@ func (r *resolver) event(hash [20]byte, flags byte, wanted bool, bitmap []byte) 
 }
 
 // present makes a record pending.
-func (r *resolver) present(hash [20]byte, had, due bool, bitmap []byte) error {
+func (r *resolver) present(hash [20]byte, had bool, due byte, bitmap []byte) error {
 	if r.pending {
 		if err := r.write(hash); err != nil {
 			return err
@@ -355,7 +356,7 @@ func (r *resolver) take(hash [20]byte, next *[20]byte) error {
 	if !ok {
 		return r.from.wrap(errBrokenChain)
 	}
-	r.pending, r.hash, r.due = true, r.prevHash, false
+	r.pending, r.hash, r.due = true, r.prevHash, 0
 	r.bitmap = append(r.bitmap[:0], r.prevBitmap...)
 	if next != nil {
 		return r.write(*next)
@@ -412,7 +413,7 @@ func (r *resolver) finish() error {
 	if !ok {
 		return r.from.wrap(errBrokenChain)
 	}
-	r.pending, r.hash, r.due = true, r.prevHash, false
+	r.pending, r.hash, r.due = true, r.prevHash, 0
 	r.bitmap = append(r.bitmap[:0], r.prevBitmap...)
 	return r.write(r.first)
 }
@@ -420,11 +421,7 @@ func (r *resolver) finish() error {
 // write gives the pending record its next hash.
 func (r *resolver) write(next [20]byte) error {
 	r.pending = false
-	due := byte(0)
-	if r.due {
-		due = 1
-	}
-	entry := append(make([]byte, 0, 64), due)
+	entry := append(make([]byte, 0, 64), r.due)
 	entry = append(entry, next[:]...)
 	return r.out.Add(r.hash[:], append(entry, r.bitmap...))
 }
@@ -516,10 +513,10 @@ func (u *update) chainPass(f *feed, rewrites zone.Iterator) error {
 			continue
 		}
 		one := unit{
-			kind: zone.KindChain, typ: zone.TypeNSEC3, fresh: entry[0] != 0,
+			kind: zone.KindChain, typ: zone.TypeNSEC3, fresh: entry[0]&eventDue != 0,
 			existed: before != nil, same: bytes.Equal(before, c.value),
 		}
-		if one.same && sigs != nil && !one.fresh {
+		if one.same && sigs != nil && !one.fresh && (entry[0]&eventExchange == 0 || u.run.signedSo(sigs, false)) {
 			continue
 		}
 		if err := f.put(one, c.owner, c.key, c.value, before, sigs); err != nil {

@@ -213,7 +213,7 @@ func (u *update) name(f *feed, ownerKey []byte) (err error) {
 	var all, chain bool // all RRsets may differ; so may the denial record
 	for _, m := range u.marks {
 		all = all || m.mark&markStanding != 0 || m.typ == zone.TypeNS && m.mark&(markAdded|markRemoved) != 0
-		chain = chain || m.mark&^(markChanged|markDue) != 0
+		chain = chain || m.mark&^(markChanged|markDue|markExchange) != 0
 	}
 	nsec := r.params.Denial == NSEC && (chain || u.marked(zone.TypeNSEC) != 0)
 	switch {
@@ -342,7 +342,10 @@ func (u *update) rrset(f *feed, t zone.Type) error {
 		one.kind, one.existed, one.same = zone.KindMade, made != nil, bytes.Equal(made, value)
 	}
 	if one.same && sigs != nil && !one.fresh {
-		return nil
+		asked := one.apexKeys || u.marked(t)&markExchange != 0
+		if !asked || u.run.signedSo(sigs, one.apexKeys) {
+			return nil
+		}
 	}
 	return f.put(one, u.walk.name, u.key, value, made, sigs)
 }

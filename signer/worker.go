@@ -33,6 +33,7 @@ type counts struct {
 	earliest                                            uint32
 	any                                                 bool
 	delta                                               Delta
+	by                                                  byKeys
 }
 
 // keyWork is what one key has to sign in this batch.
@@ -56,6 +57,7 @@ type sigRef struct {
 	key   int
 	job   int
 	taken []byte // RDATA in the batch; nil: a new one
+	bit   uint64 // of the key
 }
 
 func newWorker(r *run) *worker { return &worker{run: r, keys: make([]keyWork, len(r.keys))} }
@@ -133,11 +135,17 @@ func (w *worker) prepareUnit(b *batch, i int, u *unit) {
 
 	w.tbs = append(w.tbs[:0], head...)
 	set.refs.from = len(w.refs)
+	reuse := u.same && !u.fresh && !u.sigs.empty()
+	if reuse && r.params.Spread != nil && !r.updates && !u.apexKeys && w.keep(b, u, head) {
+		set.refs.to = len(w.refs)
+		w.sets = append(w.sets, set)
+		return
+	}
 	for _, ki := range r.signers(u.apexKeys) {
 		k := r.keys[ki]
-		if u.same && !u.fresh && !u.sigs.empty() {
+		if reuse {
 			if old := w.reusable(b, u, k, head); old != nil {
-				w.refs = append(w.refs, sigRef{taken: old})
+				w.refs = append(w.refs, sigRef{taken: old, bit: k.bit})
 				continue
 			}
 		}
@@ -146,7 +154,7 @@ func (w *worker) prepareUnit(b *batch, i int, u *unit) {
 		}
 		setSigKey(w.tbs, k.alg, k.tag)
 		kw := &w.keys[ki]
-		w.refs = append(w.refs, sigRef{key: ki, job: len(kw.ends)})
+		w.refs = append(w.refs, sigRef{key: ki, job: len(kw.ends), bit: k.bit})
 		kw.signed = k.appendSigned(kw.signed, w.tbs)
 		kw.ends = append(kw.ends, len(kw.signed))
 		kw.units = append(kw.units, int32(i))
@@ -208,6 +216,9 @@ func (w *worker) finish(b *batch) error {
 			if err := w.remove(b, u.kind, u.key, u.before); err != nil {
 				return err
 			}
+			if u.kind == zone.KindSigs || u.kind == zone.KindChainSigs {
+				w.uncount(b.bytes(u.before), w.run.isApexKeys(b.bytes(u.key)))
+			}
 			b.put(u.kind, u.key, nil, true)
 			continue
 		}
@@ -241,6 +252,8 @@ func (w *worker) finishUnit(b *batch, u *unit, set *sigSet) error {
 		}
 	}
 	w.value = w.appendSigs(w.value[:0], set)
+	w.count(set, u.apexKeys)
+	w.uncount(b.bytes(u.sigs), u.apexKeys)
 	changed := !bytes.Equal(w.value, b.bytes(u.sigs))
 	o := b.put(sigKind, u.key, w.value, changed)
 	if !changed {
@@ -252,6 +265,29 @@ func (w *worker) finishUnit(b *batch, u *unit, set *sigSet) error {
 		}
 	}
 	return w.add(b, o)
+}
+
+// count counts an RRset by the keys that sign it.
+func (w *worker) count(set *sigSet, apexKeys bool) {
+	if apexKeys {
+		return
+	}
+	mask := uint64(0)
+	for _, ref := range w.refs[set.refs.from:set.refs.to] {
+		mask |= ref.bit
+	}
+	w.counts.by.add(mask, 1)
+}
+
+// uncount takes out an RRset with the signatures that it had, where only the
+// difference is counted.
+func (w *worker) uncount(sigs zone.Value, apexKeys bool) {
+	if !w.run.updates || apexKeys || len(sigs) == 0 {
+		return
+	}
+	mask, known := w.run.maskOf(sigs)
+	w.counts.by.unknown = w.counts.by.unknown || !known
+	w.counts.by.add(mask, -1)
 }
 
 // appendSigs appends the value of a unit's RRSIG set.
@@ -332,6 +368,7 @@ func (c *counts) merge(o counts) {
 	c.made += o.made
 	c.reused += o.reused
 	c.verified += o.verified
+	c.by.merge(&o.by)
 	if o.any && (!c.any || serialTimeBefore(o.earliest, c.earliest)) {
 		c.earliest, c.any = o.earliest, true
 	}
