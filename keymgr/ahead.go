@@ -25,6 +25,9 @@ type AheadStep struct {
 func (r Rollover) Ahead(p RollPolicy, k Known) []AheadStep {
 	all := r.steps()
 	auto := r.automatic(p)
+	if r.Emergency {
+		k.Timing.Signing = Term{}
+	}
 	var out []AheadStep
 	from := k.Now
 	if r.Start.After(from) {

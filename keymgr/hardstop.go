@@ -28,8 +28,11 @@ func (ks KeySet) MayBecome(changes []event.Facts, k Known) error {
 }
 
 // holds reports whether the keys of the set carry every DS RRset that a cache
-// may hold.
+// may hold, and every signature that is published.
 func (ks KeySet) holds(k Known) error {
+	if err := ks.keepsSignatures(k); err != nil {
+		return err
+	}
 	sets, known := ks.DS.cacheable(k.Now, k.Timing.Margin.Value)
 	if !known && len(ks.DS.Wanted) > 0 {
 		told := event.DSSet{}
@@ -43,6 +46,21 @@ func (ks KeySet) holds(k Known) error {
 	for _, set := range sets {
 		if err := ks.carries(set); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// keepsSignatures reports whether all that is published keeps a signature by a
+// key that is published. Where the parent has no DS, nobody validates it.
+func (ks KeySet) keepsSignatures(k Known) error {
+	if sets, known := ks.DS.cacheable(k.Now, k.Timing.Margin.Value); known && !slices.ContainsFunc(sets, func(s event.DSSet) bool { return len(s.DS) > 0 }) {
+		return nil
+	}
+	for _, set := range k.Served.Sets {
+		if len(ks.only(set, (*Key).InRRset)) == 0 {
+			return fmt.Errorf("signatures by key %s alone are published still (%d RRsets are left): wait until they are replaced, "+
+				"or have that done at once: sluice zone resign --full", strings.Join(set, ", "), k.Served.Left)
 		}
 	}
 	return nil

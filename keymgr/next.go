@@ -69,10 +69,21 @@ func (p RollPolicy) Method(k Kind) Method {
 
 // Served is what is published here.
 type Served struct {
-	Keys    []string    `json:"keys,omitempty"`    // IDs of the keys in the DNSKEY RRset
-	Signers []string    `json:"signers,omitempty"` // IDs of the keys that sign
-	Serial  zone.Serial `json:"serial,omitempty"`  // of the first version with these keys and signers
-	At      time.Time   `json:"at,omitzero"`       // when that was published; zero where nothing is
+	Keys []string `json:"keys,omitempty"` // IDs of the keys in the DNSKEY RRset
+	// Signers is the IDs of the keys by which there are signatures, sorted: of
+	// those that sign once all is signed that they are to sign, of others as long
+	// as a signature of theirs is left.
+	Signers []string    `json:"signers,omitempty"`
+	Serial  zone.Serial `json:"serial,omitempty"` // of the first version with these keys and signers
+	At      time.Time   `json:"at,omitzero"`      // when that was published; zero where nothing is
+
+	// Sets is the sets of keys that RRsets of the newest version are signed by,
+	// those that the keys sign aside; none where that was not counted.
+	Sets [][]string `json:"sets,omitempty"`
+	// Left is how many of them are signed otherwise than by the keys that sign,
+	// and Until when the last of them is to have been exchanged.
+	Left  uint64    `json:"left,omitempty"`
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Known is what a decision sees besides the key set.
@@ -119,6 +130,7 @@ type Step struct {
 
 // Next says what a rollover needs. It is pure.
 func Next(ks KeySet, r Rollover, p RollPolicy, k Known) Step {
+	k.Timing.Signing = Term{} // what is recorded counts from the sight of all
 	all := r.steps()
 	if r.Step == 0 && len(all) > 0 {
 		if k.Now.Before(r.Start) {
@@ -144,7 +156,7 @@ func Next(ks KeySet, r Rollover, p RollPolicy, k Known) Step {
 // toSee waits until all that the step needs is seen, and records that.
 func (r *Rollover) toSee(ks KeySet, cur step, p RollPolicy, k Known) Step {
 	if slices.Contains(cur.see, SeeKeys) || slices.Contains(cur.see, SeeSigs) {
-		if why := ks.unserved(k.Served); why != "" {
+		if why := ks.unserved(k.Served, slices.Contains(cur.see, SeeSigs)); why != "" {
 			return Step{Phase: PhasePublish, Text: cur.text + ": " + why}
 		}
 	}
@@ -275,15 +287,20 @@ func (r *Rollover) automatic(p RollPolicy) Auto {
 }
 
 // unserved says why what is published here is not yet made with the keys of
-// the set.
-func (ks KeySet) unserved(s Served) string {
+// the set: its DNSKEY RRset and what signs that, or all signatures.
+func (ks KeySet) unserved(s Served, signatures bool) string {
+	signing := ids(ks.Signing())
+	ofKeys := func(all []string) []string { return ks.only(all, (*Key).SignsKeys) }
 	switch {
 	case s.At.IsZero():
 		return "waits until the zone is published signed"
-	case !slices.Equal(s.Keys, ids(ks.Published())), !slices.Equal(s.Signers, ids(ks.Signing())):
-		return "waits until the zone is published with these keys"
+	case !slices.Equal(s.Keys, ids(ks.Published())):
+	case signatures && slices.Equal(s.Signers, signing), !signatures && slices.Equal(ofKeys(s.Signers), ofKeys(signing)):
+		return ""
+	case signatures && s.Left > 0 && !s.Until.IsZero():
+		return fmt.Sprintf("signatures are replaced until %s, those of %d RRsets are left", s.Until.UTC().Format(time.RFC3339), s.Left)
 	}
-	return ""
+	return "waits until the zone is published with these keys"
 }
 
 // ids is the IDs of keys, sorted.

@@ -24,6 +24,9 @@ type Timing struct {
 	// Place is where the zone stands among others, a hash of its name: their
 	// rollovers do not all begin at once.
 	Place uint64
+	// Signing is Dsgn, for plans: how long it takes until all that is signed
+	// otherwise is signed by the keys that sign.
+	Signing Term
 
 	// cut names a wait that is taken as zero, and blind leaves out the hard
 	// stop, to show that the tests see it.
@@ -64,9 +67,14 @@ func larger(name string, a, b Term) named {
 	return named{name, a}
 }
 
-// dsgn is the time that signing takes. It is zero, since the waits count from
-// when the signatures of the last signing were seen.
-func dsgn() named { return named{"Dsgn", Term{0, "counted from the sight of all new signatures"}} }
+// dsgn is the time that signing takes. It is zero but in plans, since the waits
+// count from when the last of the new signatures were seen.
+func (t Timing) dsgn() named {
+	if t.Signing.Value == 0 {
+		return named{"Dsgn", Term{0, "counted from the sight of all new signatures"}}
+	}
+	return named{"Dsgn", t.Signing}
+}
 
 // ipub is how long a ZSK is published before it signs (RFC 7583, 3.2.1).
 func (t Timing) ipub() wait {
@@ -76,14 +84,14 @@ func (t Timing) ipub() wait {
 // iretZSK is how long a ZSK is published after it signed last (RFC 7583,
 // 3.2.1).
 func (t Timing) iretZSK() wait {
-	return wait{"IretZSK", "Iret = Dsgn + Dprp + TTLsig", []named{dsgn(), {"Dprp", t.Margin}, {"TTLsig", t.SigTTL}}}
+	return wait{"IretZSK", "Iret = Dsgn + Dprp + TTLsig", []named{t.dsgn(), {"Dprp", t.Margin}, {"TTLsig", t.SigTTL}}}
 }
 
 // iretDouble is how long two ZSKs or CSKs sign together (RFC 7583, 3.2.2).
 func (t Timing) iretDouble() wait {
 	return wait{
 		"IretDouble", "Iret = Dsgn + Dprp + max(TTLkey, TTLsig)",
-		[]named{dsgn(), {"Dprp", t.Margin}, larger("max(TTLkey, TTLsig)", t.KeyTTL, t.SigTTL)},
+		[]named{t.dsgn(), {"Dprp", t.Margin}, larger("max(TTLkey, TTLsig)", t.KeyTTL, t.SigTTL)},
 	}
 }
 
@@ -134,7 +142,7 @@ func (t Timing) ipubBoth() wait {
 // isig is how long an algorithm signs before its keys are published (RFC 6781,
 // 4.1.4).
 func (t Timing) isig() wait {
-	return wait{"Isig", "Isig = Dsgn + Dprp + TTLsig", []named{dsgn(), {"Dprp", t.Margin}, {"TTLsig", t.SigTTL}}}
+	return wait{"Isig", "Isig = Dsgn + Dprp + TTLsig", []named{t.dsgn(), {"Dprp", t.Margin}, {"TTLsig", t.SigTTL}}}
 }
 
 // iwithdraw is how long an algorithm signs after its keys were withdrawn (RFC
@@ -148,7 +156,7 @@ func (t Timing) iwithdraw() wait {
 func (t Timing) ifirst() wait {
 	return wait{
 		"Ifirst", "Ifirst = Dsgn + Dprp + max(TTLkey, TTLsig)",
-		[]named{dsgn(), {"Dprp", t.Margin}, larger("max(TTLkey, TTLsig)", t.KeyTTL, t.SigTTL)},
+		[]named{t.dsgn(), {"Dprp", t.Margin}, larger("max(TTLkey, TTLsig)", t.KeyTTL, t.SigTTL)},
 	}
 }
 

@@ -101,6 +101,8 @@ type Sign struct {
 	// Refresh is the sequence of the signed instance whose signatures grow
 	// old; 0 where content, keys or parameters changed.
 	Refresh uint64
+	// AtOnce: no signature by a key that signs no longer stays.
+	AtOnce bool
 	// Asked is the number of the request that it serves; 0 for none. It is no
 	// part of the identity.
 	Asked uint64

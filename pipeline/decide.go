@@ -238,6 +238,7 @@ func resignCommand(s State, p Policy, loaded uint64) Sign {
 		Keys:    keyIDs(s.Keys.Published()),
 		Signers: keyIDs(s.Keys.Signing()),
 		CDS:     cdsOf(s.Keys),
+		AtOnce:  atOnce(s),
 	}
 }
 
@@ -292,9 +293,10 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 		}
 		return nil // nothing in it grows old, or the source must renew it
 	}
-	due := resignAt(s, last, p, content.Facts.Serial)
-	if m.Resign == 0 && now.Before(due) && !belowFloor(s) && !signedAhead(last, now) {
+	due, exchange := resignAt(s, last, p, content.Facts.Serial), exchangeAt(s, last, p, content.Facts.Serial)
+	if m.Resign == 0 && now.Before(due) && now.Before(exchange) && !belowFloor(s) && !signedAhead(last, now) {
 		d.wakeResign(due, s, p, content.Facts.Serial)
+		d.wakeExchange(exchange)
 		return nil
 	}
 	c.Refresh, c.Asked = last.Seq, m.Resign

@@ -57,6 +57,7 @@ type settings struct {
 	lifetime        time.Duration
 	remain          time.Duration
 	refreshInterval time.Duration
+	keyRoll         time.Duration // < 0: lifetime - remain
 	denial          signer.Denial
 	iterations      uint16
 	salt            string // bytes
@@ -97,7 +98,7 @@ func defaults() settings {
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour, observation: time.Hour,
 		roll: defaultRoll(), margin: -1, keepFor: 90 * day,
 		parent: ParentPolicy{TTL: time.Hour},
-		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2,
+		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2, keyRoll: -1,
 		denial: signer.NSEC, verifyAll: true,
 		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,
 		checks: Checks{ZONEMD: zonemdVerify},

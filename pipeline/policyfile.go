@@ -65,6 +65,7 @@ type policyFile struct {
 		Lifetime        any        `toml:"signature-lifetime"`
 		RemainTime      any        `toml:"signature-remain-time"`
 		RefreshInterval any        `toml:"signature-refresh-interval"`
+		KeyRollTime     any        `toml:"key-roll-time"`
 		ZONEMD          any        `toml:"zonemd"`
 		Verify          any        `toml:"verify"`
 		Review          reviewFile `toml:"review"`
@@ -321,6 +322,9 @@ func (r *policyReader) signer(f *policyFile) {
 	r.duration("signer.signature-lifetime", s.Lifetime, &r.set.lifetime)
 	r.duration("signer.signature-remain-time", s.RemainTime, &r.set.remain)
 	r.duration("signer.signature-refresh-interval", s.RefreshInterval, &r.set.refreshInterval)
+	if text, ok := s.KeyRollTime.(string); !ok || text != "auto" {
+		r.duration("signer.key-roll-time", s.KeyRollTime, &r.set.keyRoll)
+	}
 	if len(r.faults) > before {
 		return
 	}

@@ -68,6 +68,13 @@ func (d *Decision) wakeResign(at time.Time, s State, p Policy, source uint32) {
 	}
 }
 
+// wakeExchange waits for the next slice of an exchange of signatures.
+func (d *Decision) wakeExchange(at time.Time) {
+	if at.Unix() < never {
+		d.wake(at, "further signatures are replaced by those of the keys that sign now")
+	}
+}
+
 // staleAt is when a signed instance that waits is made again because its
 // signatures grow old: one that could not take all that was due is not at once.
 func staleAt(s State, signed *Signed, p Policy) time.Time {
@@ -94,9 +101,13 @@ func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
 		return nil
 	}
 	source := pub.Loaded.Facts.Serial
-	due := resignAt(s, &pub.Signed, p, source)
-	if now.Before(due) && !signedAhead(&pub.Signed, now) {
+	due, exchange := resignAt(s, &pub.Signed, p, source), exchangeAt(s, &pub.Signed, p, source)
+	if at := signedStanding(s, p, now); at == pending || at == toOpen {
+		exchange = time.Unix(never, 0) // it overtakes nothing
+	}
+	if now.Before(due) && now.Before(exchange) && !signedAhead(&pub.Signed, now) {
 		d.wakeResign(due, s, p, source)
+		d.wakeExchange(exchange)
 		return nil
 	}
 	c := resignCommand(s, p, pub.Loaded.Seq)
@@ -129,6 +140,8 @@ type slice struct {
 	most   int         // 0: none, not even urgent ones
 	urgent int64       // what expires before waits for no further slice
 	base   int64       // nothing of the instance expires before
+	// spread is the exchange of which a slice is done too; nil for none.
+	spread *spreading
 }
 
 // dueSlice is what a signing makes again of what is published because it is
@@ -162,14 +175,14 @@ func (d slice) takes(at int64, n int) bool {
 
 // each calls due for what belongs to the slice and then rest for what else
 // the instance has; either ends the walk by wanting no more.
-func (d slice) each(due, rest func(key []byte, at, floor int64) (more bool, err error)) error {
+func (d slice) each(due, rest func(key []byte, sigs zone.Value, at, floor int64) (more bool, err error)) error {
 	n := 0
-	return d.view.Due(func(key []byte, at, floor int64) (bool, error) {
+	return d.view.Due(func(key []byte, sigs zone.Value, at, floor int64) (bool, error) {
 		if d.takes(at, n) {
 			n++
-			return due(key, at, floor)
+			return due(key, sigs, at, floor)
 		}
-		return rest(key, at, floor)
+		return rest(key, sigs, at, floor)
 	})
 }
 
@@ -180,11 +193,11 @@ func (d slice) keys(fn func(key []byte) error) error {
 		return nil
 	}
 	return d.each(
-		func(key []byte, _, floor int64) (bool, error) {
+		func(key []byte, _ zone.Value, _, floor int64) (bool, error) {
 			n++
 			return n < d.most || floor < d.urgent, fn(key)
 		},
-		func(_ []byte, _, floor int64) (bool, error) {
+		func(_ []byte, _ zone.Value, _, floor int64) (bool, error) {
 			return floor < d.before && (n < d.most || floor < d.urgent), nil
 		})
 }
@@ -194,16 +207,20 @@ var errMany = errors.New("many signatures")
 
 // larger reports whether the slice has more than n signatures.
 func (d slice) larger(n int) (bool, error) {
-	if d.most <= n && d.base >= d.urgent {
+	if d.most <= n && d.base >= d.urgent && d.spread == nil {
 		return false, nil
 	}
 	count := 0
-	err := d.keys(func([]byte) error {
+	one := func([]byte) error {
 		if count++; count > n {
 			return errMany
 		}
 		return nil
-	})
+	}
+	err := d.keys(one)
+	if err == nil {
+		err = d.spread.each(one)
+	}
 	if errors.Is(err, errMany) {
 		return true, nil
 	}
@@ -224,8 +241,11 @@ const maxLeft = 256
 func (d slice) rest() (*rest, error) {
 	r := &rest{left: map[string]int64{}, other: math.MaxInt64, bound: math.MaxInt64}
 	first, seen := int64(math.MaxInt64), 0
-	pass := func([]byte, int64, int64) (bool, error) { return true, nil }
-	err := d.each(pass, func(key []byte, at, floor int64) (bool, error) {
+	pass := func([]byte, zone.Value, int64, int64) (bool, error) { return true, nil }
+	err := d.each(pass, func(key []byte, sigs zone.Value, at, floor int64) (bool, error) {
+		if d.spread.takes(key, sigs, at) {
+			return true, nil
+		}
 		if seen >= fewReads && (d.most == 0 || floor > first) {
 			r.bound = max(floor, d.base)
 			return false, nil

@@ -95,6 +95,7 @@ func (s State) known(p Policy, m Moment) keymgr.Known {
 	k.Timing.KeyTTL = ttlTerm(keyTTL, "the largest TTL of the DNSKEY RRset that caches may hold")
 	k.Timing.SigTTL = ttlTerm(sigTTL, "the largest TTL of the zone that caches may hold")
 	k.Timing.DSTTL = ttlTerm(dsTTL, "the largest TTL of the DS that caches may hold")
+	k.Timing.Signing = s.signingTerm(p, m.Now)
 	if dsTTL == 0 {
 		k.Timing.DSTTL = keymgr.Term{Value: noDSTTL, Source: "no DS was seen yet"}
 	}
@@ -266,9 +267,11 @@ func evolveServed(s State, before *Published) State {
 	f := p.Signed.Facts
 	switch p.Signed.mode() {
 	case ModeSign:
-		if s.Served.At.IsZero() || !slices.Equal(s.Served.Keys, f.Keys) || !slices.Equal(s.Served.Signers, f.Signers) {
-			s.Served = keymgr.Served{Keys: f.Keys, Signers: f.Signers, Serial: zone.Serial(f.Serial), At: p.Time}
+		now := servedOf(s.Keys, f)
+		if now.Serial, now.At = s.Served.Serial, s.Served.At; now.At.IsZero() || !slices.Equal(s.Served.Keys, now.Keys) || !slices.Equal(s.Served.Signers, now.Signers) {
+			now.Serial, now.At = zone.Serial(f.Serial), p.Time
 		}
+		s.Served = now
 	case ModeUnsigned:
 		s.Served, s.Keys, s.Told = keymgr.Served{}, s.Keys.Unsigned(), nil
 	case ModePassThrough:

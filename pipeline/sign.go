@@ -67,7 +67,10 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	total := int64(content.Facts.RRsets)
 	params.Progress = func(n uint64) { report(Progress{Stage: "sign", Done: int64(n), Total: total}) }
 	out := newChunkSink(ctx, e.signJournal.NewChunks(s.Zone, c.Identity()))
-	res, err := e.makeSigned(ctx, s, c, dueSlice(s, c, p, now), keys, params, out)
+	due := dueSlice(s, c, p, now)
+	due.spread = spreadOf(s, c, p, keys, now)
+	params.Spread = due.spread.params()
+	res, err := e.makeSigned(ctx, s, c, due, keys, params, out)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +89,8 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 		Made: res.Made, Reused: res.Reused, Verified: res.Verified,
 		Inception: params.Inception.Unix(), Expiration: params.Expiration.Unix(), Earliest: res.Earliest.Unix(),
 	}
+	facts.SignedBy = signedByKeys(res.SignedBy, keys)
+	facts.Spread = due.spread.left(facts.SignedBy, zoneSigners(s.Keys, c.Signers))
 	if s.Published != nil {
 		facts.Previous = s.Published.Signed.Facts.Serial
 	}
@@ -95,7 +100,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 // makeSigned signs what changed and what is due where that is little, else the
 // whole zone.
 func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, due slice, keys []signer.Key, params signer.Params, out *chunkSink) (*signer.Result, error) {
-	if fewChanges, err := e.updatable(s, c); err != nil {
+	if fewChanges, err := e.updatable(s, c, keys, due.spread); err != nil {
 		return nil, err
 	} else if fewChanges {
 		res, err := e.update(ctx, s, c, due, keys, params, out)

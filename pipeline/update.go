@@ -16,13 +16,21 @@ import (
 const updateShare = 8
 
 // updatable reports whether little enough has changed since the published
-// instance to be signed by itself: same keys, same parameters.
-func (e *Engine) updatable(s State, c Sign) (bool, error) {
+// instance to be signed by itself: same keys, same parameters; where other keys
+// sign, only a slice of the signatures is exchanged, and they are counted.
+func (e *Engine) updatable(s State, c Sign, keys []signer.Key, spread *spreading) (bool, error) {
 	if c.Base == 0 || s.Published == nil {
 		return false, nil
 	}
 	f := s.Published.Signed.Facts
-	if signedAhead(&s.Published.Signed, e.clock.Now()) || f.Params != c.Params || !slices.Equal(f.Keys, c.Keys) || !slices.Equal(f.Signers, c.Signers) {
+	if signedAhead(&s.Published.Signed, e.clock.Now()) || f.Params != c.Params || !slices.Equal(f.Keys, c.Keys) {
+		return false, nil
+	}
+	if spread == nil {
+		if left, known := behind(f, zoneSigners(s.Keys, c.Signers)); !slices.Equal(f.Signers, c.Signers) || known && left > 0 {
+			return false, nil
+		}
+	} else if _, known := maskCounts(f.SignedBy, keys); !known {
 		return false, nil
 	}
 	most := max(s.Loaded.Facts.RRsets/updateShare, 16)
@@ -58,6 +66,10 @@ func (e *Engine) update(ctx context.Context, s State, c Sign, due slice, keys []
 	}
 	f := s.Published.Signed.Facts
 	due.view = old.view
+	if due.spread != nil {
+		due.spread.view = old.view
+		in.Exchange = due.spread.each
+	}
 	if many, err := due.larger(max(fewDue, int(s.Loaded.Facts.RRsets/updateShare))); err != nil {
 		return nil, err
 	} else if many {
@@ -75,6 +87,13 @@ func (e *Engine) update(ctx context.Context, s State, c Sign, due slice, keys []
 	res.Records = f.Records + res.Delta.RecordsAdded - res.Delta.RecordsRemoved
 	res.Signatures = f.Signatures + res.Delta.SignaturesAdded - res.Delta.SignaturesRemoved
 	res.Reused = res.Signatures - res.Made
+	counts, known := maskCounts(f.SignedBy, keys)
+	known = known && res.SignedBy != nil && addCounts(counts, res.SignedBy)
+	if res.SignedBy = nil; known {
+		res.SignedBy = counts
+	} else if due.spread != nil {
+		return nil, errCount
+	}
 	if at, some := left.earliest(); some && (res.Earliest.IsZero() || at < res.Earliest.Unix()) {
 		res.Earliest = time.Unix(at, 0).UTC()
 	}

@@ -96,6 +96,31 @@ type InstanceSigned struct {
 	// CDS is the IDs of the keys in CDS and CDNSKEY, or "delete" alone where
 	// these ask for the removal of all DS records (RFC 8078, 4).
 	CDS []string `json:"cds,omitempty"`
+	// SignedBy counts RRsets by the keys whose signatures they have; absent
+	// where they were not counted: then all are by Signers.
+	SignedBy []SignedBy `json:"signed_by,omitempty"`
+	// Spread is how far signatures are exchanged that are not by Signers; absent
+	// where they are or were exchanged at once.
+	Spread *Spread `json:"spread,omitempty"`
+}
+
+// SignedBy is how many RRsets have signatures by certain keys and by no
+// others. DNSKEY, CDS and CDNSKEY at the apex do not count.
+type SignedBy struct {
+	Keys   []string `json:"keys"` // IDs, sorted
+	RRsets uint64   `json:"rrsets"`
+}
+
+// Spread tells how signatures are exchanged, slice by slice, once other keys
+// sign. Each RRset has a place, which is when the first of its signatures
+// expires: the seconds from Origin, modulo Window.
+type Spread struct {
+	Since   int64  `json:"since"`   // epoch seconds, of the first slice
+	Until   int64  `json:"until"`   // epoch seconds; the slices are evenly spread until then
+	Slices  uint64 `json:"slices"`  // how many they are
+	Origin  int64  `json:"origin"`  // epoch seconds
+	Window  uint64 `json:"window"`  // seconds
+	Reached uint64 `json:"reached"` // RRsets at places before have had their turn
 }
 
 // CDSDelete stands in InstanceSigned.CDS for the request to remove all DS

@@ -288,9 +288,15 @@ func (s *Store) keysBetween(from, to []byte, fn func(key []byte) error) error {
 // Due walks the items with signatures of a signed instance, the first to
 // expire first, or rather: at each call of fn no later one will expire before
 // floor, which ascends. It ends when fn wants no more. Times are in epoch
-// seconds. The work follows the number of items that it meets. The key is
-// valid during the call only.
-func (v *View) Due(fn func(key []byte, expires, floor int64) (more bool, err error)) (err error) {
+// seconds. The work follows the number of items that it meets. Key and RRSIGs
+// are valid during the call only.
+func (v *View) Due(fn func(key []byte, sigs zone.Value, expires, floor int64) (more bool, err error)) error {
+	return v.DueFrom(0, fn)
+}
+
+// DueFrom is Due from a time on: each item that expires then or later is met,
+// and perhaps a few that expire before.
+func (v *View) DueFrom(at int64, fn func(key []byte, sigs zone.Value, expires, floor int64) (more bool, err error)) (err error) {
 	if v.snap == nil {
 		return ErrClosed
 	}
@@ -299,7 +305,7 @@ func (v *View) Due(fn func(key []byte, expires, floor int64) (more bool, err err
 	}
 	prefix := dueKey(v.z, v.signed.generation)
 	// Nothing expires before Earliest, but a block may begin before it.
-	from := appendTime(bytes.Clone(prefix), v.meta.Earliest-1<<v.meta.Grain)
+	from := appendTime(bytes.Clone(prefix), max(v.meta.Earliest, at)-1<<v.meta.Grain)
 	it, err := v.snap.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after(prefix)})
 	if err != nil {
 		return damaged(err)
@@ -334,7 +340,7 @@ func joinClose(err error, it *pebble.Iterator) error {
 type dueReader struct {
 	v     *View
 	items *entries
-	fn    func(key []byte, expires, floor int64) (more bool, err error)
+	fn    func(key []byte, sigs zone.Value, expires, floor int64) (more bool, err error)
 	list  keyReader
 }
 
@@ -368,9 +374,10 @@ func (d *dueReader) item(version uint64, key []byte, floor int64) (more bool, er
 	if at < 0 || d.items.list[at].version != version || d.items.list[at].from == d.items.list[at].to {
 		return true, nil
 	}
-	expires, err := expiration(d.items.value(&d.v.signed), d.v.meta.Expiration)
+	sigs := zone.Value(d.items.value(&d.v.signed))
+	expires, err := expiration(sigs, d.v.meta.Expiration)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return d.fn(key, expires, floor)
+	return d.fn(key, sigs, expires, floor)
 }

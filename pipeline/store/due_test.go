@@ -52,10 +52,12 @@ func (m *model) refresh(p picker, diff, items map[string]string) {
 func checkDue(tb tester, v *View, in *instance) {
 	tb.Helper()
 	got, last := map[string]int64{}, int64(0)
-	err := v.Due(func(key []byte, at, floor int64) (bool, error) {
-		if _, twice := got[string(key)]; twice || at < floor || floor < last {
+	var halfway []int64
+	err := v.Due(func(key []byte, sigs zone.Value, at, floor int64) (bool, error) {
+		if _, twice := got[string(key)]; twice || at < floor || floor < last || string(sigs) != in.items[string(key)] {
 			return false, fmt.Errorf("item %x: twice %v, expires %d, floor %d after %d", key, twice, at, floor, last)
 		}
+		halfway = append(halfway, at)
 		got[string(key)], last = at, floor
 		return true, nil
 	})
@@ -64,6 +66,23 @@ func checkDue(tb tester, v *View, in *instance) {
 	}
 	if d := cmp.Diff(in.expiries(), got); d != "" {
 		tb.Fatalf("s%d: the expiry index differs:\n%s", in.seq, d)
+	}
+	if len(halfway) == 0 {
+		return
+	}
+	slices.Sort(halfway)
+	from := halfway[len(halfway)/2]
+	want := maps.Clone(got)
+	maps.DeleteFunc(want, func(_ string, at int64) bool { return at < from })
+	err = v.DueFrom(from, func(key []byte, _ zone.Value, at, _ int64) (bool, error) {
+		if at >= from && want[string(key)] != at {
+			return false, fmt.Errorf("item %x from %d on: expires %d", key, from, at)
+		}
+		delete(want, string(key))
+		return true, nil
+	})
+	if err != nil || len(want) > 0 {
+		tb.Fatalf("s%d: from %d on the expiry index lacks %v: %v", in.seq, from, want, err)
 	}
 }
 

@@ -1,0 +1,375 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/keymgr"
+	"sluice/signer"
+	"sluice/signer/zone"
+)
+
+// leastSlices is into how many slices an exchange of signatures is cut at the
+// least, where each has leastSlice signatures.
+const leastSlices = 24
+
+// keyRollTime is over how long signatures by other keys than those that sign
+// are replaced. Longer than this takes nothing: each is made again by then.
+func (p Policy) keyRollTime() time.Duration {
+	longest := p.set.lifetime - p.set.remain
+	if p.set.keyRoll < 0 {
+		return longest
+	}
+	return min(p.set.keyRoll, longest)
+}
+
+// rollSlices is in how many slices that is done for so many RRsets, at least
+// 1: one a refresh interval, more where that would be few, none smaller than
+// leastSlice.
+func (p Policy) rollSlices(rrsets uint64) uint64 {
+	most := max(leastSlices, uint64(p.keyRollTime()/p.set.refreshInterval))
+	return max(1, min(most, (rrsets+leastSlice-1)/leastSlice))
+}
+
+// rollSpan is how long it takes until the last of so many signatures has been
+// replaced.
+func (p Policy) rollSpan(rrsets uint64) time.Duration {
+	n := p.rollSlices(rrsets)
+	return p.keyRollTime() / time.Duration(n) * time.Duration(n-1) //nolint:gosec // a few slices
+}
+
+// atOnce reports whether signatures are exchanged at once, whatever the policy
+// says: a rollover of the keys that sign the zone is an emergency.
+func atOnce(s State) bool {
+	return slices.ContainsFunc(s.Keys.Rollovers, func(r keymgr.Rollover) bool {
+		return r.Emergency && r.Step > 0 && (r.Kind == keymgr.RollZSK || r.Kind == keymgr.RollCSK || r.Kind == keymgr.RollAlgorithm)
+	})
+}
+
+// zoneSigners is those of the keys that sign more than the keys, sorted.
+func zoneSigners(ks keymgr.KeySet, signers []string) []string {
+	var out []string
+	for _, id := range signers {
+		if k, ok := ks.ByID(id); ok && k.SignsZone() {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// behind is how many RRsets of an instance are signed otherwise than by
+// exactly these keys; known is false where nobody has counted.
+func behind(f event.InstanceSigned, signers []string) (n uint64, known bool) {
+	for _, by := range f.SignedBy {
+		if !slices.Equal(by.Keys, signers) {
+			n += by.RRsets
+		}
+	}
+	return n, len(f.SignedBy) > 0
+}
+
+// spreading is an exchange of signatures of which a signing does a slice.
+type spreading struct {
+	event.Spread                // as the new instance has it
+	from         uint64         // places from here up to Reached have their turn
+	want         []sigName      // the keys that are to sign
+	apex         []byte         // owner key of the apex
+	view         zoneSignatures // of that instance
+}
+
+// sigName is how an RRSIG names its key.
+type sigName struct {
+	algorithm uint8
+	tag       uint16
+}
+
+// zoneSignatures is what a spreading reads.
+type zoneSignatures interface {
+	DueFrom(at int64, fn func(key []byte, sigs zone.Value, expires, floor int64) (more bool, err error)) error
+}
+
+// spreadOf is the exchange that a signing takes part in; nil where all RRsets
+// are signed by the keys that sign, or will be at once.
+func spreadOf(s State, c Sign, p Policy, keys []signer.Key, now time.Time) *spreading {
+	if c.Base == 0 || c.AtOnce || s.Published == nil {
+		return nil
+	}
+	apex, err := apexOf(s)
+	if err != nil {
+		return nil
+	}
+	base := s.Published.Signed.Facts
+	want := zoneSigners(s.Keys, c.Signers)
+	left, known := behind(base, want)
+	x := &spreading{apex: zone.AppendOwnerKey(nil, apex)}
+	began := slices.Equal(zoneSigners(s.Keys, base.Signers), want)
+	switch sp := base.Spread; {
+	case known && left == 0, began && (sp == nil || sp.Reached >= sp.Window):
+		return nil
+	case began:
+		x.Spread = *sp
+	default:
+		if !known {
+			left = base.Signatures
+		}
+		x.Spread = event.Spread{
+			Slices: p.rollSlices(left), Origin: base.Earliest, Window: uint64(p.window() / time.Second), //nolint:gosec // not negative
+		}
+		if x.Slices < 2 || p.keyRollTime() < time.Second || x.Window < x.Slices {
+			return nil
+		}
+	}
+	if !began || now.Unix() < x.Since {
+		x.Since, x.Until = now.Unix(), now.Add(p.keyRollTime()).Unix()
+	}
+	x.from = x.Reached
+	x.reach(now, base.Signatures, began && c.Refresh == 0, p)
+	var all []sigName
+	for _, k := range keys {
+		name := sigName{k.DNSKEY[3], zone.KeyTag(k.DNSKEY)}
+		if slices.Contains(all, name) {
+			return nil // whose signatures are left could not be told
+		}
+		if all = append(all, name); k.SignsZone {
+			x.want = append(x.want, name)
+		}
+	}
+	return x
+}
+
+// end is the place at which a slice ends, counted from 1.
+func (x *spreading) end(slice uint64) uint64 { return (x.Window*slice + x.Slices - 1) / x.Slices }
+
+// reach takes up what is due: twice a slice at most. New content takes a
+// little along, and all where a further version would leave the source's
+// serial.
+func (x *spreading) reach(now time.Time, signatures uint64, along bool, p Policy) {
+	passed := uint64(now.Unix() - x.Since)          //nolint:gosec // not negative
+	span := max(1, uint64(max(0, x.Until-x.Since))) //nolint:gosec // likewise
+	due := x.end(min(x.Slices, passed*x.Slices/span+1))
+	most := x.from + 2*x.end(1)
+	if along {
+		most = x.from + max(1, x.Window*alongSlice/max(signatures, 1))
+		if p.keepsSerial() {
+			most = x.Window
+		}
+	}
+	x.Reached = max(x.from, min(due, most))
+}
+
+// nextSlice is when the next slice of an instance's exchange is due.
+func nextSlice(sp event.Spread) time.Time {
+	done := sp.Reached * sp.Slices / max(1, sp.Window)
+	span := uint64(max(0, sp.Until-sp.Since)) //nolint:gosec // not negative
+	after := (done*span + sp.Slices - 1) / max(1, sp.Slices)
+	return time.Unix(sp.Since+int64(after), 0) //nolint:gosec // within span
+}
+
+// exchangeAt is when signatures of an instance are replaced that are not by
+// the keys that sign. Where a version of its own would leave the source's
+// serial, what the source brings takes them along, and under SerialKeep what is
+// left at the end goes by itself, as keys do not wait.
+func exchangeAt(s State, signed *Signed, p Policy, source uint32) time.Time {
+	sp := signed.Facts.Spread
+	switch {
+	case sp == nil || signed.mode() != ModeSign:
+		return time.Unix(never, 0)
+	case !leavesSource(s, p, source):
+	case p.set.serial == SerialKeep:
+		return time.Unix(sp.Until, 0)
+	default:
+		return time.Unix(never, 0)
+	}
+	if atOnce(s) {
+		return time.Unix(sp.Since, 0)
+	}
+	return nextSlice(*sp)
+}
+
+// params is what the signer is told of it.
+func (x *spreading) params() *signer.Spread {
+	if x == nil {
+		return nil
+	}
+	return &signer.Spread{Origin: x.Origin, Window: x.Window, To: x.Reached}
+}
+
+// takes reports whether an item has its turn that is signed otherwise than it
+// should be.
+func (x *spreading) takes(key []byte, sigs zone.Value, expires int64) bool {
+	if x == nil {
+		return false
+	}
+	at := x.params().Place(expires)
+	return at >= x.from && at < x.Reached && !x.signed(key, sigs)
+}
+
+// signed reports whether an item is signed by the keys that are to sign.
+func (x *spreading) signed(key []byte, sigs zone.Value) bool {
+	_, owner, t, err := zone.SplitKey(key)
+	if err != nil {
+		return true
+	}
+	if t == zone.TypeDNSKEY || t == zone.TypeCDS || t == zone.TypeCDNSKEY {
+		if string(owner) == string(x.apex) {
+			return true // never waits
+		}
+	}
+	n := 0
+	for rdata := range sigs.Records() {
+		if len(rdata) < 18 {
+			return false
+		}
+		if !slices.Contains(x.want, sigName{rdata[2], binary.BigEndian.Uint16(rdata[16:])}) {
+			return false
+		}
+		n++
+	}
+	return n == len(x.want)
+}
+
+// each calls fn with the keys of the items that have their turn.
+func (x *spreading) each(fn func(key []byte) error) error {
+	if x == nil || x.from == x.Reached {
+		return nil
+	}
+	// The places are found in each window of expirations.
+	window := int64(x.Window)           //nolint:gosec // seconds
+	from := x.Origin + int64(x.from)    //nolint:gosec // within the window
+	length := int64(x.Reached - x.from) //nolint:gosec // likewise
+	for {
+		next := int64(math.MaxInt64)
+		err := x.view.DueFrom(from, func(key []byte, sigs zone.Value, at, floor int64) (bool, error) {
+			if floor >= from+length {
+				next = floor
+				return false, nil
+			}
+			if at < from || at >= from+length || x.signed(key, sigs) {
+				return true, nil
+			}
+			return true, fn(key)
+		})
+		if err != nil || next == math.MaxInt64 {
+			return err
+		}
+		// The first window whose part ends behind what comes next.
+		from += max(1, (next-from-length)/window+1) * window
+	}
+}
+
+// left is the exchange as an instance has it; nil where all is done.
+func (x *spreading) left(by []event.SignedBy, want []string) *event.Spread {
+	if x == nil {
+		return nil
+	}
+	if n, known := behind(event.InstanceSigned{SignedBy: by}, want); known && n == 0 {
+		return nil
+	}
+	out := x.Spread
+	return &out
+}
+
+// errCount reports counts by key that do not fit each other.
+var errCount = errors.New("the signatures by key do not add up: sluice zone resign --full signs anew")
+
+// signedByKeys names the keys of what a full signing counted.
+func signedByKeys(counts map[uint64]int64, keys []signer.Key) []event.SignedBy {
+	var out []event.SignedBy
+	for mask, n := range counts {
+		by := event.SignedBy{RRsets: uint64(max(0, n)), Keys: []string{}} //nolint:gosec // not negative
+		for i, k := range keys {
+			if mask&(1<<i) != 0 {
+				by.Keys = append(by.Keys, zone.KeyID(k.DNSKEY))
+			}
+		}
+		slices.Sort(by.Keys)
+		out = append(out, by)
+	}
+	slices.SortFunc(out, func(a, b event.SignedBy) int {
+		return strings.Compare(strings.Join(a.Keys, " "), strings.Join(b.Keys, " "))
+	})
+	return out
+}
+
+// maskCounts is counts of an instance as the signer tells them; known is false
+// where keys signed that are not given any more.
+func maskCounts(by []event.SignedBy, keys []signer.Key) (counts map[uint64]int64, known bool) {
+	bits := map[string]uint64{}
+	for i, k := range keys {
+		bits[zone.KeyID(k.DNSKEY)] = 1 << i
+	}
+	counts = map[uint64]int64{}
+	for _, b := range by {
+		mask := uint64(0)
+		for _, id := range b.Keys {
+			if bits[id] == 0 {
+				return nil, false
+			}
+			mask |= bits[id]
+		}
+		counts[mask] += int64(b.RRsets) //nolint:gosec // of one zone
+	}
+	return counts, len(by) > 0
+}
+
+// addCounts adds differences to counts, and reports whether they fit.
+func addCounts(counts, delta map[uint64]int64) bool {
+	for mask, n := range delta {
+		switch counts[mask] += n; {
+		case counts[mask] < 0:
+			return false
+		case counts[mask] == 0:
+			delete(counts, mask)
+		}
+	}
+	return true
+}
+
+// servedOf is whose keys and signatures an instance has.
+func servedOf(ks keymgr.KeySet, f event.InstanceSigned) keymgr.Served {
+	out := keymgr.Served{Keys: f.Keys, Signers: f.Signers}
+	if len(f.SignedBy) == 0 {
+		return out
+	}
+	want := zoneSigners(ks, f.Signers)
+	out.Signers = nil
+	for _, id := range f.Signers {
+		partly := slices.Contains(want, id) && slices.ContainsFunc(f.SignedBy, func(by event.SignedBy) bool { return !slices.Contains(by.Keys, id) })
+		if !partly {
+			out.Signers = append(out.Signers, id)
+		}
+	}
+	for _, by := range f.SignedBy {
+		out.Sets = append(out.Sets, by.Keys)
+		for _, id := range by.Keys {
+			if !slices.Contains(f.Signers, id) && !slices.Contains(out.Signers, id) {
+				out.Signers = append(out.Signers, id)
+			}
+		}
+	}
+	slices.Sort(out.Signers)
+	out.Left, _ = behind(f, want)
+	if f.Spread != nil {
+		out.Until = time.Unix(f.Spread.Until, 0).UTC()
+	}
+	return out
+}
+
+// signingTerm is how long it takes until signatures by other keys are replaced:
+// those that are being replaced, or all.
+func (s State) signingTerm(p Policy, now time.Time) keymgr.Term {
+	if s.Published == nil || s.Published.Signed.mode() != ModeSign {
+		return keymgr.Term{}
+	}
+	f := s.Published.Signed.Facts
+	if f.Spread != nil {
+		return keymgr.Term{Value: max(0, time.Unix(f.Spread.Until, 0).Sub(now)), Source: "the slices that are left of signer.key-roll-time"}
+	}
+	return keymgr.Term{Value: p.rollSpan(f.Signatures), Source: "signer.key-roll-time"}
+}
