@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -14,8 +15,8 @@ import (
 	"sluice/signer/zone"
 )
 
-// leastSlices is into how many slices an exchange of signatures is cut at the
-// least, where each has leastSlice signatures.
+// leastSlices is in how many slices signatures are replaced at the least, where
+// each has leastSlice of them.
 const leastSlices = 24
 
 // keyRollTime is over how long signatures by other keys than those that sign
@@ -28,19 +29,24 @@ func (p Policy) keyRollTime() time.Duration {
 	return min(p.set.keyRoll, longest)
 }
 
-// rollSlices is in how many slices that is done for so many RRsets, at least
+// rollSlices is in how many slices so many signatures are replaced, at least
 // 1: one a refresh interval, more where that would be few, none smaller than
 // leastSlice.
-func (p Policy) rollSlices(rrsets uint64) uint64 {
-	most := max(leastSlices, uint64(p.keyRollTime()/p.set.refreshInterval))
-	return max(1, min(most, (rrsets+leastSlice-1)/leastSlice))
+func (p Policy) rollSlices(signatures uint64) uint64 {
+	roll := uint64(p.keyRollTime() / time.Second)
+	most := max(leastSlices, roll/seconds64(p.set.refreshInterval))
+	return max(1, min(most, roll, (signatures+leastSlice-1)/leastSlice))
 }
 
-// rollSpan is how long it takes until the last of so many signatures has been
-// replaced.
-func (p Policy) rollSpan(rrsets uint64) time.Duration {
-	n := p.rollSlices(rrsets)
-	return p.keyRollTime() / time.Duration(n) * time.Duration(n-1) //nolint:gosec // a few slices
+func seconds64(d time.Duration) uint64 { return max(1, uint64(max(0, d)/time.Second)) } //nolint:gosec // not negative
+
+// refreshedWithin is how much of its time a signature has left at the most
+// that is renewed by now, if refreshes keep up.
+func (p Policy) refreshedWithin() time.Duration {
+	if p.keepsSerial() {
+		return p.set.remain/2 + p.refreshLead()
+	}
+	return p.set.remain + p.refreshLead()
 }
 
 // atOnce reports whether signatures are exchanged at once, whatever the policy
@@ -74,13 +80,13 @@ func behind(f event.InstanceSigned, signers []string) (n uint64, known bool) {
 	return n, len(f.SignedBy) > 0
 }
 
-// spreading is an exchange of signatures of which a signing does a slice.
+// spreading is an exchange of signatures in which a signing takes part.
 type spreading struct {
 	event.Spread                // as the new instance has it
-	from         uint64         // places from here up to Reached have their turn
+	begin        int64          // what expires from here up to Reached has its turn
 	want         []sigName      // the keys that are to sign
 	apex         []byte         // owner key of the apex
-	view         zoneSignatures // of that instance
+	view         zoneSignatures // of the previous instance
 }
 
 // sigName is how an RRSIG names its key.
@@ -97,38 +103,32 @@ type zoneSignatures interface {
 // spreadOf is the exchange that a signing takes part in; nil where all RRsets
 // are signed by the keys that sign, or will be at once.
 func spreadOf(s State, c Sign, p Policy, keys []signer.Key, now time.Time) *spreading {
-	if c.Base == 0 || c.AtOnce || s.Published == nil {
-		return nil
-	}
 	apex, err := apexOf(s)
-	if err != nil {
+	if err != nil || c.Base == 0 || c.AtOnce || s.Published == nil {
 		return nil
 	}
 	base := s.Published.Signed.Facts
 	want := zoneSigners(s.Keys, c.Signers)
 	left, known := behind(base, want)
-	x := &spreading{apex: zone.AppendOwnerKey(nil, apex)}
 	began := slices.Equal(zoneSigners(s.Keys, base.Signers), want)
+	x := &spreading{apex: zone.AppendOwnerKey(nil, apex)}
 	switch sp := base.Spread; {
-	case known && left == 0, began && (sp == nil || sp.Reached >= sp.Window):
+	case known && left == 0, began && sp == nil:
 		return nil
 	case began:
 		x.Spread = *sp
+		if sp.Reached >= sp.To && now.Unix() >= sp.Until && now.Before(resignAt(s, &s.Published.Signed, p, s.Published.Loaded.Facts.Serial)) {
+			return nil // refreshes have left something over
+		}
+		if now.Unix() < sp.Since { // the clock was ahead then
+			x.Since, x.Until = now.Unix(), now.Add(p.keyRollTime()).Unix()
+		}
+	case p.keyRollTime() < time.Second, known && left <= leastSlice, base.Signatures <= leastSlice:
+		return nil
 	default:
-		if !known {
-			left = base.Signatures
-		}
-		x.Spread = event.Spread{
-			Slices: p.rollSlices(left), Origin: base.Earliest, Window: uint64(p.window() / time.Second), //nolint:gosec // not negative
-		}
-		if x.Slices < 2 || p.keyRollTime() < time.Second || x.Window < x.Slices {
-			return nil
-		}
+		x.Spread = newSpread(base, p, now)
 	}
-	if !began || now.Unix() < x.Since {
-		x.Since, x.Until = now.Unix(), now.Add(p.keyRollTime()).Unix()
-	}
-	x.from = x.Reached
+	x.begin = x.Reached
 	x.reach(now, base.Signatures, began && c.Refresh == 0, p)
 	var all []sigName
 	for _, k := range keys {
@@ -143,32 +143,61 @@ func spreadOf(s State, c Sign, p Policy, keys []signer.Key, now time.Time) *spre
 	return x
 }
 
-// end is the place at which a slice ends, counted from 1.
-func (x *spreading) end(slice uint64) uint64 { return (x.Window*slice + x.Slices - 1) / x.Slices }
+// newSpread begins an exchange. What is refreshed until its end by itself
+// waits for that; the slices are for the rest.
+func newSpread(base event.InstanceSigned, p Policy, now time.Time) event.Spread {
+	roll := p.keyRollTime()
+	sp := event.Spread{Since: now.Unix(), Until: now.Add(roll).Unix(), To: base.Expiration + 1}
+	sp.From = min(sp.To, now.Add(roll+p.refreshedWithin()).Unix())
+	sp.Reached = sp.From
+	window := max(1, p.window().Seconds())
+	share := min(1, float64(sp.To-sp.From)/window) * float64(base.Signatures)
+	sp.Slices = p.rollSlices(uint64(share))
+	return sp
+}
+
+// spreadSpan is the length of time over which the slices are.
+func spreadSpan(sp event.Spread) uint64 { return uint64(max(1, sp.Until-sp.Since)) } //nolint:gosec // positive
 
 // reach takes up what is due: twice a slice at most. New content takes a
 // little along, and all where a further version would leave the source's
 // serial.
 func (x *spreading) reach(now time.Time, signatures uint64, along bool, p Policy) {
-	passed := uint64(now.Unix() - x.Since)          //nolint:gosec // not negative
-	span := max(1, uint64(max(0, x.Until-x.Since))) //nolint:gosec // likewise
-	due := x.end(min(x.Slices, passed*x.Slices/span+1))
-	most := x.from + 2*x.end(1)
+	if x.Reached >= x.To {
+		return
+	}
+	length, span := uint64(x.To-x.From), spreadSpan(x.Spread)                       //nolint:gosec // positive
+	passed := min(span, uint64(max(0, now.Unix()-x.Since))) + max(1, span/x.Slices) //nolint:gosec // not negative
+	due := x.From + int64(min(length, mulDiv(length, passed, span)))                //nolint:gosec // at most length
+	most := x.begin + 2*int64((length+x.Slices-1)/x.Slices)                         //nolint:gosec // likewise
 	if along {
-		most = x.from + max(1, x.Window*alongSlice/max(signatures, 1))
-		if p.keepsSerial() {
-			most = x.Window
+		few := mulDiv(seconds64(p.window()), alongSlice, max(1, signatures))
+		if most = x.begin + int64(min(few, length)); p.keepsSerial() { //nolint:gosec // likewise
+			most = x.To
 		}
 	}
-	x.Reached = max(x.from, min(due, most))
+	x.Reached = max(x.begin, min(due, most))
 }
 
-// nextSlice is when the next slice of an instance's exchange is due.
+// mulDiv is a*b/c, rounded up; c is above 0. What is too large is the largest.
+func mulDiv(a, b, c uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	lo, carry := bits.Add64(lo, c-1, 0)
+	if hi += carry; hi >= c {
+		return math.MaxUint64
+	}
+	out, _ := bits.Div64(hi, lo, c)
+	return out
+}
+
+// nextSlice is when the next slice of an instance's exchange is due; once all
+// are done, when what refreshes have left over is.
 func nextSlice(sp event.Spread) time.Time {
-	done := sp.Reached * sp.Slices / max(1, sp.Window)
-	span := uint64(max(0, sp.Until-sp.Since)) //nolint:gosec // not negative
-	after := (done*span + sp.Slices - 1) / max(1, sp.Slices)
-	return time.Unix(sp.Since+int64(after), 0) //nolint:gosec // within span
+	if sp.Reached >= sp.To {
+		return time.Unix(sp.Until, 0)
+	}
+	done, length := uint64(max(0, sp.Reached-sp.From)), uint64(sp.To-sp.From)                      //nolint:gosec // positive
+	return time.Unix(sp.Since+int64(min(spreadSpan(sp), mulDiv(done, spreadSpan(sp), length))), 0) //nolint:gosec // within the span
 }
 
 // exchangeAt is when signatures of an instance are replaced that are not by
@@ -197,17 +226,13 @@ func (x *spreading) params() *signer.Spread {
 	if x == nil {
 		return nil
 	}
-	return &signer.Spread{Origin: x.Origin, Window: x.Window, To: x.Reached}
+	return &signer.Spread{From: x.From, To: x.Reached}
 }
 
 // takes reports whether an item has its turn that is signed otherwise than it
 // should be.
 func (x *spreading) takes(key []byte, sigs zone.Value, expires int64) bool {
-	if x == nil {
-		return false
-	}
-	at := x.params().Place(expires)
-	return at >= x.from && at < x.Reached && !x.signed(key, sigs)
+	return x != nil && expires >= x.begin && expires < x.Reached && !x.signed(key, sigs)
 }
 
 // signed reports whether an item is signed by the keys that are to sign.
@@ -223,10 +248,7 @@ func (x *spreading) signed(key []byte, sigs zone.Value) bool {
 	}
 	n := 0
 	for rdata := range sigs.Records() {
-		if len(rdata) < 18 {
-			return false
-		}
-		if !slices.Contains(x.want, sigName{rdata[2], binary.BigEndian.Uint16(rdata[16:])}) {
+		if len(rdata) < 18 || !slices.Contains(x.want, sigName{rdata[2], binary.BigEndian.Uint16(rdata[16:])}) {
 			return false
 		}
 		n++
@@ -236,31 +258,18 @@ func (x *spreading) signed(key []byte, sigs zone.Value) bool {
 
 // each calls fn with the keys of the items that have their turn.
 func (x *spreading) each(fn func(key []byte) error) error {
-	if x == nil || x.from == x.Reached {
+	if x == nil || x.begin >= x.Reached {
 		return nil
 	}
-	// The places are found in each window of expirations.
-	window := int64(x.Window)           //nolint:gosec // seconds
-	from := x.Origin + int64(x.from)    //nolint:gosec // within the window
-	length := int64(x.Reached - x.from) //nolint:gosec // likewise
-	for {
-		next := int64(math.MaxInt64)
-		err := x.view.DueFrom(from, func(key []byte, sigs zone.Value, at, floor int64) (bool, error) {
-			if floor >= from+length {
-				next = floor
-				return false, nil
-			}
-			if at < from || at >= from+length || x.signed(key, sigs) {
-				return true, nil
-			}
+	return x.view.DueFrom(x.begin, func(key []byte, sigs zone.Value, at, floor int64) (bool, error) {
+		switch {
+		case floor >= x.Reached:
+			return false, nil
+		case x.takes(key, sigs, at):
 			return true, fn(key)
-		})
-		if err != nil || next == math.MaxInt64 {
-			return err
 		}
-		// The first window whose part ends behind what comes next.
-		from += max(1, (next-from-length)/window+1) * window
-	}
+		return true, nil
+	})
 }
 
 // left is the exchange as an instance has it; nil where all is done.
@@ -369,7 +378,10 @@ func (s State) signingTerm(p Policy, now time.Time) keymgr.Term {
 	}
 	f := s.Published.Signed.Facts
 	if f.Spread != nil {
-		return keymgr.Term{Value: max(0, time.Unix(f.Spread.Until, 0).Sub(now)), Source: "the slices that are left of signer.key-roll-time"}
+		return keymgr.Term{Value: max(0, time.Unix(f.Spread.Until, 0).Sub(now)), Source: "what is left of signer.key-roll-time"}
 	}
-	return keymgr.Term{Value: p.rollSpan(f.Signatures), Source: "signer.key-roll-time"}
+	if f.Signatures <= leastSlice {
+		return keymgr.Term{}
+	}
+	return keymgr.Term{Value: p.keyRollTime(), Source: "signer.key-roll-time"}
 }

@@ -14,24 +14,19 @@ const maxGiven = 64
 // comes: so that an exchange of keys makes no burst. What is kept is valid
 // beyond Params.Refresh, by keys that were given, and covers each algorithm of
 // the DNSKEY RRset. DNSKEY, CDS and CDNSKEY at the apex never wait.
+//
+// An RRset has its turn where the first of its signatures expires from From on
+// and before To, in epoch seconds. Expirations are spread evenly, however and
+// whenever the signatures were made (Params.Jitter), and a signature that is
+// exchanged before it is due for a refresh keeps its expiration.
 type Spread struct {
-	// Origin, in epoch seconds, and Window, in seconds, give each RRset a
-	// place: see Place.
-	Origin int64
-	Window uint64
-	// To is the place before which RRsets have had their turn.
-	To uint64
+	From, To int64
 }
 
-// Place is the place in the window of an RRset the first of whose signatures
-// expires then, in epoch seconds. With Window the Jitter that the signatures
-// were made with, it is spread evenly, however and whenever they were made.
-func (s Spread) Place(expires int64) uint64 {
-	if s.Window == 0 {
-		return 0
-	}
-	w := int64(s.Window) //nolint:gosec // seconds, below 2^31
-	return uint64(((expires-s.Origin)%w + w) % w)
+// turn reports whether RRsets have their turn whose signatures expire then.
+func (s *Spread) turn(expires uint32) bool {
+	at := s.From + int64(int32(expires-uint32(s.From))) //nolint:gosec // RFC 4034, 3.1.5
+	return at >= s.From && at < s.To
 }
 
 // byKeys counts RRsets by the keys whose signatures they have. It is for one
@@ -169,8 +164,7 @@ func (w *worker) keep(b *batch, u *unit, head []byte) bool {
 			first, any = at, true
 		}
 	}
-	origin := r.params.Spread.Origin
-	if r.params.Spread.Place(origin+int64(int32(first-uint32(origin)))) < r.params.Spread.To {
+	if r.params.Spread.turn(first) {
 		return false
 	}
 	from := len(w.refs)

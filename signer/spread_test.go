@@ -59,7 +59,7 @@ func exchangeOf(previous memZone, s Spread) func(func(key []byte) error) error {
 	return func(fn func(key []byte) error) error {
 		for _, kind := range []zone.Kind{zone.KindSigs, zone.KindChainSigs} {
 			for it := previous.kind(kind); it.Next(); {
-				if s.Place(firstExpiry(it.Value())) >= s.To {
+				if !s.turn(uint32(firstExpiry(it.Value()))) {
 					continue
 				}
 				if err := fn(it.Key()); err != nil {
@@ -119,14 +119,16 @@ func TestSpread_EachStepIsValidAndCountedAndTheLastIsFullSigning(t *testing.T) {
 			rt.Fatalf("full signing counts (-zone +result):\n%s", diff)
 		}
 		const steps = 4
-		window := uint64(p.Jitter / time.Second)
-		p.Spread = &Spread{Origin: rapid.Int64Range(-1000, 1<<31).Draw(rt, "origin"), Window: window}
+		end, window := p.Expiration.Unix()+1, int64(p.Jitter/time.Second)
+		p.Spread = &Spread{From: end - rapid.Int64Range(0, window).Draw(rt, "range")}
 		for step := 1; step <= steps; step++ {
 			if rapid.Bool().Draw(rt, fmt.Sprint("changes", step)) {
 				lines = drawChange(rt, lines, step)
 			}
 			p.Serial++
-			p.Spread.To = window * uint64(step) / steps
+			if p.Spread.To = p.Spread.From + (end-p.Spread.From)*int64(step)/steps; step == steps {
+				p.Spread.From = end - window
+			}
 			contents := zoneOf(t, lines...)
 			next, res := mustResign(t, contents, z, e.after, p)
 			if diff := cmp.Diff(signedBy(next, p.Apex, e.after), res.SignedBy); diff != "" {
@@ -205,7 +207,7 @@ func turns(t *testing.T, rt *rapid.T, z memZone, keys []Key, p Params) {
 		}
 		one := signedBy(memZone{key: value}, p.Apex, keys)
 		for _, mask := range slices.Collect(maps.Keys(one)) {
-			if p.Spread.Place(firstExpiry(value)) < p.Spread.To && mask != signers {
+			if p.Spread.turn(uint32(firstExpiry(value))) && mask != signers {
 				rt.Fatalf("%q has had its turn and is signed by %b, want %b", key, mask, signers)
 			}
 			if mask == 0 {
@@ -215,16 +217,15 @@ func turns(t *testing.T, rt *rapid.T, z memZone, keys []Key, p Params) {
 	}
 }
 
-func TestSpread_PlacesAreEven(t *testing.T) {
-	s := Spread{Origin: 1_700_000_123, Window: 600}
-	for _, at := range []int64{s.Origin, s.Origin + 599, s.Origin + 600, s.Origin - 1, s.Origin - 600, s.Origin + 3*600 + 7} {
-		got := s.Place(at)
-		if got >= s.Window || (at-s.Origin-int64(got))%600 != 0 {
-			t.Errorf("place of %d is %d", at, got)
+func TestSpread_TurnsCompareAsRRSIGTimesDo(t *testing.T) {
+	s := Spread{From: 1<<32 - 10, To: 1<<32 + 10}
+	for _, row := range []struct {
+		at   uint32
+		want bool
+	}{{1<<32 - 11, false}, {1<<32 - 10, true}, {0, true}, {9, true}, {10, false}} {
+		if got := s.turn(row.at); got != row.want {
+			t.Errorf("expires %d: turn %v", row.at, got)
 		}
-	}
-	if (Spread{}).Place(5) != 0 {
-		t.Error("a place without a window")
 	}
 }
 

@@ -111,16 +111,17 @@ type SignedBy struct {
 	RRsets uint64   `json:"rrsets"`
 }
 
-// Spread tells how signatures are exchanged, slice by slice, once other keys
-// sign. Each RRset has a place, which is when the first of its signatures
-// expires: the seconds from Origin, modulo Window.
+// Spread tells how signatures are exchanged once other keys sign: an RRset has
+// its turn when its signatures are made again, or by when the first of them
+// expires. All times are in epoch seconds.
 type Spread struct {
-	Since   int64  `json:"since"`   // epoch seconds, of the first slice
-	Until   int64  `json:"until"`   // epoch seconds; the slices are evenly spread until then
-	Slices  uint64 `json:"slices"`  // how many they are
-	Origin  int64  `json:"origin"`  // epoch seconds
-	Window  uint64 `json:"window"`  // seconds
-	Reached uint64 `json:"reached"` // RRsets at places before have had their turn
+	Since  int64  `json:"since"`  // when it began
+	Until  int64  `json:"until"`  // when all is to be done
+	From   int64  `json:"from"`   // RRsets that expire from here on
+	To     int64  `json:"to"`     // and before here have their turn in slices,
+	Slices uint64 `json:"slices"` // so many, evenly spread over the time
+	// Reached: those that expire before here have had it.
+	Reached int64 `json:"reached"`
 }
 
 // CDSDelete stands in InstanceSigned.CDS for the request to remove all DS
