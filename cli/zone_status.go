@@ -38,6 +38,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		"loaded", instanceText(s.Loaded),
 		"published", instanceText(s.Published),
 		"signatures valid until", expiry,
+		"signatures replaced", exchangeText(s.Exchange),
 		"seen from outside", observationText(s.Observation),
 		"waits for", waits,
 		"next", next,
@@ -53,6 +54,14 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		return e.rolloverLines(s)
 	}
 	return e.printDetails(s)
+}
+
+// exchangeText tells how far signatures are replaced by those of other keys.
+func exchangeText(x *pipeline.ExchangeStatus) string {
+	if x == nil {
+		return ""
+	}
+	return fmt.Sprintf("of %d RRsets, %d are left with signatures of %s; until %s", x.RRsets, x.Left, strings.Join(x.Keys, ", "), when(x.Until))
 }
 
 func (e *env) paintState(state string) string {

@@ -96,6 +96,9 @@ func TestParse_EveryOptionHasItsEffect(t *testing.T) {
 	if p.Algorithm() != 8 || p.Bits() != 3072 || !slices.Equal(p.DSDigests(), []uint8{4}) {
 		t.Errorf("algorithm %d:%d, DS digests %v", p.Algorithm(), p.Bits(), p.DSDigests())
 	}
+	if p.keyRollTime() != 3*day || Default().keyRollTime() != 2*week {
+		t.Errorf("key roll time %s, by default %s", p.keyRollTime(), Default().keyRollTime())
+	}
 	if p.SerialPolicy() != SerialKeep || p.RemainTime() != 10*day {
 		t.Errorf("serial policy %s, remain time %s", p.SerialPolicy(), p.RemainTime())
 	}

@@ -385,3 +385,26 @@ func (s State) signingTerm(p Policy, now time.Time) keymgr.Term {
 	}
 	return keymgr.Term{Value: p.keyRollTime(), Source: "signer.key-roll-time"}
 }
+
+// exchangeStatus tells how far an exchange of the published signatures is.
+func (r *runner) exchangeStatus(s State) *ExchangeStatus {
+	if s.Published == nil || s.Published.Signed.Facts.Spread == nil {
+		return nil
+	}
+	f := s.Published.Signed.Facts
+	st := &ExchangeStatus{Left: s.Served.Left, Since: time.Unix(f.Spread.Since, 0).UTC(), Until: time.Unix(f.Spread.Until, 0).UTC()}
+	want := zoneSigners(s.Keys, f.Signers)
+	for _, by := range f.SignedBy {
+		if st.RRsets += by.RRsets; !slices.Equal(by.Keys, want) {
+			st.Keys = append(st.Keys, by.Keys...)
+		}
+	}
+	slices.Sort(st.Keys)
+	st.Keys = slices.Compact(st.Keys)
+	if p, err := r.e.boundPolicy(s); err == nil {
+		if at := exchangeAt(s, &s.Published.Signed, p, s.sourceSerial(f.Loaded)); at.Unix() < never {
+			st.NextAt = timeOrNil(at.UTC())
+		}
+	}
+	return st
+}

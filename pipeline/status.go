@@ -78,6 +78,7 @@ func (r *runner) status() ZoneStatus {
 			st.NextExpiry = &expiry
 		}
 	}
+	st.Exchange = r.exchangeStatus(s)
 	st.Upstream, st.Secondaries, st.Fetched = r.upstreamStatus(), r.secondaries(), fetchStatuses(s)
 	r.describe(&st)
 	return st
@@ -307,7 +308,7 @@ func signedSummary(s Signed) *InstanceSummary {
 		Instance: fmt.Sprintf("s%d", s.Seq), Serial: f.Serial, Time: s.Time, Records: f.Records,
 		ContentDigest: hex.EncodeToString(f.ContentDigest[:]), SignedDigest: hex.EncodeToString(f.SignedDigest[:]),
 		Signatures: f.Signatures, Made: f.Made, Reused: f.Reused, DurationMS: f.DurationMS,
-		Mode: s.mode(),
+		Mode: s.mode(), SignedBy: f.SignedBy,
 	}
 }
 

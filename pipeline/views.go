@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"sluice/journal/event"
 	"sluice/keymgr"
 )
 
@@ -52,6 +53,9 @@ type ZoneStatus struct {
 	Keys      []keymgr.Key     `json:"keys,omitempty"`
 	// Rollovers is those that run.
 	Rollovers []RolloverStatus `json:"rollovers,omitempty"`
+	// Exchange is signatures that wait to be replaced by those of the keys that
+	// sign; nil where there are none.
+	Exchange *ExchangeStatus `json:"exchange,omitempty"`
 	// Upstream is the source's servers, nil for a file; Secondaries those that
 	// are told of new versions.
 	Upstream    *UpstreamStatus   `json:"upstream,omitempty"`
@@ -66,6 +70,17 @@ type ZoneStatus struct {
 	ParentTold *ToldStatus `json:"parent_told,omitempty"`
 	// Observation is what the world sees; nil where nobody asks.
 	Observation *ObservationStatus `json:"observation,omitempty"`
+}
+
+// ExchangeStatus tells how far signatures are replaced that are published and
+// by other keys than those that sign.
+type ExchangeStatus struct {
+	Keys   []string   `json:"keys"`   // IDs of the keys that such signatures are by
+	RRsets uint64     `json:"rrsets"` // all that the keys which sign have to sign
+	Left   uint64     `json:"left"`   // of these, not signed by them alone yet
+	Since  time.Time  `json:"since"`
+	Until  time.Time  `json:"until"`
+	NextAt *time.Time `json:"next_at,omitempty"` // of the next slice by itself
 }
 
 // InstanceSummary describes one instance.
@@ -84,6 +99,9 @@ type InstanceSummary struct {
 	Added         uint64            `json:"added,omitempty"`
 	Removed       uint64            `json:"removed,omitempty"`
 	Notices       []string          `json:"notices,omitempty"`
+	// SignedBy counts RRsets by the keys whose signatures they have; DNSKEY,
+	// CDS and CDNSKEY at the apex aside.
+	SignedBy []event.SignedBy `json:"signed_by,omitempty"`
 	// Mode is how a signed instance was made: sign, pass-through, unsigned.
 	Mode Mode `json:"mode,omitempty"`
 	// ZONEMD says what became of the ZONEMD records that a loaded one came
