@@ -90,7 +90,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 		Inception: params.Inception.Unix(), Expiration: params.Expiration.Unix(), Earliest: res.Earliest.Unix(),
 	}
 	facts.SignedBy = signedByKeys(res.SignedBy, keys)
-	facts.Spread = due.spread.left(facts.SignedBy, zoneSigners(s.Keys, c.Signers))
+	facts.Exchange = due.spread.left(facts.SignedBy, zoneSigners(s.Keys, c.Signers))
 	if s.Published != nil {
 		facts.Previous = s.Published.Signed.Facts.Serial
 	}

@@ -82,11 +82,11 @@ func behind(f event.InstanceSigned, signers []string) (n uint64, known bool) {
 
 // spreading is an exchange of signatures in which a signing takes part.
 type spreading struct {
-	event.Spread                // as the new instance has it
-	begin        int64          // what expires from here up to Reached has its turn
-	want         []sigName      // the keys that are to sign
-	apex         []byte         // owner key of the apex
-	view         zoneSignatures // of the previous instance
+	event.Exchange                // as the new instance has it
+	begin          int64          // what expires from here up to Reached has its turn
+	want           []sigName      // the keys that are to sign
+	apex           []byte         // owner key of the apex
+	view           zoneSignatures // of the previous instance
 }
 
 // sigName is how an RRSIG names its key.
@@ -112,11 +112,11 @@ func spreadOf(s State, c Sign, p Policy, keys []signer.Key, now time.Time) *spre
 	left, known := behind(base, want)
 	began := slices.Equal(zoneSigners(s.Keys, base.Signers), want)
 	x := &spreading{apex: zone.AppendOwnerKey(nil, apex)}
-	switch sp := base.Spread; {
+	switch sp := base.Exchange; {
 	case known && left == 0, began && sp == nil:
 		return nil
 	case began:
-		x.Spread = *sp
+		x.Exchange = *sp
 		if sp.Reached >= sp.To && now.Unix() >= sp.Until && now.Before(resignAt(s, &s.Published.Signed, p, s.Published.Loaded.Facts.Serial)) {
 			return nil // refreshes have left something over
 		}
@@ -126,7 +126,7 @@ func spreadOf(s State, c Sign, p Policy, keys []signer.Key, now time.Time) *spre
 	case p.keyRollTime() < time.Second, known && left <= leastSlice, base.Signatures <= leastSlice:
 		return nil
 	default:
-		x.Spread = newSpread(base, p, now)
+		x.Exchange = newSpread(base, p, now)
 	}
 	x.begin = x.Reached
 	x.reach(now, base.Signatures, began && c.Refresh == 0, p)
@@ -145,9 +145,9 @@ func spreadOf(s State, c Sign, p Policy, keys []signer.Key, now time.Time) *spre
 
 // newSpread begins an exchange. What is refreshed until its end by itself
 // waits for that; the slices are for the rest.
-func newSpread(base event.InstanceSigned, p Policy, now time.Time) event.Spread {
+func newSpread(base event.InstanceSigned, p Policy, now time.Time) event.Exchange {
 	roll := p.keyRollTime()
-	sp := event.Spread{Since: now.Unix(), Until: now.Add(roll).Unix(), To: base.Expiration + 1}
+	sp := event.Exchange{Since: now.Unix(), Until: now.Add(roll).Unix(), To: base.Expiration + 1}
 	sp.From = min(sp.To, now.Add(roll+p.refreshedWithin()).Unix())
 	sp.Reached = sp.From
 	window := max(1, p.window().Seconds())
@@ -157,7 +157,7 @@ func newSpread(base event.InstanceSigned, p Policy, now time.Time) event.Spread 
 }
 
 // spreadSpan is the length of time over which the slices are.
-func spreadSpan(sp event.Spread) uint64 { return uint64(max(1, sp.Until-sp.Since)) } //nolint:gosec // positive
+func spreadSpan(sp event.Exchange) uint64 { return uint64(max(1, sp.Until-sp.Since)) } //nolint:gosec // positive
 
 // reach takes up what is due: twice a slice at most. New content takes a
 // little along, and all where a further version would leave the source's
@@ -166,7 +166,7 @@ func (x *spreading) reach(now time.Time, signatures uint64, along bool, p Policy
 	if x.Reached >= x.To {
 		return
 	}
-	length, span := uint64(x.To-x.From), spreadSpan(x.Spread)                       //nolint:gosec // positive
+	length, span := uint64(x.To-x.From), spreadSpan(x.Exchange)                     //nolint:gosec // positive
 	passed := min(span, uint64(max(0, now.Unix()-x.Since))) + max(1, span/x.Slices) //nolint:gosec // not negative
 	due := x.From + int64(min(length, mulDiv(length, passed, span)))                //nolint:gosec // at most length
 	most := x.begin + 2*int64((length+x.Slices-1)/x.Slices)                         //nolint:gosec // likewise
@@ -192,7 +192,7 @@ func mulDiv(a, b, c uint64) uint64 {
 
 // nextSlice is when the next slice of an instance's exchange is due; once all
 // are done, when what refreshes have left over is.
-func nextSlice(sp event.Spread) time.Time {
+func nextSlice(sp event.Exchange) time.Time {
 	if sp.Reached >= sp.To {
 		return time.Unix(sp.Until, 0)
 	}
@@ -205,7 +205,7 @@ func nextSlice(sp event.Spread) time.Time {
 // serial, what the source brings takes them along, and under SerialKeep what is
 // left at the end goes by itself, as keys do not wait.
 func exchangeAt(s State, signed *Signed, p Policy, source uint32) time.Time {
-	sp := signed.Facts.Spread
+	sp := signed.Facts.Exchange
 	switch {
 	case sp == nil || signed.mode() != ModeSign:
 		return time.Unix(never, 0)
@@ -273,14 +273,14 @@ func (x *spreading) each(fn func(key []byte) error) error {
 }
 
 // left is the exchange as an instance has it; nil where all is done.
-func (x *spreading) left(by []event.SignedBy, want []string) *event.Spread {
+func (x *spreading) left(by []event.SignedBy, want []string) *event.Exchange {
 	if x == nil {
 		return nil
 	}
 	if n, known := behind(event.InstanceSigned{SignedBy: by}, want); known && n == 0 {
 		return nil
 	}
-	out := x.Spread
+	out := x.Exchange
 	return &out
 }
 
@@ -364,8 +364,8 @@ func servedOf(ks keymgr.KeySet, f event.InstanceSigned) keymgr.Served {
 	}
 	slices.Sort(out.Signers)
 	out.Left, _ = behind(f, want)
-	if f.Spread != nil {
-		out.Until = time.Unix(f.Spread.Until, 0).UTC()
+	if f.Exchange != nil {
+		out.Until = time.Unix(f.Exchange.Until, 0).UTC()
 	}
 	return out
 }
@@ -377,8 +377,8 @@ func (s State) signingTerm(p Policy, now time.Time) keymgr.Term {
 		return keymgr.Term{}
 	}
 	f := s.Published.Signed.Facts
-	if f.Spread != nil {
-		return keymgr.Term{Value: max(0, time.Unix(f.Spread.Until, 0).Sub(now)), Source: "what is left of signer.key-roll-time"}
+	if f.Exchange != nil {
+		return keymgr.Term{Value: max(0, time.Unix(f.Exchange.Until, 0).Sub(now)), Source: "what is left of signer.key-roll-time"}
 	}
 	if f.Signatures <= leastSlice {
 		return keymgr.Term{}
@@ -388,11 +388,11 @@ func (s State) signingTerm(p Policy, now time.Time) keymgr.Term {
 
 // exchangeStatus tells how far an exchange of the published signatures is.
 func (r *runner) exchangeStatus(s State) *ExchangeStatus {
-	if s.Published == nil || s.Published.Signed.Facts.Spread == nil {
+	if s.Published == nil || s.Published.Signed.Facts.Exchange == nil {
 		return nil
 	}
 	f := s.Published.Signed.Facts
-	st := &ExchangeStatus{Left: s.Served.Left, Since: time.Unix(f.Spread.Since, 0).UTC(), Until: time.Unix(f.Spread.Until, 0).UTC()}
+	st := &ExchangeStatus{Left: s.Served.Left, Since: time.Unix(f.Exchange.Since, 0).UTC(), Until: time.Unix(f.Exchange.Until, 0).UTC()}
 	want := zoneSigners(s.Keys, f.Signers)
 	for _, by := range f.SignedBy {
 		if st.RRsets += by.RRsets; !slices.Equal(by.Keys, want) {

@@ -117,11 +117,11 @@ func (w *rolling) follow(what string, met func(ZoneStatus) bool) (e exchanged) {
 	last := ""
 	for range 3000 {
 		if f := w.facts(); st.Published.Instance != last {
-			if f.Spread != nil || !e.began.IsZero() && e.ended.IsZero() {
+			if f.Exchange != nil || !e.began.IsZero() && e.ended.IsZero() {
 				if e.began.IsZero() {
 					e.began = w.h.now()
 				}
-				if f.Spread == nil {
+				if f.Exchange == nil {
 					e.ended = w.h.now()
 				}
 				e.made, e.versions, e.largest = e.made+int(f.Made), e.versions+1, max(e.largest, int(f.Made))
@@ -159,7 +159,7 @@ func TestSpread_AZSKRolloverMakesNoBurstAndWaitsForTheLastSignature(t *testing.T
 	held := 0
 	e := w.follow("the end of the rollover", func(st ZoneStatus) bool {
 		for _, ro := range st.Rollovers {
-			if left := w.facts().Spread; left != nil {
+			if left := w.facts().Exchange; left != nil {
 				held++
 				if ro.Name != "sign" || ro.Phase != keymgr.PhasePublish || !strings.Contains(ro.Text, "signatures are replaced until") {
 					t.Fatalf("with signatures left: %+v", ro)
@@ -238,7 +238,7 @@ func TestSpread_EachMethodMakesNoBurst(t *testing.T) {
 			w.rolls(row.q)
 			held := false
 			e := w.follow("the end of the rollover", func(st ZoneStatus) bool {
-				if w.facts().Spread != nil {
+				if w.facts().Exchange != nil {
 					held = true
 					if ro := st.Rollovers[0]; ro.Name != row.step || ro.Phase != keymgr.PhasePublish {
 						t.Fatalf("with signatures left: %+v", ro)
@@ -265,16 +265,16 @@ func TestSpread_EachMethodMakesNoBurst(t *testing.T) {
 }
 
 // spreading begins a rollover and goes on until some slices were done.
-func (w *rolling) spreading(slices int) event.Spread {
+func (w *rolling) spreading(slices int) event.Exchange {
 	w.t.Helper()
 	w.rolls(RolloverRequest{Kind: keymgr.RollZSK})
 	w.follow("the slices", func(ZoneStatus) bool {
-		if w.facts().Spread != nil {
+		if w.facts().Exchange != nil {
 			slices--
 		}
 		return slices < 0
 	})
-	return *w.facts().Spread
+	return *w.facts().Exchange
 }
 
 func TestSpread_AKSKIsExchangedBesideIt(t *testing.T) {
@@ -283,7 +283,7 @@ func TestSpread_AKSKIsExchangedBesideIt(t *testing.T) {
 	w.rolls(RolloverRequest{Kind: keymgr.RollKSK})
 	most := 0
 	w.follow("the KSK", func(st ZoneStatus) bool {
-		if most = max(most, int(st.Published.Made)); w.facts().Spread == nil {
+		if most = max(most, int(st.Published.Made)); w.facts().Exchange == nil {
 			t.Fatal("the signatures are exchanged before the KSK")
 		}
 		return len(st.Rollovers) == 1
@@ -313,7 +313,7 @@ func TestSpread_ChangesAreSignedByTheNewKeyAlone(t *testing.T) {
 			}
 			return n
 		}
-		if before.Spread != nil && left(f) > left(before) {
+		if before.Exchange != nil && left(f) > left(before) {
 			t.Errorf("serial %d: %d RRsets signed by the old key, before %d", serial, left(f), left(before))
 		}
 		w.verifies()
@@ -351,8 +351,8 @@ func TestSpread_FullSigningAndEmergenciesDoAllAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := w.settle()
-	if f := w.facts(); f.Spread != nil || len(f.SignedBy) != 1 || st.Published.Made != st.Published.Signatures {
-		t.Errorf("after full signing: %+v, %+v", f.Spread, f.SignedBy)
+	if f := w.facts(); f.Exchange != nil || len(f.SignedBy) != 1 || st.Published.Made != st.Published.Signatures {
+		t.Errorf("after full signing: %+v, %+v", f.Exchange, f.SignedBy)
 	}
 	w.follow("the end", quiet)
 	w.rolls(RolloverRequest{Kind: keymgr.RollZSK, Emergency: true})
@@ -368,7 +368,7 @@ func TestSpread_AfterAStandstillSliceFollowsSlice(t *testing.T) {
 	w.stop()
 	w.h.move(time.Unix(sp.Until, 0).Add(time.Hour))
 	w.start(nil)
-	e := w.follow("the end", func(ZoneStatus) bool { return w.facts().Spread == nil })
+	e := w.follow("the end", func(ZoneStatus) bool { return w.facts().Exchange == nil })
 	if total := int(w.facts().Signatures); e.largest > total/3 {
 		t.Errorf("%d of %d signatures made at once", e.largest, total)
 	}
@@ -379,8 +379,8 @@ func TestSpread_AfterAStandstillSliceFollowsSlice(t *testing.T) {
 func TestSpread_UnderKeepSlicesComeWithTheSource(t *testing.T) {
 	w := newWide(t, "[signer]\nserial-policy = \"keep\"\nkey-roll-time = \"2d\"\n", 320)
 	w.rolls(RolloverRequest{Kind: keymgr.RollZSK})
-	w.follow("the exchange", func(ZoneStatus) bool { return w.facts().Spread != nil })
-	sp := *w.facts().Spread
+	w.follow("the exchange", func(ZoneStatus) bool { return w.facts().Exchange != nil })
+	sp := *w.facts().Exchange
 	instance := w.settle().Published.Instance
 	w.h.move(time.Unix(sp.Since, 0).Add(day))
 	if st := w.settle(); st.Published.Instance != instance {
@@ -392,7 +392,7 @@ func TestSpread_UnderKeepSlicesComeWithTheSource(t *testing.T) {
 		t.Errorf("after half of the time the source brought serial %d: %d RRsets left of %d", w.facts().Serial, now, left)
 	}
 	w.h.move(time.Unix(sp.Until, 0))
-	w.follow("the end", func(ZoneStatus) bool { return w.facts().Spread == nil })
+	w.follow("the end", func(ZoneStatus) bool { return w.facts().Exchange == nil })
 	if at := w.h.now().Sub(time.Unix(sp.Until, 0)); at > 6*time.Hour {
 		t.Errorf("done %s late", at)
 	}
@@ -409,7 +409,7 @@ func TestSpread_PlansAndStatusTellHowLongItTakes(t *testing.T) {
 	if last.Wait == nil || last.Wait.Inputs[0].Name != "Dsgn" || last.Wait.Inputs[0].Seconds != 2*86400 || last.Wait.Inputs[0].Source != "signer.key-roll-time" {
 		t.Fatalf("plan %+v", last)
 	}
-	w.follow("the exchange", func(ZoneStatus) bool { return w.facts().Spread != nil })
+	w.follow("the exchange", func(ZoneStatus) bool { return w.facts().Exchange != nil })
 	st := w.next()
 	x, ro := st.Exchange, st.Rollovers[0]
 	if x == nil || x.Left == 0 || x.Left >= x.RRsets || !slices.Equal(x.Keys, ro.Old) || x.NextAt == nil || x.Until.Sub(x.Since) != 2*day {

@@ -167,10 +167,10 @@ func variants() map[string]Facts {
 		"instance.signed-cds": &InstanceSigned{
 			Loaded: 8, Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), SignedDigest: hashOf(4), CDS: []string{CDSDelete},
 		},
-		"instance.signed-spread": &InstanceSigned{
+		"instance.signed-exchange": &InstanceSigned{
 			Loaded: 8, Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), SignedDigest: hashOf(4),
 			SignedBy: []SignedBy{{Keys: []string{"00112233aabbccdd"}, RRsets: 7}, {Keys: []string{"00112233aabbccdd", "ffeeddccbbaa9988"}, RRsets: 1 << 33}},
-			Spread:   &Spread{Since: 1700604800, Until: 1701604800, From: 1701704800, To: 1702604800, Slices: 28, Reached: 1701804800},
+			Exchange: &Exchange{Since: 1700604800, Until: 1701604800, From: 1701704800, To: 1702604800, Slices: 28, Reached: 1701804800},
 		},
 		"instance.published-keep": &InstancePublished{
 			Signed: 9, Loaded: 8, Serial: 7, SignedDigest: hashOf(4), Keep: &DiffLimits{Steps: 3, Bytes: 1 << 30},

@@ -99,9 +99,9 @@ type InstanceSigned struct {
 	// SignedBy counts RRsets by the keys whose signatures they have; absent
 	// where they were not counted: then all are by Signers.
 	SignedBy []SignedBy `json:"signed_by,omitempty"`
-	// Spread is how far signatures are exchanged that are not by Signers; absent
+	// Exchange is how far signatures are exchanged that are not by Signers; absent
 	// where they are or were exchanged at once.
-	Spread *Spread `json:"spread,omitempty"`
+	Exchange *Exchange `json:"exchange,omitempty"`
 }
 
 // SignedBy is how many RRsets have signatures by certain keys and by no
@@ -111,10 +111,10 @@ type SignedBy struct {
 	RRsets uint64   `json:"rrsets"`
 }
 
-// Spread tells how signatures are exchanged once other keys sign: an RRset has
+// Exchange tells how signatures are exchanged once other keys sign: an RRset has
 // its turn when its signatures are made again, or by when the first of them
 // expires. All times are in epoch seconds.
-type Spread struct {
+type Exchange struct {
 	Since  int64  `json:"since"`  // when it began
 	Until  int64  `json:"until"`  // when all is to be done
 	From   int64  `json:"from"`   // RRsets that expire from here on
