@@ -92,6 +92,12 @@ func RevokedTag(rdata []byte) uint16 {
 	return zone.KeyTag(revoked)
 }
 
+// PublicField is the public key field of a DNSKEY of the algorithm (RFC 4034,
+// 2.1.4). It fails where algorithm and key do not fit together.
+func PublicField(algorithm uint8, public crypto.PublicKey) ([]byte, error) {
+	return appendPublic(nil, algorithm, public)
+}
+
 // appendPublic appends the public key field of a DNSKEY (RFC 3110, 2; RFC
 // 6605, 4; RFC 8080, 3).
 func appendPublic(dst []byte, algorithm uint8, public crypto.PublicKey) ([]byte, error) {
