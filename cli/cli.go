@@ -92,6 +92,7 @@ func newApp(e *env) *urfave.App {
 			zoneCommand(e),
 			keyCommand(e),
 			tsigCommand(e),
+			keystoreCommand(e),
 			policyCommand(e),
 			journalCommand(e),
 			clockCommand(e),

@@ -63,13 +63,14 @@ func keyGenerate(e *env) *urfave.Command {
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "role", Usage: "`ROLE`: ksk, zsk or csk"},
 			&urfave.StringFlag{Name: "algorithm", Usage: "`NAME` such as ECDSAP256SHA256 or RSASHA256:3072; by default the policy's"},
+			&urfave.StringFlag{Name: "keystore", Usage: "make it in the keystore `NAME`, see sluice keystore list; by default the policy's"},
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
 			role, err := parseRole(c.String("role"))
 			if err != nil {
 				return err
 			}
-			keys, err := client.GenerateKey(c.Context, args[0], api.NewKey{Role: role, Algorithm: c.String("algorithm")})
+			keys, err := client.GenerateKey(c.Context, args[0], api.NewKey{Role: role, Algorithm: c.String("algorithm"), Keystore: c.String("keystore")})
 			if err != nil {
 				return err
 			}

@@ -20,6 +20,7 @@ import (
 	"sluice/cli/api"
 	"sluice/journal"
 	"sluice/keymgr/file"
+	"sluice/keymgr/pkcs11"
 	"sluice/pipeline"
 	"sluice/xfr"
 )
@@ -185,7 +186,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
-		Journal: s.journal, Keystore: keystore,
+		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,

@@ -62,6 +62,9 @@ type Spec struct {
 	Role      Role
 	Algorithm uint8 // IANA number: 8, 10, 13, 14, 15, 16
 	Bits      int   // RSA modulus; 0 is 2048
+	// Keystore is the one that shall make it, "" the one for files. A keystore
+	// does not look at it: whoever chooses one does.
+	Keystore string
 }
 
 // Role says what a key signs.

@@ -9,6 +9,21 @@ import (
 // ErrTokens reports that this program or machine cannot reach tokens at all.
 var ErrTokens = errors.New("keystores on tokens are not possible here")
 
+// Hinter is an error that says what to do about it.
+type Hinter interface {
+	error
+	Hint() string
+}
+
+// HintOf is what an error, or one that it wraps, says to do; "" where none
+// does.
+func HintOf(err error) string {
+	if h, ok := errors.AsType[Hinter](err); ok {
+		return h.Hint()
+	}
+	return ""
+}
+
 // Token is what is public of a keystore on a PKCS#11 token.
 type Token struct {
 	Name   string // the keystore's

@@ -58,6 +58,7 @@ type GenerateKeys struct {
 	Roles     []keymgr.Role
 	Algorithm uint8
 	Bits      int
+	Keystores []string // one a role; "" is that of files
 }
 
 // ActivateKeys lets keys prove themselves and sign from now on.

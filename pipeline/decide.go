@@ -173,10 +173,10 @@ func decideKeys(s State, p Policy) Command {
 		// algorithm must sign everything (RFC 4035, 2.2).
 		for _, k := range s.Keys.Keys {
 			if k.State != keymgr.Removed && fills(k) {
-				return GenerateKeys{Roles: missing, Algorithm: k.Algorithm, Bits: p.Bits()}
+				return GenerateKeys{Roles: missing, Algorithm: k.Algorithm, Bits: p.Bits(), Keystores: p.keystoresOf(missing)}
 			}
 		}
-		return GenerateKeys{Roles: missing, Algorithm: p.Algorithm(), Bits: p.Bits()}
+		return GenerateKeys{Roles: missing, Algorithm: p.Algorithm(), Bits: p.Bits(), Keystores: p.keystoresOf(missing)}
 	}
 	if len(s.Keys.Signing()) > 0 {
 		return nil

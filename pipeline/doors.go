@@ -203,8 +203,9 @@ func (e *Engine) Await(ctx context.Context, name string, progress func(Progress)
 	}
 }
 
-// GenerateKey makes a key; it waits in state generated.
-func (e *Engine) GenerateKey(ctx context.Context, actor event.Actor, name string, role keymgr.Role, algorithm string) ([]keymgr.Key, error) {
+// GenerateKey makes a key; it waits in state generated. algorithm and keystore
+// are the policy's where they are "".
+func (e *Engine) GenerateKey(ctx context.Context, actor event.Actor, name string, role keymgr.Role, algorithm, keystore string) ([]keymgr.Key, error) {
 	r, err := e.find(name)
 	if err != nil {
 		return nil, err
@@ -223,9 +224,15 @@ func (e *Engine) GenerateKey(ctx context.Context, actor event.Actor, name string
 	if !slices.Contains([]keymgr.Role{keymgr.KSK, keymgr.ZSK, keymgr.CSK}, role) {
 		return nil, fmt.Errorf("%w: key role %q is none of ksk, zsk, csk", ErrInvalid, role)
 	}
-	k, err := e.keystore.Generate(ctx, keymgr.Spec{Zone: s.Name, Role: role, Algorithm: alg, Bits: bits}, s.Keys.Tags())
-	if err != nil {
+	if keystore == "" {
+		keystore, _ = p.Keystore(role)
+	}
+	if _, err := e.keystoreOf(keystore); err != nil {
 		return nil, err
+	}
+	k, err := e.generateKey(ctx, keymgr.Spec{Zone: s.Name, Role: role, Algorithm: alg, Bits: bits, Keystore: keystore}, s.Keys.Tags())
+	if err != nil {
+		return nil, tokenError(err)
 	}
 	return e.appendKeys(ctx, actor, r, &event.KeyGenerated{Keys: []event.Key{k}}, []string{k.ID})
 }

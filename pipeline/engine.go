@@ -33,6 +33,8 @@ const maxAppending = 64
 type Config struct {
 	Journal  journal.Journal
 	Keystore keymgr.Keystore
+	// Tokens reaches keystores on tokens; nil where there are none.
+	Tokens keymgr.Tokens
 	// StoreDir holds the projection; it may be deleted at any time while no
 	// engine runs.
 	StoreDir string
@@ -81,7 +83,8 @@ type Engine struct {
 	// signJournal is the journal as signing sees it: it may take the reserve.
 	signJournal journal.Journal
 	store       *store.Store
-	keystore    keymgr.Keystore
+	keystore    keymgr.Keystore // the one in files
+	keys        keystores       // those on tokens
 	clock       Clock
 	watch       *clockWatch
 	log         *slog.Logger
@@ -286,7 +289,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // Close frees the projection. Run must have ended, and every view of Source
 // and ReviewSource must be closed.
-func (e *Engine) Close() error { return e.store.Close() }
+func (e *Engine) Close() error { return errors.Join(e.closeKeystores(), e.store.Close()) }
 
 // allRunners lists the zones that are here, in no order.
 func (e *Engine) allRunners() []*runner {
@@ -304,6 +307,7 @@ func (e *Engine) caughtUp() {
 	e.moveLocked()
 	e.mu.Unlock()
 	e.start(e.watchClock)
+	e.start(e.watchKeystores)
 	all := e.allRunners()
 	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })
 	for _, r := range all {

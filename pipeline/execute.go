@@ -99,11 +99,14 @@ func (e *Engine) doBind(s State, c BindPolicy) ([]event.Facts, error) {
 func (e *Engine) doGenerate(ctx context.Context, s State, c GenerateKeys) ([]event.Facts, error) {
 	avoid := s.Keys.Tags()
 	made := &event.KeyGenerated{}
-	for _, role := range c.Roles {
-		k, err := e.keystore.Generate(ctx, keymgr.Spec{
-			Zone: s.Name, Role: role, Algorithm: c.Algorithm, Bits: c.Bits,
-		}, avoid)
+	for i, role := range c.Roles {
+		spec := keymgr.Spec{Zone: s.Name, Role: role, Algorithm: c.Algorithm, Bits: c.Bits}
+		if len(c.Keystores) > i {
+			spec.Keystore = c.Keystores[i]
+		}
+		k, err := e.generateKey(ctx, spec, avoid)
 		if err != nil {
+			e.discard(ctx, made.Keys)
 			return nil, fmt.Errorf("generate %s: %w", role, err)
 		}
 		avoid = append(avoid, k.Tag)
@@ -118,8 +121,8 @@ func (e *Engine) doActivate(ctx context.Context, s State, c ActivateKeys) ([]eve
 		if !ok {
 			return nil, fmt.Errorf("key %s: %w", id, ErrNotFound)
 		}
-		if err := keymgr.Prove(ctx, e.keystore, k.Key); err != nil {
-			return nil, fmt.Errorf("key %s does not prove itself: %w", id, err)
+		if err := e.proveKey(ctx, k.Key); err != nil {
+			return nil, err
 		}
 	}
 	return []event.Facts{&event.KeyActivated{IDs: slices.Clone(c.IDs)}}, nil
@@ -150,7 +153,11 @@ func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(
 // signerKeys opens the keys that a signing run uses.
 func (e *Engine) signerKeys(ctx context.Context, ks keymgr.KeySet) ([]signer.Key, error) {
 	return keymgr.SignerKeys(ks, func(k keymgr.Key) (crypto.Signer, error) {
-		return e.keystore.Signer(ctx, k.Reference)
+		in, err := e.keystoreOf(k.Keystore)
+		if err != nil {
+			return nil, err
+		}
+		return in.Signer(ctx, k.Reference)
 	})
 }
 

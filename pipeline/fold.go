@@ -109,6 +109,15 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	case *event.TSIGRemoved:
 		reg.TSIG = maps.Clone(reg.TSIG)
 		delete(reg.TSIG, f.Name)
+	case *event.KeystoreAdded:
+		reg.Keystores = maps.Clone(reg.Keystores)
+		if reg.Keystores == nil {
+			reg.Keystores = map[string]event.KeystoreAdded{}
+		}
+		reg.Keystores[f.Name] = *f
+	case *event.KeystoreRemoved:
+		reg.Keystores = maps.Clone(reg.Keystores)
+		delete(reg.Keystores, f.Name)
 	}
 	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)

@@ -91,6 +91,11 @@ func (r *runner) whyOverdue(p Policy, now time.Time) (reason, hint string) {
 	case waits && p.set.serial == SerialKeepStrict:
 		return fmt.Sprintf("serial-policy keep-strict publishes the source's serial or nothing, and what is approved has %d", source),
 			fmt.Sprintf("raise the serial at the source above %d, or bind the zone to a policy with serial-policy keep", pub.Signed.Facts.Serial)
+	}
+	if reason, hint := r.e.keystoreTrouble(s); reason != "" {
+		return reason, hint
+	}
+	switch {
 	case lane.failure != nil:
 		return oneLine(lane.failure.Error()), history
 	case s.SignFailure != nil:

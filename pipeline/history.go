@@ -256,6 +256,10 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("TSIG key %s added, %s", f.Name, f.Algorithm)
 	case *event.TSIGRemoved:
 		return fmt.Sprintf("TSIG key %s removed", f.Name)
+	case *event.KeystoreAdded:
+		return fmt.Sprintf("keystore %s added: token %q, serial number %s, by %s", f.Name, f.Token, f.Serial, f.Module)
+	case *event.KeystoreRemoved:
+		return fmt.Sprintf("keystore %s removed; its keys stay on the token", f.Name)
 	case *event.ClockDoubted:
 		return "clock not trusted, nothing is signed: " + clockText(*f)
 	case *event.ClockAccepted:

@@ -93,6 +93,7 @@ func (e *Engine) Alarms() []string {
 			alarms = append(alarms, text)
 		}
 	}
+	alarms = append(alarms, e.keystoreAlarms()...)
 	alarms = append(alarms, slices.Sorted(slices.Values(e.overdueAlarms()))...)
 	e.mu.RLock()
 	defer e.mu.RUnlock()

@@ -38,6 +38,8 @@ type settings struct {
 	useCSK    bool
 	algorithm uint8
 	bits      int
+	keystore  string                 // of new keys; "" where the policy does not say
+	storeOf   map[keymgr.Role]string // in its place for a role
 	dsDigest  uint8
 	keyTTL    time.Duration
 	roll      keymgr.RollPolicy

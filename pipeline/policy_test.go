@@ -53,6 +53,7 @@ func TestTemplate_ShowsEveryKey(t *testing.T) {
 		"loader.checks.max-change-percent", "loader.checks.min-records", "loader.checks.required-records", "loader.checks.zonemd", "loader.checks.glue",
 		"signer.review.hooks", "signer.review.on-reject", "signer.review.provide-xfr-to", "loader.checks.max-ttl", "loader.checks.max-ttl-action",
 		"key-manager.ds-algorithm", "key-manager.generation.use-csk", "key-manager.generation.algorithm",
+		"key-manager.generation.keystore", "key-manager.zsk.keystore", "key-manager.ksk.keystore", "key-manager.csk.keystore",
 		"key-manager.records.ttl", "key-manager.cds", "key-manager.auto-remove", "key-manager.auto-remove-delay", "key-manager.propagation-margin",
 		"key-manager.zsk.validity", "key-manager.zsk.method", "key-manager.zsk.auto-start", "key-manager.zsk.auto-report",
 		"key-manager.zsk.auto-expire", "key-manager.zsk.auto-done", "key-manager.ksk.validity", "key-manager.ksk.method",

@@ -44,6 +44,8 @@ type policyFile struct {
 		Generation          struct {
 			UseCSK    any `toml:"use-csk"`
 			Algorithm any `toml:"algorithm"`
+			Keystore  any `toml:"keystore"`
+			HSMServer any `toml:"hsm-server-id"` // Cascade's word, to say ours
 		} `toml:"generation"`
 		Records struct {
 			TTL any `toml:"ttl"`
@@ -278,6 +280,7 @@ func (r *policyReader) loader(f *policyFile) {
 func (r *policyReader) keyManager(f *policyFile) {
 	g := &f.KeyManager.Generation
 	r.flag("key-manager.generation.use-csk", g.UseCSK, &r.set.useCSK)
+	r.keystores(f)
 	if text, ok := r.word("key-manager.generation.algorithm", g.Algorithm); ok {
 		var err error
 		if r.set.algorithm, r.set.bits, err = ParseAlgorithm(text); err != nil {

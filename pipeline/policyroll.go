@@ -10,6 +10,7 @@ import (
 type roleFile struct {
 	Validity any `toml:"validity"`
 	Method   any `toml:"method"`
+	Keystore any `toml:"keystore"`
 	autoFile
 }
 

@@ -178,33 +178,40 @@ func decideDestroy(d *Decision, s State, p Policy, m Moment) Command {
 // decideOtherKeys begins a rollover to what the policy says of new keys, where
 // those that sign are others.
 func decideOtherKeys(s State, p Policy, roll keymgr.RollPolicy) Command {
-	kind, reason := otherKeys(s, p)
-	if kind == "" || !roll.Auto(kind).Start {
-		return nil
+	for _, want := range otherKeys(s, p) {
+		if !roll.Auto(want.Kind).Start {
+			continue
+		}
+		if _, err := s.Keys.NewPlan(want.Kind, "", roll); err == nil {
+			return BeginRollover(want)
+		}
 	}
-	if _, err := s.Keys.NewPlan(kind, "", roll); err != nil {
-		return nil
-	}
-	return BeginRollover{Kind: kind, Reason: reason}
+	return nil
 }
 
-// otherKeys says which rollover would lead to the keys that the policy wants;
-// "" where they are there.
-func otherKeys(s State, p Policy) (keymgr.Kind, string) {
+// wantedRoll is a rollover to the keys that a policy wants.
+type wantedRoll struct {
+	Kind   keymgr.Kind
+	Reason string
+}
+
+// otherKeys says which rollovers would lead to the keys that the policy wants;
+// none where they are there.
+func otherKeys(s State, p Policy) []wantedRoll {
 	csk := false
 	for _, k := range s.Keys.InState(keymgr.Active) {
 		if k.Algorithm != p.Algorithm() {
-			return keymgr.RollAlgorithm, "the policy wants algorithm " + strconv.Itoa(int(p.Algorithm()))
+			return []wantedRoll{{keymgr.RollAlgorithm, "the policy wants algorithm " + strconv.Itoa(int(p.Algorithm()))}}
 		}
 		csk = csk || k.HasRole(keymgr.CSK)
 	}
 	switch {
 	case csk && !p.UseCSK():
-		return keymgr.RollCSK, "the policy wants a KSK and a ZSK instead of a CSK"
+		return []wantedRoll{{keymgr.RollCSK, "the policy wants a KSK and a ZSK instead of a CSK"}}
 	case !csk && p.UseCSK():
-		return keymgr.RollCSK, "the policy wants a CSK instead of a KSK and a ZSK"
+		return []wantedRoll{{keymgr.RollCSK, "the policy wants a CSK instead of a KSK and a ZSK"}}
 	}
-	return "", ""
+	return otherKeystore(s, p)
 }
 
 // whatOf names what is to be recorded, without the times in it.

@@ -53,7 +53,12 @@ func (s State) Advance(p Policy, m Moment, c AdvanceRollover) []event.Facts {
 }
 
 func (e *Engine) doBegin(ctx context.Context, s State, c BeginRollover) ([]event.Facts, error) {
-	return e.begin(ctx, s, RolloverRequest{Kind: c.Kind, Reason: c.Reason}, nil)
+	made := &event.KeyGenerated{}
+	do, err := e.begin(ctx, s, RolloverRequest{Kind: c.Kind, Reason: c.Reason}, made)
+	if err != nil {
+		e.discard(ctx, made.Keys)
+	}
+	return do, err
 }
 
 // begin makes the keys that a rollover lacks and says what begins it. made
@@ -64,7 +69,7 @@ func (e *Engine) begin(ctx context.Context, s State, q RolloverRequest, made *ev
 		return nil, err
 	}
 	generate := func(spec keymgr.Spec, avoid []uint16) (event.Key, error) {
-		return e.keystore.Generate(ctx, spec, avoid)
+		return e.generateKey(ctx, spec, avoid)
 	}
 	do, ks, err := s.Begin(p, m, q, made, generate)
 	if err != nil {
@@ -98,11 +103,13 @@ func (s State) Begin(p Policy, m Moment, q RolloverRequest, made *event.KeyGener
 		}
 		lacking := func() (missing []keymgr.Role) {
 			ks = keymgr.Evolve(s.Keys, event.Event{Time: m.Now, Facts: made})
-			plan.New, missing = ks.Spare(roles, algorithm)
+			plan.New, missing = p.eligible(ks).Spare(roles, algorithm)
 			return missing
 		}
 		for _, role := range lacking() {
-			k, err := generate(keymgr.Spec{Zone: s.Name, Role: role, Algorithm: algorithm, Bits: bits}, ks.Tags())
+			spec := keymgr.Spec{Zone: s.Name, Role: role, Algorithm: algorithm, Bits: bits}
+			spec.Keystore, _ = p.Keystore(role)
+			k, err := generate(spec, ks.Tags())
 			if err != nil {
 				return nil, ks, fmt.Errorf("generate %s: %w", role, err)
 			}
@@ -166,8 +173,8 @@ func (e *Engine) prove(ctx context.Context, ks keymgr.KeySet, facts []event.Fact
 		if !ok {
 			return fmt.Errorf("key %s: %w", id, ErrNotFound)
 		}
-		if err := keymgr.Prove(ctx, e.keystore, k.Key); err != nil {
-			return fmt.Errorf("key %s does not prove itself: %w", id, err)
+		if err := e.proveKey(ctx, k.Key); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -197,7 +204,11 @@ func (e *Engine) doDestroy(ctx context.Context, s State, c DestroyKeys) ([]event
 		if !ok {
 			return nil, fmt.Errorf("key %s: %w", id, ErrNotFound)
 		}
-		if err := e.keystore.Remove(ctx, k.Reference); err != nil && !errors.Is(err, keymgr.ErrNoKey) {
+		in, err := e.keystoreOf(k.Keystore)
+		if err != nil {
+			return nil, fmt.Errorf("delete the private part of key %s: %w", id, err)
+		}
+		if err := in.Remove(ctx, k.Reference); err != nil && !errors.Is(err, keymgr.ErrNoKey) {
 			return nil, fmt.Errorf("delete the private part of key %s: %w", id, err)
 		}
 	}

@@ -44,7 +44,7 @@ func (e *Engine) Roll(ctx context.Context, actor event.Actor, name string, q Rol
 		q.Reason = "asked for"
 	}
 	made := &event.KeyGenerated{}
-	return e.changeKeys(ctx, actor, name, func(s State, p Policy, _ Moment) ([]event.Facts, error) {
+	st, err := e.changeKeys(ctx, actor, name, func(s State, p Policy, _ Moment) ([]event.Facts, error) {
 		if p.Mode() != ModeSign {
 			return nil, errorState("zone %s is not signed here: its policy says signer.mode = %q", s.Name, p.Mode())
 		}
@@ -53,6 +53,10 @@ func (e *Engine) Roll(ctx context.Context, actor event.Actor, name string, q Rol
 		}
 		return e.begin(ctx, s, q, made)
 	})
+	if errors.Is(err, ErrState) || errors.Is(err, ErrInvalid) { // else it is not known what became of the event
+		e.discardUnused(ctx, name, made.Keys)
+	}
+	return st, err
 }
 
 // AbortRollover ends a rollover, or has it go the way back. id is its number;

@@ -346,7 +346,7 @@ func TestEngine_KeyThatSignsIsNotRemoved(t *testing.T) {
 	if _, err := w.e.RemoveKey(t.Context(), testActor, "example.com", st.Keys[0].ID); err == nil {
 		t.Error("a key that signs is removed")
 	}
-	keys, err := w.e.GenerateKey(t.Context(), testActor, "example.com", keymgr.ZSK, "")
+	keys, err := w.e.GenerateKey(t.Context(), testActor, "example.com", keymgr.ZSK, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

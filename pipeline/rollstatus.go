@@ -73,10 +73,12 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 		case keymgr.PhasePublish, keymgr.PhaseSee, keymgr.PhaseWait, keymgr.PhaseDo:
 		}
 	}
-	if kind, reason := otherKeys(s, p); kind != "" && len(s.Keys.Signing()) > 0 && !takesPart(s, kind) && !p.Rollovers().Auto(kind).Start {
-		st.Notices = append(st.Notices, Notice{
-			Severity: severityInfo, Text: reason + " than the zone is signed with", Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, kind),
-		})
+	for _, want := range otherKeys(s, p) {
+		if len(s.Keys.Signing()) > 0 && !takesPart(s, want.Kind) && !p.Rollovers().Auto(want.Kind).Start {
+			st.Notices = append(st.Notices, Notice{
+				Severity: severityInfo, Text: want.Reason, Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, want.Kind),
+			})
+		}
 	}
 	for _, due := range s.Dues(p, m) {
 		if !due.Auto && !m.Now.Before(due.At) {
@@ -143,26 +145,36 @@ func (e *Engine) KeyPlan(_ context.Context, name string, until time.Time) ([]Pla
 			out = append(out, plannedStep(r.ID, r.Kind, a))
 		}
 	}
+	if len(s.Keys.Signing()) > 0 {
+		for _, want := range otherKeys(s, p) {
+			if !takesPart(s, want.Kind) {
+				out = append(out, plannedRoll(roll, k, want.Kind, m.Now, want.Reason, roll.Auto(want.Kind).Start)...)
+			}
+		}
+	}
 	for _, due := range s.Keys.Dues(roll, k.Timing) {
 		at := due.At
 		if at.Before(m.Now) {
 			at = m.Now
 		}
-		begin := PlannedStep{Kind: due.Kind, Text: "a rollover begins: " + due.Reason, Earliest: at, Person: !due.Auto}
-		out = append(out, begin)
-		method := roll.Method(due.Kind)
-		then := keymgr.Rollover{Kind: due.Kind, Method: method, Started: at, Since: at, Step: 1}
-		at0 := k
-		at0.Now = at
-		for _, a := range then.Ahead(roll, at0) {
-			out = append(out, plannedStep(0, due.Kind, a))
-		}
+		out = append(out, plannedRoll(roll, k, due.Kind, at, due.Reason, due.Auto)...)
 	}
 	slices.SortStableFunc(out, func(a, b PlannedStep) int { return a.Earliest.Compare(b.Earliest) })
 	if !until.IsZero() {
 		out = slices.DeleteFunc(out, func(a PlannedStep) bool { return a.Earliest.After(until) })
 	}
 	return out, nil
+}
+
+// plannedRoll is the course of a rollover that has not begun.
+func plannedRoll(roll keymgr.RollPolicy, k keymgr.Known, kind keymgr.Kind, at time.Time, reason string, auto bool) []PlannedStep {
+	out := []PlannedStep{{Kind: kind, Text: "a rollover begins: " + reason, Earliest: at, Person: !auto}}
+	then := keymgr.Rollover{Kind: kind, Method: roll.Method(kind), Started: at, Since: at, Step: 1}
+	k.Now = at
+	for _, a := range then.Ahead(roll, k) {
+		out = append(out, plannedStep(0, kind, a))
+	}
+	return out
 }
 
 func plannedStep(id uint64, kind keymgr.Kind, a keymgr.AheadStep) PlannedStep {

@@ -243,7 +243,14 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 // before the result is appended: many zones then wait for the disk together.
 func (r *runner) do(ctx context.Context, s State, c Command) ([]event.Facts, error) {
 	switch c.(type) {
-	case Sign, Publish, OpenReview:
+	case Sign:
+		for _, place := range r.e.signPlaces(s) {
+			if err := take(ctx, place); err != nil {
+				return nil, err
+			}
+			defer give(place)
+		}
+	case Publish, OpenReview:
 		if err := take(ctx, r.e.heavy); err != nil {
 			return nil, err
 		}

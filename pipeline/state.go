@@ -147,6 +147,9 @@ type Registry struct {
 	// TSIG holds the algorithms of the TSIG keys by name. It is replaced, never
 	// changed.
 	TSIG map[string]string `json:"tsig,omitempty"`
+	// Keystores holds the tokens that keys are kept on, by the name of the
+	// keystore. It is replaced, never changed.
+	Keystores map[string]event.KeystoreAdded `json:"keystores,omitempty"`
 	// Clock is set while the clock is not trusted.
 	Clock *ClockDoubt `json:"clock,omitempty"`
 }

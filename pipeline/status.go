@@ -145,6 +145,9 @@ func (r *runner) describe(st *ZoneStatus) {
 			st.Notices = append(st.Notices, n)
 		}
 	}
+	if reason, hint := r.e.keystoreTrouble(s); reason != "" {
+		st.Notices = append(st.Notices, Notice{Severity: severityAlarm, Text: reason, Hint: hint})
+	}
 	r.upstreamNotices(st)
 	r.observationStatus(st)
 	r.rolloverStatus(st)

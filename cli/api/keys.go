@@ -11,6 +11,7 @@ import (
 type NewKey struct {
 	Role      keymgr.Role `json:"key_role"`
 	Algorithm string      `json:"algorithm,omitempty"` // "" is what the policy says
+	Keystore  string      `json:"keystore,omitempty"`  // "" is what the policy says
 }
 
 // ImportKeys asks for keys to be imported.
@@ -28,7 +29,7 @@ func (s *server) generateKey(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(r, &k); err != nil {
 		return err
 	}
-	keys, err := s.engine.GenerateKey(r.Context(), actorOf(r.Context()), r.PathValue("zone"), k.Role, k.Algorithm)
+	keys, err := s.engine.GenerateKey(r.Context(), actorOf(r.Context()), r.PathValue("zone"), k.Role, k.Algorithm, k.Keystore)
 	return replyList(w, http.StatusCreated, keys, err)
 }
 

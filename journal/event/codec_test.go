@@ -121,6 +121,8 @@ func samples() map[string]Facts {
 		&ReviewRequested{Stage: StageLoaded, Instance: 8, Digest: hashOf(3), Checks: []string{"min-records"}},
 		&SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", Errors: []string{"example. SOA"}},
 		&SerialRaised{Floor: 2026112299, Reason: "zone serial"},
+		&KeystoreAdded{Name: "hsm", Module: "/usr/lib/softhsm/libsofthsm2.so", Token: "zones", Serial: "6b7a0c1d2e3f4a5b", Sessions: 4, Timeout: 30000},
+		&KeystoreRemoved{Name: "hsm"},
 		&TSIGAdded{Name: "transfer.example.", Algorithm: "hmac-sha256"},
 		&TSIGRemoved{Name: "transfer.example."},
 		&ZoneAdded{Name: "example.", ID: testZone, Source: "file", Policy: "default", SerialFloor: &floor},
@@ -140,7 +142,7 @@ func samples() map[string]Facts {
 func sample(f Facts) Event {
 	e := New(time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), testZone, Actor{Name: "op", Door: "cli"}, f)
 	switch f.(type) {
-	case *ZoneAdded, *TSIGAdded, *TSIGRemoved:
+	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved:
 		e.Zone = Instance
 	}
 	e.Version, e.N, e.Prev, e.Cause, e.Epoch, e.MustUnderstand = 1, 2, hashOf(0xab), 11, 3, true

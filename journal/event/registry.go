@@ -37,6 +37,8 @@ func registered() []func() Facts {
 		func() Facts { return new(KeyRemoved) },
 		func() Facts { return new(KeyRetired) },
 		func() Facts { return new(KeyWithdrawn) },
+		func() Facts { return new(KeystoreAdded) },
+		func() Facts { return new(KeystoreRemoved) },
 		func() Facts { return new(LoadFailed) },
 		func() Facts { return new(MaintenanceChanged) },
 		func() Facts { return new(PolicyBound) },

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sluice/keymgr"
 )
 
 // Names of files in the folder of PINs, behind a keystore's name.
@@ -173,10 +175,8 @@ type problem struct {
 
 func (p problem) Unwrap() error { return p.error }
 
+// Hint implements keymgr.Hinter.
+func (p problem) Hint() string { return p.hint }
+
 // hintOf is what an error says to do; "" where it does not.
-func hintOf(err error) string {
-	if p, ok := errors.AsType[problem](err); ok {
-		return p.hint
-	}
-	return ""
-}
+func hintOf(err error) string { return keymgr.HintOf(err) }
