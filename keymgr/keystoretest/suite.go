@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -23,9 +24,11 @@ const zoneName = "example.com."
 type Open func(t *testing.T) keymgr.Keystore
 
 // Run runs the suite. fresh makes a new place for keys and gives back how to
-// open it.
-func Run(t *testing.T, fresh func(t *testing.T) Open) {
-	t.Run("EveryAlgorithmSignsAndVerifies", func(t *testing.T) { everyAlgorithm(t, fresh(t)) })
+// open it. lacks lists the algorithms that the keystore may lack: P-256 is not
+// among them.
+func Run(t *testing.T, fresh func(t *testing.T) Open, lacks ...uint8) {
+	t.Run("EveryAlgorithmSignsAndVerifies", func(t *testing.T) { everyAlgorithm(t, fresh(t), lacks) })
+	t.Run("BatchesAtATime", func(t *testing.T) { batches(t, fresh(t)) })
 	t.Run("RolesSetFlags", func(t *testing.T) { roles(t, fresh(t)) })
 	t.Run("KeysSurviveReopening", func(t *testing.T) { reopen(t, fresh(t)) })
 	t.Run("ConcurrentUse", func(t *testing.T) { concurrent(t, fresh(t)) })
@@ -34,7 +37,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 	t.Run("TakenTagsAreAvoided", func(t *testing.T) { avoid(t, fresh(t)) })
 	t.Run("BadSpecsAreErrors", func(t *testing.T) { badSpecs(t, fresh(t)) })
 	t.Run("CancelledContextStops", func(t *testing.T) { cancelled(t, fresh(t)) })
-	t.Run("ProveFindsAnotherKey", func(t *testing.T) { prove(t, fresh(t)) })
+	t.Run("ProveFindsAnotherKey", func(t *testing.T) { prove(t, fresh(t), lacks) })
 }
 
 func generate(t *testing.T, ks keymgr.Keystore, role keymgr.Role, algorithm uint8) event.Key {
@@ -96,11 +99,14 @@ func verifyBatch(t *testing.T, s signer.BatchSigner, rdata []byte) {
 	}
 }
 
-func everyAlgorithm(t *testing.T, open Open) {
+func everyAlgorithm(t *testing.T, open Open, lacks []uint8) {
 	ks := open(t)
 	for _, algorithm := range []uint8{
 		dns.RSASHA256, dns.RSASHA512, dns.ECDSAP256SHA256, dns.ECDSAP384SHA384, dns.ED25519, dns.ED448,
 	} {
+		if slices.Contains(lacks, algorithm) {
+			continue
+		}
 		t.Run(dns.AlgorithmToString[algorithm], func(t *testing.T) {
 			key := generate(t, ks, keymgr.ZSK, algorithm)
 			if key.Algorithm != algorithm || key.Keystore != ks.Name() || key.Reference == "" {
@@ -130,7 +136,7 @@ func roles(t *testing.T, open Open) {
 
 func reopen(t *testing.T, open Open) {
 	first := generate(t, open(t), keymgr.KSK, dns.ECDSAP256SHA256)
-	second := generate(t, open(t), keymgr.ZSK, dns.ED25519)
+	second := generate(t, open(t), keymgr.ZSK, dns.ECDSAP256SHA256)
 	ks := open(t)
 	verifyDigests(t, ks, first)
 	verifyDigests(t, ks, second)
@@ -184,9 +190,51 @@ func concurrent(t *testing.T, open Open) {
 	}
 }
 
+// batches has one key sign batches of all sizes at a time.
+func batches(t *testing.T, open Open) {
+	ks := open(t)
+	key := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	rdata, err := keymgr.RData(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ks.Signer(t.Context(), key.Reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, ok := s.(signer.BatchSigner)
+	if !ok {
+		t.Skip("its P-256 keys sign no batches")
+	}
+	var wg sync.WaitGroup
+	for size := range 12 {
+		wg.Go(func() {
+			var digests []byte
+			for i := range size {
+				sum := sha256.Sum256(fmt.Appendf(nil, "message %d of %d", i, size))
+				digests = append(digests, sum[:]...)
+			}
+			sigs, err := batch.SignBatch([]byte("before"), digests)
+			if err != nil || len(sigs) != len("before")+64*size || string(sigs[:6]) != "before" {
+				t.Errorf("a batch of %d gives %d bytes, %v", size, len(sigs), err)
+				return
+			}
+			for i := range size {
+				if err := keymgr.Verify(rdata, fmt.Appendf(nil, "message %d of %d", i, size), sigs[6+64*i:6+64*i+64]); err != nil {
+					t.Errorf("signature %d of %d: %v", i, size, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := batch.SignBatch(nil, make([]byte, 33)); err == nil {
+		t.Error("a batch of 33 bytes is signed")
+	}
+}
+
 func missing(t *testing.T, open Open) {
 	ks := open(t)
-	made := generate(t, ks, keymgr.ZSK, dns.ED25519)
+	made := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
 	for _, ref := range []string{"", "absent", "absent.pem", "../" + made.Reference, "x/" + made.Reference, "/etc/hostname", made.Reference + "x", "\x00"} {
 		if _, err := ks.Signer(t.Context(), ref); !errors.Is(err, keymgr.ErrNoKey) {
 			t.Errorf("Signer(%q) gives %v, want ErrNoKey", ref, err)
@@ -199,8 +247,8 @@ func missing(t *testing.T, open Open) {
 
 func remove(t *testing.T, open Open) {
 	ks := open(t)
-	gone := generate(t, ks, keymgr.ZSK, dns.ED25519)
-	kept := generate(t, ks, keymgr.ZSK, dns.ED25519)
+	gone := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	kept := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
 	if err := ks.Remove(t.Context(), gone.Reference); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +271,7 @@ func avoid(t *testing.T, open Open) {
 		}
 	}
 	for range 8 {
-		key, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ED25519}, taken)
+		key, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, taken)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +287,7 @@ func avoid(t *testing.T, open Open) {
 	for i := range all {
 		all[i] = uint16(i)
 	}
-	if _, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ED25519}, all); err == nil {
+	if _, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, all); err == nil {
 		t.Error("a key was made though every tag is taken")
 	}
 }
@@ -247,8 +295,8 @@ func avoid(t *testing.T, open Open) {
 func badSpecs(t *testing.T, open Open) {
 	ks := open(t)
 	for fact, spec := range map[string]keymgr.Spec{
-		"unknown role":      {Zone: zoneName, Role: "xsk", Algorithm: dns.ED25519},
-		"no role":           {Zone: zoneName, Algorithm: dns.ED25519},
+		"unknown role":      {Zone: zoneName, Role: "xsk", Algorithm: dns.ECDSAP256SHA256},
+		"no role":           {Zone: zoneName, Algorithm: dns.ECDSAP256SHA256},
 		"unknown algorithm": {Zone: zoneName, Role: keymgr.ZSK, Algorithm: 5},
 		"no algorithm":      {Zone: zoneName, Role: keymgr.ZSK},
 		"short modulus":     {Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.RSASHA256, Bits: 512},
@@ -262,10 +310,10 @@ func badSpecs(t *testing.T, open Open) {
 
 func cancelled(t *testing.T, open Open) {
 	ks := open(t)
-	key := generate(t, ks, keymgr.ZSK, dns.ED25519)
+	key := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := ks.Generate(ctx, keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ED25519}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := ks.Generate(ctx, keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Generate gives %v", err)
 	}
 	if _, err := ks.Signer(ctx, key.Reference); !errors.Is(err, context.Canceled) {
@@ -277,9 +325,12 @@ func cancelled(t *testing.T, open Open) {
 	verifyDigests(t, ks, key)
 }
 
-func prove(t *testing.T, open Open) {
+func prove(t *testing.T, open Open, lacks []uint8) {
 	ks := open(t)
 	for _, algorithm := range []uint8{dns.ECDSAP256SHA256, dns.ED25519} {
+		if slices.Contains(lacks, algorithm) {
+			continue
+		}
 		key, other := generate(t, ks, keymgr.KSK, algorithm), generate(t, ks, keymgr.KSK, algorithm)
 		if err := keymgr.Prove(t.Context(), ks, key); err != nil {
 			t.Fatal(err)

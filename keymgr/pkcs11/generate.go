@@ -59,8 +59,12 @@ func (s *Store) Generate(ctx context.Context, spec keymgr.Spec, avoid []uint16) 
 
 // generate makes one key pair; free is false where its tag is taken, it is
 // deleted then.
-func (s *Store) generate(ctx context.Context, c *connection, spec keymgr.Spec, made template, taken []uint16) (found event.Key, free bool, err error) {
-	err = s.with(ctx, c, func(lib library, session p11.SessionHandle) error {
+func (s *Store) generate(ctx context.Context, c *connection, spec keymgr.Spec, made template, taken []uint16) (event.Key, bool, error) {
+	// A call that nobody waits for any more still writes these: they are read
+	// only where it came back.
+	var found event.Key
+	free := false
+	err := s.with(ctx, c, func(lib library, session p11.SessionHandle) error {
 		var temporary [printLength]byte // until the public key is known
 		if _, err := rand.Read(temporary[:]); err != nil {
 			return err
@@ -76,14 +80,15 @@ func (s *Store) generate(ctx context.Context, c *connection, spec keymgr.Spec, m
 		if err != nil {
 			return drop(err)
 		}
-		if found, err = keymgr.NewKey(spec.Role, spec.Algorithm, pub); err != nil {
-			return drop(err)
-		}
-		rdata, err := keymgr.RData(found)
+		made, err := keymgr.NewKey(spec.Role, spec.Algorithm, pub)
 		if err != nil {
 			return drop(err)
 		}
-		_, plain := slices.BinarySearch(taken, found.Tag)
+		rdata, err := keymgr.RData(made)
+		if err != nil {
+			return drop(err)
+		}
+		_, plain := slices.BinarySearch(taken, made.Tag)
 		_, revoked := slices.BinarySearch(taken, keymgr.RevokedTag(rdata))
 		if plain || revoked {
 			return drop(nil)
@@ -92,7 +97,8 @@ func (s *Store) generate(ctx context.Context, c *connection, spec keymgr.Spec, m
 		if err != nil {
 			return drop(err)
 		}
-		found.Keystore, found.Reference, free = s.token.Name, ref.String(), true
+		made.Keystore, made.Reference = s.token.Name, ref.String()
+		found, free = made, true
 		return nil
 	})
 	if err != nil {

@@ -4,7 +4,6 @@ package pkcs11
 
 import (
 	"context"
-	"crypto"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -88,6 +87,7 @@ func (s *Store) measure(ctx context.Context, c *connection, algorithm uint8) (ke
 	}
 	var o object
 	var handles []p11.ObjectHandle
+	var took time.Duration
 	err = s.with(ctx, c, func(lib library, session p11.SessionHandle) error {
 		var id [printLength]byte
 		if _, err := rand.Read(id[:]); err != nil {
@@ -98,7 +98,7 @@ func (s *Store) measure(ctx context.Context, c *connection, algorithm uint8) (ke
 		if err != nil {
 			return explain(err, c.info.Label, algorithm)
 		}
-		out.Generate = s.tokens.now().Sub(began)
+		took = s.tokens.now().Sub(began)
 		handles = []p11.ObjectHandle{private, public}
 		o.private = private
 		o.public, err = readPublic(lib, session, public)
@@ -107,6 +107,7 @@ func (s *Store) measure(ctx context.Context, c *connection, algorithm uint8) (ke
 	if err != nil {
 		return out, err
 	}
+	out.Generate = took
 	print, err := fingerprint(o.public)
 	if err != nil {
 		return out, err
@@ -164,7 +165,7 @@ func (s *Store) time(out *keymgr.TokenTest, k key) error {
 		wg.Go(func() {
 			for {
 				from := s.tokens.now()
-				_, err := k.raw(message, crypto.Hash(h))
+				_, err := k.raw(message, h)
 				to := s.tokens.now()
 				mu.Lock()
 				if err != nil {

@@ -50,6 +50,12 @@ func (s *Store) find(ctx context.Context, c *connection, ref reference) (*object
 	}
 	err := s.with(ctx, c, func(lib library, session p11.SessionHandle) (err error) {
 		o, err = findPair(lib, session, ref)
+		if errors.Is(err, keymgr.ErrNoKey) {
+			// A token that went may show itself as an empty one.
+			if gone := c.present(lib); gone != nil {
+				return gone
+			}
+		}
 		return err
 	})
 	if _, asked := errors.AsType[p11.Error](err); err != nil && !asked && !errors.Is(err, errSlow) && !errors.Is(err, errStale) {

@@ -43,8 +43,10 @@ func (p pins) read(name string) (string, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", problem{fmt.Errorf("the PIN of keystore %q is not here (%s)", name, path),
-			fmt.Sprintf("sluice keystore test %s --pin-file FILE", name)}
+		return "", problem{
+			fmt.Errorf("the PIN of keystore %q is not here (%s)", name, path),
+			fmt.Sprintf("sluice keystore test %s --pin-file FILE", name),
+		}
 	}
 	if err != nil {
 		return "", err

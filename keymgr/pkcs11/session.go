@@ -71,6 +71,18 @@ func (s *Store) login(ctx context.Context, m *module, epoch uint64, how attempt)
 	return c, false, nil
 }
 
+// present reports whether the token is still in its slot, and the same one.
+func (c *connection) present(lib library) error {
+	info, err := lib.GetTokenInfo(c.slot)
+	if err != nil {
+		return fmt.Errorf("%w (%w)", p11.Error(p11.CKR_TOKEN_NOT_PRESENT), named(err))
+	}
+	if info.SerialNumber != c.info.SerialNumber || info.Label != c.info.Label {
+		return fmt.Errorf("%w (its slot now has token %q, serial number %s)", p11.Error(p11.CKR_TOKEN_NOT_PRESENT), info.Label, info.SerialNumber)
+	}
+	return nil
+}
+
 // mayLogin refuses to try a PIN that would lock the token.
 func (s *Store) mayLogin(c *connection, pin string, asked bool) error {
 	name := s.token.Name

@@ -25,7 +25,7 @@ type softHSM struct {
 // needSoftHSM sets up SoftHSM for a test, or skips it. The module reads its
 // configuration when it is initialised, so tests that use it do not run at the
 // same time.
-func needSoftHSM(t *testing.T) *softHSM {
+func needSoftHSM(t testing.TB) *softHSM {
 	t.Helper()
 	h := &softHSM{dir: t.TempDir()}
 	for _, dir := range []string{"/usr/lib/softhsm", "/usr/lib/x86_64-linux-gnu/softhsm", "/usr/lib/aarch64-linux-gnu/softhsm", "/usr/lib64/softhsm", "/usr/local/lib/softhsm"} {
@@ -57,7 +57,7 @@ func needSoftHSM(t *testing.T) *softHSM {
 const testPIN = "3141592653"
 
 // token makes a token, and gives its serial number and folder.
-func (h *softHSM) token(t *testing.T, label string) (serial, dir string) {
+func (h *softHSM) token(t testing.TB, label string) (serial, dir string) {
 	t.Helper()
 	before, err := filepath.Glob(filepath.Join(h.tokens, "*"))
 	if err != nil {
@@ -85,13 +85,13 @@ func (h *softHSM) token(t *testing.T, label string) (serial, dir string) {
 }
 
 // newTokens is what a process has, with its own folder of PINs.
-func (h *softHSM) newTokens(t *testing.T) *Tokens {
+func (h *softHSM) newTokens(t testing.TB) *Tokens {
 	t.Helper()
 	return NewTokens(filepath.Join(h.dir, "pins"), time.Now)
 }
 
 // open adds a keystore on a token and opens it.
-func (h *softHSM) open(t *testing.T, tokens *Tokens, token keymgr.Token) *Store {
+func (h *softHSM) open(t testing.TB, tokens *Tokens, token keymgr.Token) *Store {
 	t.Helper()
 	token.Module = h.module
 	if err := tokens.KeepPIN(token.Name, testPIN); err != nil {

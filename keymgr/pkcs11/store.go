@@ -280,8 +280,10 @@ func (s *Store) lose(c *connection) {
 func (s *Store) Check(ctx context.Context) error {
 	return s.do(ctx, func(ctx context.Context, c *connection) error {
 		return s.with(ctx, c, func(lib library, session p11.SessionHandle) error {
-			_, err := lib.GetSessionInfo(session)
-			return err
+			if _, err := lib.GetSessionInfo(session); err != nil {
+				return err
+			}
+			return c.present(lib)
 		})
 	})
 }
