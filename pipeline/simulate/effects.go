@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -25,8 +26,12 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 		}}, nil
 	case pipeline.GenerateKeys:
 		made := &event.KeyGenerated{}
-		for _, role := range c.Roles {
-			k, err := r.makeKey(keymgr.Spec{Zone: s.Name, Role: role, Algorithm: c.Algorithm, Bits: c.Bits}, s.Keys.Tags())
+		for i, role := range c.Roles {
+			spec := keymgr.Spec{Zone: s.Name, Role: role, Algorithm: c.Algorithm, Bits: c.Bits}
+			if len(c.Keystores) > i {
+				spec.Keystore = c.Keystores[i]
+			}
+			k, err := r.makeKey(spec, s.Keys.Tags())
 			if err != nil {
 				return nil, err
 			}
@@ -103,7 +108,7 @@ func (r *run) makeKey(spec keymgr.Spec, avoid []uint16) (event.Key, error) {
 		seed := binary.BigEndian.AppendUint64([]byte(spec.Zone), uint64(r.lives.made)) //nolint:gosec // not negative
 		k := keymgr.Describe(spec.Role, append(slices.Clone(head), field(seed)...))
 		if !slices.Contains(avoid, k.Tag) {
-			k.Keystore, k.Reference = "paper", k.ID
+			k.Keystore, k.Reference = cmp.Or(spec.Keystore, "file"), k.ID
 			return k, nil
 		}
 	}
