@@ -130,7 +130,7 @@ type pushing struct {
 }
 
 // startPushing starts the daemon with a parent that is told as policy says.
-func startPushing(t *testing.T, p *takingParent, policy string) *pushing {
+func startPushing(t *testing.T, p *takingParent, policy string, records ...string) *pushing {
 	t.Helper()
 	dir := shortDir(t)
 	policies := filepath.Join(dir, "policies")
@@ -161,7 +161,7 @@ send-notify-to = [%q]
 		return r.code == 0, r.String()
 	})
 	d.must(t, "tsig", "add", pushKeyName, "hmac-sha256", "--secret-file", writeFile(t, filepath.Join(dir, "secret"), pushSecret+"\n"))
-	d.must(t, "zone", "add", example, "--source", writeFile(t, filepath.Join(dir, "zone"), strings.Replace(rolledZone, "$TTL 5", "$TTL 3", 1)))
+	d.must(t, "zone", "add", example, "--source", writeFile(t, filepath.Join(dir, "zone"), strings.Replace(rolledZone, "$TTL 5", "$TTL 3", 1)+strings.Join(records, "")))
 	public.awaitSerial(t, example, d.awaitServed(t, example))
 	return d
 }
@@ -353,5 +353,68 @@ func TestParents_AgentIsFoundAndNotified(t *testing.T) {
 				t.Errorf("the hook was told %q", text)
 			}
 		})
+	}
+}
+
+// TestParents_NameServersVouchForANewZone has the name server's own zone, whose
+// source is named, signed here too: the records of RFC 9615 are put there by
+// dynamic update, come out signed, and go again when the parent has the DS.
+func TestParents_NameServersVouchForANewZone(t *testing.T) {
+	t.Parallel()
+	need(t, "named")
+	const owner = "_dsboot.example.com._signal.ns.host.test."
+	host := startNamed(t, fmt.Sprintf(`key %[1]q { algorithm hmac-sha256; secret %[2]q; };
+zone "host.test" { type primary; file %[3]q; update-policy { grant %[1]q subdomain _signal.ns.host.test. CDS CDNSKEY; }; };
+`, pushKeyName, pushSecret, writeFile(t, filepath.Join(shortDir(t), "host"), "$TTL 3\n@ IN SOA ns h 1 1 1 86400 3\n@ IN NS ns\nns IN A 127.0.0.1\n")))
+	p := startTakingNamed(t, "")
+	d := startPushing(t, p, fmt.Sprintf("[key-manager.parent.signal]\nservers = [\"%s^%s\"]\n", host.addr, pushKeyName), "@ IN NS ns.host.test.\n")
+	d.must(t, "zone", "add", "host.test", "--source", host.addr)
+	signal := func(at string, qtype uint16) (out []string) {
+		m, err := query(at, owner, qtype)
+		if err != nil {
+			return nil
+		}
+		for _, rr := range m.Answer {
+			if rr.Header().Rrtype == qtype {
+				_, rdata, _ := strings.Cut(rr.String(), "\tIN\t")
+				out = append(out, rdata)
+			}
+		}
+		return out
+	}
+	await(t, "the name server vouches", time.Minute, func() (bool, string) {
+		return len(signal(host.addr, dns.TypeCDS)) == 1, d.must(t, "zone", "status", example)
+	})
+	for _, qtype := range []uint16{dns.TypeCDS, dns.TypeCDNSKEY} {
+		m := ask(t, d.public, example, qtype)
+		_, own, _ := strings.Cut(m.Answer[0].String(), "\tIN\t")
+		if got := signal(host.addr, qtype); !slices.Equal(got, []string{own}) {
+			t.Errorf("the name server says %q, the zone %q", got, own)
+		}
+	}
+	await(t, "its zone is published with that, signed", time.Minute, func() (bool, string) {
+		dump := d.must(t, "zone", "dump", "host.test")
+		n := 0
+		for line := range strings.Lines(dump) {
+			if strings.HasPrefix(line, owner) && strings.Contains(line, "RRSIG") && (strings.Contains(line, "CDS") || strings.Contains(line, "CDNSKEY")) {
+				n++
+			}
+		}
+		return n >= 2, dump
+	})
+	d.must(t, "zone", "verify", "host.test")
+	m := ask(t, d.public, example, dns.TypeCDS)
+	cds, ok := m.Answer[0].(*dns.CDS)
+	if !ok {
+		t.Fatalf("no CDS in %v", m)
+	}
+	p.addDS(t, fmt.Sprintf("%s 3 IN DS %d %d %d %s", example+".", cds.KeyTag, cds.Algorithm, cds.DigestType, cds.Digest))
+	d.settles(t, p, "the first DS", func(tags []uint16) bool { return len(tags) == 1 })
+	await(t, "the name server vouches no longer", time.Minute, func() (bool, string) {
+		return len(signal(host.addr, dns.TypeCDS)) == 0 && len(signal(host.addr, dns.TypeCDNSKEY)) == 0, d.must(t, "zone", "status", example, "--detailed")
+	})
+	history := d.must(t, "zone", "history", example, "--type", "signal.pushed")
+	if strings.Count(history, " vouch for ") != 1 || strings.Count(history, " removed at "+owner) != 1 {
+		t.Errorf("history:\n%s", history)
 	}
 }

@@ -90,19 +90,33 @@ func (e *Engine) pushTo(ctx context.Context, s State, p Policy, ep xfr.Endpoint,
 		if len(u.Add)+len(u.Remove) == 0 {
 			return nil
 		}
-		u.Zone = parent
-		err = e.client.Update(ctx, ep, u)
-		code, isCode := errors.AsType[*xfr.RcodeError](err)
-		changed := isCode && (code.Rcode == dns.RcodeNXRrset || code.Rcode == dns.RcodeYXRrset)
-		if !changed || try == pushTries {
+		err = e.client.Update(ctx, ep, xfr.Update{Zone: parent, Owner: apex, Cut: true, Sets: []xfr.UpdateSet{u}})
+		if !changedMeanwhile(err) || try == pushTries {
 			return err
 		}
 	}
 }
 
+// changedMeanwhile reports whether an update failed since its RRsets are not as
+// they were read.
+func changedMeanwhile(err error) bool {
+	code, isCode := errors.AsType[*xfr.RcodeError](err)
+	return isCode && (code.Rcode == dns.RcodeNXRrset || code.Rcode == dns.RcodeYXRrset)
+}
+
 // zoneAbove asks a server which of its zones holds the DS of a zone.
 func (e *Engine) zoneAbove(ctx context.Context, ep xfr.Endpoint, apex zone.Name) (zone.Name, error) {
-	m, err := e.client.Ask(ctx, ep, apex.Parent(), zone.TypeSOA)
+	found, err := e.zoneOf(ctx, ep, apex.Parent())
+	if err == nil && found == "" {
+		err = errors.New("it does not say which zone holds the DS: name it in key-manager.parent.update.zone")
+	}
+	return found, err
+}
+
+// zoneOf asks a server which of its zones a name is in; "" where it does not
+// say.
+func (e *Engine) zoneOf(ctx context.Context, ep xfr.Endpoint, name zone.Name) (zone.Name, error) {
+	m, err := e.client.Ask(ctx, ep, name, zone.TypeSOA)
 	code, isCode := errors.AsType[*xfr.RcodeError](err)
 	if err != nil && (!isCode || code.Rcode != dns.RcodeNameError) {
 		return "", err
@@ -112,17 +126,17 @@ func (e *Engine) zoneAbove(ctx context.Context, ep xfr.Endpoint, apex zone.Name)
 			continue
 		}
 		owner, err := zone.ParseName(rr.Header().Name)
-		if err == nil && apex.Under(owner) && !apex.Equal(owner) {
+		if err == nil && name.Under(owner) {
 			return owner.Fold(), nil
 		}
 	}
-	return "", errors.New("it does not say which zone holds the DS: name it in key-manager.parent.update.zone")
+	return "", nil
 }
 
 // dsUpdate reads the DS RRset at a server, and says what of it is to change.
 // Only DS records of keys that the zone had here leave.
-func (e *Engine) dsUpdate(ctx context.Context, s State, p Policy, ep xfr.Endpoint, apex zone.Name, want [][]byte, facts *event.DSPushed) (xfr.Update, error) {
-	u := xfr.Update{Owner: apex, Type: zone.TypeDS, Cut: true, TTL: seconds(p.Parent().TTL)}
+func (e *Engine) dsUpdate(ctx context.Context, s State, p Policy, ep xfr.Endpoint, apex zone.Name, want [][]byte, facts *event.DSPushed) (xfr.UpdateSet, error) {
+	u := xfr.UpdateSet{Type: zone.TypeDS, TTL: seconds(p.Parent().TTL)}
 	m, err := e.client.Ask(ctx, ep, apex, zone.TypeDS)
 	if err != nil {
 		return u, err

@@ -98,18 +98,19 @@ type Engine struct {
 	heavy  chan struct{} // bounds loads, signings and verifications at a time
 	// transfers and checks bound what is asked of other servers at a time.
 	transfers, checks chan struct{}
-	telling           chan struct{} // bounds hooks, updates and NOTIFYs for parents
-	appending         chan struct{} // bounds events on their way to the journal, each of which has its time
-	notifying         queues        // by secondary
-	naming, looking   queues        // name servers whose addresses are wanted, and zones that are observed
-	client            *xfr.Client
-	work              sync.WaitGroup
-	tsig              sync.Mutex  // held while the TSIG keys change
-	adding            sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
-	clocking          sync.Mutex  // held while it is recorded how the clock is
-	newest            time.Time   // of the journal's newest event at the start
-	lost              string      // what the projection knew and the journal lacks; set at the start
-	answered          atomic.Bool // a server has, since the hints were written
+	// hooking and telling bound hooks, and updates and NOTIFYs, for parents.
+	hooking, telling chan struct{}
+	appending        chan struct{} // bounds events on their way to the journal, each of which has its time
+	notifying        queues        // by secondary
+	naming, looking  queues        // name servers whose addresses are wanted, and zones that are observed
+	client           *xfr.Client
+	work             sync.WaitGroup
+	tsig             sync.Mutex  // held while the TSIG keys change
+	adding           sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
+	clocking         sync.Mutex  // held while it is recorded how the clock is
+	newest           time.Time   // of the journal's newest event at the start
+	lost             string      // what the projection knew and the journal lacks; set at the start
+	answered         atomic.Bool // a server has, since the hints were written
 
 	foldTries   int         // of the event being folded; only the fold uses it
 	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
@@ -143,6 +144,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		transfers: make(chan struct{}, maxTransfers),
 		checks:    make(chan struct{}, maxChecks),
+		hooking:   make(chan struct{}, maxHooking),
 		telling:   make(chan struct{}, maxTelling),
 		appending: make(chan struct{}, maxAppending),
 		notifying: queues{most: maxNotifying},

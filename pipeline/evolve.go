@@ -76,6 +76,8 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		if f.KeyTTL > 0 {
 			s.KeyTTLs = s.KeyTTLs.See(f.KeyTTL, rec.Event.Time)
 		}
+	case *event.SignalPushed:
+		s.Signal = s.Signal.evolve(f, rec.Event.Time)
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
 	default:

@@ -28,7 +28,7 @@ func Cause(s State, c Command) uint64 {
 		return c.Instance
 	case CloseReview:
 		return c.Instance
-	case GenerateKeys, ActivateKeys, AdoptKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS:
+	case GenerateKeys, ActivateKeys, AdoptKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS, PushSignal:
 		return s.Head.Seq
 	case RunParentHook, PushDS, NotifyParent:
 		if s.Told != nil {
@@ -62,6 +62,8 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doParentHook(ctx, s, c)
 	case PushDS:
 		return e.doPush(ctx, s, c)
+	case PushSignal:
+		return e.doSignal(ctx, s, c)
 	case NotifyParent:
 		return e.doNotifyParent(ctx, s, c)
 	case Load:

@@ -13,9 +13,12 @@ import (
 	"sluice/keymgr"
 )
 
-// maxTelling bounds the hooks for parents that run at a time, of all zones, and
-// also the updates of parents.
-const maxTelling = 16
+const (
+	// maxHooking bounds the hooks for parents that run at a time, of all zones.
+	maxHooking = 16
+	// maxTelling bounds the updates and NOTIFYs for parents under way.
+	maxTelling = 32
+)
 
 // doParentHook runs a hook. Each run is an event; it is killed once nobody needs
 // it any more.
@@ -29,10 +32,10 @@ func (e *Engine) doParentHook(ctx context.Context, s State, c RunParentHook) ([]
 	}
 	wanted, stop := e.whilePending(ctx, s.Zone, c)
 	defer stop()
-	if err := take(wanted, e.telling); err != nil {
+	if err := take(wanted, e.hooking); err != nil {
 		return nil, ctx.Err()
 	}
-	defer give(e.telling)
+	defer give(e.hooking)
 	env, done, err := e.parentEnv(s, p, c)
 	if err != nil {
 		return nil, fmt.Errorf("hook %d for the parent: %w", c.Number, err)

@@ -108,7 +108,7 @@ func decideParent(d *Decision, s State, p Policy, m Moment) {
 		d.add(m, RunParentHook{Request: s.Told.Request, Event: s.parentEvent(), Number: i + 1, Command: h.Command, Timeout: h.Timeout})
 		break
 	}
-	if decidePush(d, s, p, m, over) {
+	if decidePush(d, s, p, m, over) || decideSignal(d, s, p, m) {
 		return
 	}
 	decideNotifyParent(d, s, p, m, over)
@@ -142,6 +142,8 @@ func decideNotifyParent(d *Decision, s State, p Policy, m Moment, over bool) {
 	at, tells := s.tells(s.Told.Notify, over, m.Now)
 	switch {
 	case !p.Parent().Notify || !s.Keys.DS.CDS || over || !tells || !s.showsCDS():
+	case len(p.Parent().Signal) > 0 && s.bootstraps() && !s.signals(cdsOf(s.Keys)):
+		// A parent that looks now would not find them vouched for.
 	case m.Now.Before(at):
 		d.wake(at, "the parent is notified again")
 	case !s.cdsSeen(m.Sights.Observation):

@@ -25,6 +25,9 @@ type ParentPolicy struct {
 	// where it may report errors (RFC 9567); empty for nowhere.
 	Notify bool
 	Agent  zone.Name
+	// Signal are the servers that take updates of the records by which the
+	// operator of the name servers vouches for a zone (RFC 9615).
+	Signal []xfr.Endpoint
 }
 
 // hands reports whether DS records get to the parent without CDS and by
@@ -41,6 +44,9 @@ type parentFile struct {
 		Zone    any `toml:"zone"`
 		TTL     any `toml:"ttl"`
 	} `toml:"update"`
+	Signal struct {
+		Servers any `toml:"servers"`
+	} `toml:"signal"`
 }
 
 // Parent says how a zone's parent is told. It is not to be changed.
@@ -79,11 +85,12 @@ func (r *policyReader) parent(f *parentFile) {
 	if to.TTL < time.Second {
 		r.fault(table+".update.ttl", "must be at least a second")
 	}
-	r.pushed(table+".update.servers", f.Update.Servers)
+	r.pushed(table+".update.servers", f.Update.Servers, &to.Servers)
+	r.pushed(table+".signal.servers", f.Signal.Servers, &to.Signal)
 }
 
-// pushed reads whom DS records are pushed to.
-func (r *policyReader) pushed(key string, value any) {
+// pushed reads a list of servers that take updates.
+func (r *policyReader) pushed(key string, value any, to *[]xfr.Endpoint) {
 	words, ok := r.words(key, value, `a list of servers with TSIG keys such as ["192.0.2.1^update.example"]`)
 	if !ok {
 		return
@@ -99,10 +106,10 @@ func (r *policyReader) pushed(key string, value any) {
 			r.fault(key, ": %v", err)
 		case ep.Key == "":
 			r.fault(key, ": %q names no TSIG key: want IP[:PORT]^KEY, with a key from sluice tsig add", word)
-		case slices.ContainsFunc(r.set.parent.Servers, func(o xfr.Endpoint) bool { return o.String() == ep.String() }):
+		case slices.ContainsFunc(*to, func(o xfr.Endpoint) bool { return o.String() == ep.String() }):
 			r.fault(key, ": %q stands there twice", word)
 		default:
-			r.set.parent.Servers = append(r.set.parent.Servers, ep)
+			*to = append(*to, ep)
 		}
 	}
 }
@@ -129,6 +136,9 @@ func (p Policy) parentNotices() []string {
 	var out []string
 	if p.set.parent.Notify && !p.set.roll.CDS {
 		out = append(out, `key-manager.parent.notify = true does nothing: key-manager.cds = "never" leaves the parent nothing to look at`)
+	}
+	if len(p.set.parent.Signal) > 0 && !p.set.roll.CDS {
+		out = append(out, `key-manager.parent.signal.servers does nothing: key-manager.cds = "never" leaves nothing to vouch for`)
 	}
 	if p.set.parent.Notify && p.set.observation == 0 {
 		out = append(out, "key-manager.parent.notify = true waits until CDS was seen at all servers, and key-manager.observation-interval = 0 looks only when sluice zone observe is run")

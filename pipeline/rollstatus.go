@@ -217,14 +217,14 @@ func describeRollover(ev event.Event) string {
 	case *event.DSSubmitted:
 		how := "by CDS and CDNSKEY"
 		if !f.CDS {
-			how = "by hand (sluice key ds)"
+			how = "by other means than CDS (sluice key ds)"
 		}
 		return fmt.Sprintf("the parent is to have the DS of %s alone, told %s", strings.Join(f.IDs, ", "), how)
 	case *event.DSWithdrawn:
 		if f.CDS {
 			return "the parent is to remove all DS, told by CDS and CDNSKEY"
 		}
-		return "the parent is to remove all DS, told by hand"
+		return "the parent is to remove all DS, told by other means than CDS"
 	}
 	return ""
 }

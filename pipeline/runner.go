@@ -256,7 +256,7 @@ func (r *runner) do(ctx context.Context, s State, c Command) ([]event.Facts, err
 		}
 		defer give(r.e.heavy)
 	case Load, BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview,
-		ChangeCDS, RunParentHook, PushDS, NotifyParent: // a load takes its place itself
+		ChangeCDS, RunParentHook, PushDS, PushSignal, NotifyParent: // a load takes its place itself
 	}
 	return r.e.do(ctx, s, c, r.report)
 }

@@ -31,6 +31,9 @@ type State struct {
 	// Told is what became of telling the parent; nil where there was nothing to
 	// tell.
 	Told *Told `json:"told,omitempty"`
+	// Signal is what the operator of the name servers says for the zone; nil
+	// where he never was asked to.
+	Signal *Signal `json:"signal,omitempty"`
 
 	Loaded    *Loaded    `json:"loaded,omitempty"`    // newest loaded instance
 	Approved  *Loaded    `json:"approved,omitempty"`  // newest loaded instance that may be signed

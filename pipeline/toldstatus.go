@@ -26,7 +26,7 @@ type ToldStatus struct {
 
 // ToldWay is one way of telling the parent.
 type ToldWay struct {
-	Way     string     `json:"way"` // hook, push or notify
+	Way     string     `json:"way"` // hook, push, signal or notify
 	Command string     `json:"command,omitempty"`
 	Done    bool       `json:"done"`
 	Failed  int        `json:"failed,omitempty"` // tries that failed
@@ -51,12 +51,15 @@ func (r *runner) toldStatus(st *ZoneStatus) {
 	if len(to.Servers) > 0 {
 		told.Ways = append(told.Ways, s.way("push", "the push of the DS", "", s.Told.Push, over))
 	}
+	if len(to.Signal) > 0 || s.Signal != nil {
+		told.Ways = append(told.Ways, s.signalWay(p))
+	}
 	if to.Notify {
 		told.Ways = append(told.Ways, s.way("notify", "the NOTIFY to the parent's agent", "", s.Told.Notify, over))
 	}
 	st.ParentTold = told
 	for _, w := range told.Ways {
-		if w.Failed == 0 || w.Done || over {
+		if w.Failed == 0 || w.Done || w.RetryAt == nil {
 			continue
 		}
 		n := Notice{Severity: severityWarning, Text: fmt.Sprintf("%s (try %d)", w.Text, w.Failed)}
@@ -65,6 +68,8 @@ func (r *runner) toldStatus(st *ZoneStatus) {
 			n.Hint = "it runs again at " + w.RetryAt.Format(time.RFC3339) + "; its output: sluice --json zone history " + s.Name + " --type hook.ran"
 		case "push":
 			n.Hint = "it is tried again at " + w.RetryAt.Format(time.RFC3339) + "; or hand over what this prints: sluice key ds " + s.Name
+		case "signal":
+			n.Hint = "it is tried again at " + w.RetryAt.Format(time.RFC3339) + "; what is to stand there: sluice key ds " + s.Name + " --format signal"
 		default:
 			n.Hint = "it is tried again at " + w.RetryAt.Format(time.RFC3339) + "; a parent that looks for CDS by itself will find it"
 		}
@@ -159,6 +164,8 @@ func describeTold(ev event.Event) string {
 		return pushedText(f)
 	case *event.DSNotified:
 		return notifiedText(f)
+	case *event.SignalPushed:
+		return signalText(f)
 	}
 	return ""
 }

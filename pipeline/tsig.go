@@ -236,7 +236,7 @@ func (p Policy) tsigNames() []string {
 			names = append(names, line.Key)
 		}
 	}
-	for _, ep := range slices.Concat(p.set.notifyTo, p.set.parent.Servers) {
+	for _, ep := range slices.Concat(p.set.notifyTo, p.set.parent.Servers, p.set.parent.Signal) {
 		names = append(names, ep.Key)
 	}
 	return slices.DeleteFunc(names, func(n string) bool { return n == "" })

@@ -18,13 +18,18 @@ const (
 	classAny  = 255
 )
 
-// Update is a dynamic update (RFC 2136) of one RRset.
+// Update is a dynamic update (RFC 2136) of RRsets of one name.
 type Update struct {
-	Zone  zone.Name // the zone that holds it
+	Zone  zone.Name // the zone that holds them
 	Owner zone.Name
-	Type  zone.Type
 	// Cut wants an NS RRset at the owner, else nothing is changed.
-	Cut bool
+	Cut  bool
+	Sets []UpdateSet
+}
+
+// UpdateSet is what an update changes of one RRset.
+type UpdateSet struct {
+	Type zone.Type
 	// Have is the RRset as it must be, else nothing is changed; none wants that
 	// there is no such RRset.
 	Have [][]byte
@@ -47,17 +52,21 @@ func (u *Update) sections() (records []byte, prerequisites, changes uint16) {
 	if u.Cut {
 		add(&prerequisites, zone.TypeNS, classAny, 0, nil)
 	}
-	for _, data := range u.Have {
-		add(&prerequisites, u.Type, classIN, 0, data)
+	for _, s := range u.Sets {
+		for _, data := range s.Have {
+			add(&prerequisites, s.Type, classIN, 0, data)
+		}
+		if len(s.Have) == 0 {
+			add(&prerequisites, s.Type, classNone, 0, nil)
+		}
 	}
-	if len(u.Have) == 0 {
-		add(&prerequisites, u.Type, classNone, 0, nil)
-	}
-	for _, data := range u.Remove {
-		add(&changes, u.Type, classNone, 0, data)
-	}
-	for _, data := range u.Add {
-		add(&changes, u.Type, classIN, u.TTL, data)
+	for _, s := range u.Sets {
+		for _, data := range s.Remove {
+			add(&changes, s.Type, classNone, 0, data)
+		}
+		for _, data := range s.Add {
+			add(&changes, s.Type, classIN, s.TTL, data)
+		}
 	}
 	return records, prerequisites, changes
 }

@@ -91,8 +91,10 @@ func TestRFC2136_UpdateHasPrerequisitesAndChanges(t *testing.T) {
 	p, addr := startTaken(t, secrets)
 	c := NewClient(ClientConfig{Keys: keys})
 	u := Update{
-		Zone: "\x03com\x00", Owner: "\x07example\x03com\x00", Type: zone.TypeDS, Cut: true,
-		Have: [][]byte{dsData(1), dsData(2)}, Remove: [][]byte{dsData(1)}, Add: [][]byte{dsData(3)}, TTL: 600,
+		Zone: "\x03com\x00", Owner: "\x07example\x03com\x00", Cut: true,
+		Sets: []UpdateSet{{
+			Type: zone.TypeDS, Have: [][]byte{dsData(1), dsData(2)}, Remove: [][]byte{dsData(1)}, Add: [][]byte{dsData(3)}, TTL: 600,
+		}},
 	}
 	for _, bare := range []bool{false, true} {
 		p.answer(dns.RcodeSuccess, bare)
@@ -115,7 +117,7 @@ func TestRFC2136_UpdateHasPrerequisitesAndChanges(t *testing.T) {
 	if !slices.Equal(got, want) || m.Opcode != dns.OpcodeUpdate || len(m.Answer) != 3 || m.Question[0].Name != "com." || m.Question[0].Qtype != dns.TypeSOA {
 		t.Errorf("sent %q, want %q:\n%v", got, want, m)
 	}
-	u.Have, u.Remove = nil, nil
+	u.Sets[0].Have, u.Sets[0].Remove = nil, nil
 	p.answer(dns.RcodeYXRrset, false)
 	code, ok := errors.AsType[*RcodeError](c.Update(t.Context(), endpoint(t, addr+"^transfer.key"), u))
 	if !ok || code.Rcode != dns.RcodeYXRrset {
@@ -124,7 +126,7 @@ func TestRFC2136_UpdateHasPrerequisitesAndChanges(t *testing.T) {
 	if rr := p.last().Answer[1].Header(); rr.Class != dns.ClassNONE || rr.Rrtype != dns.TypeDS || rr.Rdlength != 0 {
 		t.Errorf("no RRset is wanted as %v", rr)
 	}
-	u.Add = [][]byte{make([]byte, maxUpdate)}
+	u.Sets[0].Add = [][]byte{make([]byte, maxUpdate)}
 	if err := c.Update(t.Context(), endpoint(t, addr+"^transfer.key"), u); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("a huge update: %v", err)
 	}
@@ -135,7 +137,7 @@ func TestClient_UpdateNamesTSIGErrors(t *testing.T) {
 	secrets["transfer.key."] = base64.StdEncoding.EncodeToString([]byte("another secret of thirty-two byte"))
 	_, addr := startTaken(t, secrets)
 	c := NewClient(ClientConfig{Keys: keys})
-	u := Update{Zone: "\x03com\x00", Owner: "\x07example\x03com\x00", Type: zone.TypeDS, Add: [][]byte{dsData(3)}, TTL: 600}
+	u := Update{Zone: "\x03com\x00", Owner: "\x07example\x03com\x00", Sets: []UpdateSet{{Type: zone.TypeDS, Add: [][]byte{dsData(3)}, TTL: 600}}}
 	if err := c.Update(t.Context(), endpoint(t, addr+"^transfer.key"), u); err == nil {
 		t.Error("an answer signed with another secret counts")
 	}

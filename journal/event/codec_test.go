@@ -123,6 +123,7 @@ func samples() map[string]Facts {
 		&SerialRaised{Floor: 2026112299, Reason: "zone serial"},
 		&KeystoreAdded{Name: "hsm", Module: "/usr/lib/softhsm/libsofthsm2.so", Token: "zones", Serial: "6b7a0c1d2e3f4a5b", Sessions: 4, Timeout: 30000},
 		&KeystoreRemoved{Name: "hsm"},
+		&SignalPushed{Keys: []string{key.ID}, Owners: []string{"_dsboot.example._signal.ns1.example.net."}, Error: "192.0.2.8:53: REFUSED"},
 		&TSIGAdded{Name: "transfer.example.", Algorithm: "hmac-sha256"},
 		&TSIGRemoved{Name: "transfer.example."},
 		&ZoneAdded{Name: "example.", ID: testZone, Source: "file", Policy: "default", SerialFloor: &floor},

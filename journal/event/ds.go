@@ -98,6 +98,19 @@ type DSNotified struct {
 	Error string `json:"error,omitempty"`
 }
 
+// SignalPushed is a dynamic update (RFC 2136) of the records by which the
+// operator of name servers vouches for the zone's CDS and CDNSKEY (RFC 9615), or
+// an attempt at it.
+type SignalPushed struct {
+	// Keys is what they say, as InstanceSigned.CDS; empty where they are removed.
+	Keys []string `json:"keys,omitempty"`
+	// Owners is where they stand now, or stood; of an attempt that failed those
+	// that were reached.
+	Owners []string `json:"owners,omitempty"`
+	// Error says why it failed; empty where it did not.
+	Error string `json:"error,omitempty"`
+}
+
 // HookRan is a run of a hook that tells the parent, or somebody, about DS.
 type HookRan struct {
 	// Request is the number of the ds.submitted or ds.withdrawn that it follows.
@@ -119,6 +132,9 @@ func (*DSPushed) EventType() string { return "ds.pushed" }
 
 // EventType implements Facts.
 func (*DSNotified) EventType() string { return "ds.notified" }
+
+// EventType implements Facts.
+func (*SignalPushed) EventType() string { return "signal.pushed" }
 
 // EventType implements Facts.
 func (*HookRan) EventType() string { return "hook.ran" }

@@ -52,6 +52,7 @@ func registered() []func() Facts {
 		func() Facts { return new(RolloverCompleted) },
 		func() Facts { return new(RolloverStarted) },
 		func() Facts { return new(SignFailed) },
+		func() Facts { return new(SignalPushed) },
 		func() Facts { return new(TSIGAdded) },
 		func() Facts { return new(TSIGRemoved) },
 		func() Facts { return new(ZoneAdded) },

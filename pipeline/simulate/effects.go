@@ -74,6 +74,8 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 	case pipeline.PushDS:
 		r.follow("it took the dynamic update")
 		return []event.Facts{&event.DSPushed{Request: c.Request, Server: parentName(0), Zone: c.Zone, Rcode: "NOERROR"}}, nil
+	case pipeline.PushSignal:
+		return []event.Facts{&event.SignalPushed{Keys: c.Keys, Owners: []string{"_dsboot." + r.state.Name + "_signal." + serverName(0)}}}, nil
 	case pipeline.NotifyParent:
 		return r.notifyParent(c)
 	}
