@@ -143,6 +143,15 @@ func spreadOf(s State, c Sign, p Policy, keys []signer.Key, now time.Time) *spre
 	return x
 }
 
+// Exchange says in which exchange of signatures a signing takes part: turn is
+// which RRsets have their turn, nil where all that are signed otherwise have it,
+// and left what the new instance says of it, given whose signatures it has. It
+// is pure.
+func (s State) Exchange(p Policy, c Sign, keys []signer.Key, now time.Time) (turn *signer.Spread, left func([]event.SignedBy) *event.Exchange) {
+	x, want := spreadOf(s, c, p, keys, now), zoneSigners(s.Keys, c.Signers)
+	return x.params(), func(by []event.SignedBy) *event.Exchange { return x.left(by, want) }
+}
+
 // newSpread begins an exchange. What is refreshed until its end by itself
 // waits for that; the slices are for the rest.
 func newSpread(base event.InstanceSigned, p Policy, now time.Time) event.Exchange {

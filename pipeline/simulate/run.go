@@ -274,10 +274,14 @@ func (r *run) steps(f *event.RolloverAdvanced) {
 // publish hands the newest version to the public servers.
 func (r *run) publish() {
 	f := r.state.Published.Signed.Facts
+	var mixed [][]world.Key
+	for _, by := range f.SignedBy {
+		mixed = append(mixed, r.keys(by.Keys))
+	}
 	v := published{serial: f.Serial, keys: f.Keys, signers: r.signing(f.Signers, (*keymgr.Key).SignsZone), cds: f.CDS, madeBy: f.Signers}
 	r.versions = append(r.versions, v)
 	r.world.Publish(world.Version{
-		Published: r.keys(f.Keys), Signers: r.keys(f.Signers), Serial: f.Serial,
+		Published: r.keys(f.Keys), Signers: r.keys(f.Signers), Mixed: mixed, Serial: f.Serial,
 		KeyTTL: time.Duration(r.set.Policy.DNSKEYTTL()) * time.Second, SigTTL: max(r.set.ZoneTTL, time.Duration(r.set.Policy.DNSKEYTTL())*time.Second),
 	}, func(i int) world.Lag {
 		return world.Lag{Shown: r.set.Propagation * time.Duration(i+1) / time.Duration(r.set.Servers), Late: r.set.Late}

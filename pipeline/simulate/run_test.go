@@ -88,6 +88,25 @@ func TestRun_ThreeYearsOfTheBuiltInPolicy(t *testing.T) {
 	}
 }
 
+// Signatures follow the keys slice by slice, and at once where that cannot wait.
+func TestRun_SignaturesAreExchangedInSlices(t *testing.T) {
+	s := Usual(pipeline.Default(), at(0), at(60))
+	for _, c := range []struct {
+		emergency   bool
+		least, most int
+	}{{false, 1, 100}, {true, s.RRsets, s.RRsets + apexRRsets}} {
+		s.Rolls = []Roll{{At: at(20), Request: pipeline.RolloverRequest{Kind: keymgr.RollZSK, Emergency: c.emergency}}}
+		sum, lines := rehearse(t, s)
+		if n, _ := done(sum); sum.Largest < c.least || sum.Largest > c.most || sum.Bogus > 0 || n[keymgr.RollZSK] != 1 {
+			t.Errorf("emergency %t: %d signatures in one version, rollovers %v, bogus %q", c.emergency, sum.Largest, n, texts(lines, KindBogus))
+		}
+		sliced := slices.ContainsFunc(lines, func(l Line) bool { return strings.Contains(l.Next, "RRsets are replaced, slice by slice") })
+		if sliced == c.emergency {
+			t.Errorf("emergency %t: told of slices: %t", c.emergency, sliced)
+		}
+	}
+}
+
 func TestRun_SameSettingSameRehearsal(t *testing.T) {
 	s := Usual(pipeline.Default(), at(0), at(120))
 	sum, lines := rehearse(t, s)

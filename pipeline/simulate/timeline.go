@@ -175,6 +175,9 @@ func (r *run) tellPublished(before pipeline.State, l Line) {
 	case len(f.CDS) > 0:
 		l.Text += ", CDS " + r.lives.list(f.CDS)
 	}
+	if x := f.Exchange; x != nil {
+		l.Next, l.NextAt = fmt.Sprintf("the signatures of %d RRsets are replaced, slice by slice", r.state.Served.Left), new(time.Unix(x.Until, 0).UTC())
+	}
 	r.out.sign(r.now, &r.sigs)
 	r.out.add(l)
 	r.out.wanted = len(r.versions)
