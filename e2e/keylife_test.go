@@ -39,6 +39,15 @@ func mayAbort(t *testing.T, l *life, z *lifeZone) (bool, string) {
 	return true, ""
 }
 
+// both is one act after the other, with nothing in between.
+func both(one, other act) act {
+	return func(t *testing.T, l *life, z *lifeZone) (bool, string) {
+		t.Helper()
+		one(t, l, z)
+		return other(t, l, z)
+	}
+}
+
 // roll begins a rollover.
 func roll(kind string, flags ...string) act {
 	return call(append([]string{"key", "roll", "ZONE", kind}, flags...)...)
@@ -80,6 +89,17 @@ func policy(text string) act {
 	}
 }
 
+// ttls gives the zone's data, keys and DS other TTLs.
+func ttls(data, keys, ds time.Duration) act {
+	return func(t *testing.T, l *life, z *lifeZone) (bool, string) {
+		t.Helper()
+		z.dataTTL, z.keyTTL, z.dsTTL = data, keys, ds // the parent follows
+		l.writeZone(t, z)
+		l.must(t, "zone", "reload", z.name())
+		return policy(z.policy)(t, l, z)
+	}
+}
+
 // Parts of policies.
 const (
 	unsignedMode = "signer.mode = \"unsigned\"\n"
@@ -91,6 +111,7 @@ const (
 
 // lifeCourses is one course for each method.
 func lifeCourses() []*lifeZone {
+	const low, high = time.Hour, 8 * time.Hour
 	once := func(kind string, flags ...string) []act { return []act{secure, roll(kind, flags...), settled} }
 	return []*lifeZone{
 		{label: "zsk-pre-publication", course: once("zsk")},
@@ -107,6 +128,9 @@ func lifeCourses() []*lifeZone {
 		{label: "emergency", policy: byPerson, course: once("ksk", "--emergency")},
 		{label: "first-signing", policy: unsignedMode, course: []act{hours(6), policy(""), secure}},
 		{label: "insecure", course: []act{secure, hours(12), roll("insecure"), settled, policy(unsignedMode), hours(6), policy(""), secure}},
+		{label: "ttls-lowered-zsk", course: []act{secure, ttls(low, low, low), roll("zsk"), settled}},
+		{label: "ttls-lowered-ksk", course: []act{secure, ttls(low, low, low), hours(2), roll("ksk"), settled}},
+		{label: "ttls-raised-ksk", course: []act{secure, roll("ksk"), inStep(1), ttls(high, high, high), settled}},
 		{label: "abort-zsk", course: []act{secure, roll("zsk"), inStep(2), abort, settled}},
 		{label: "abort-ksk", course: []act{secure, roll("ksk"), inStep(2), abort, settled}},
 		{label: "abort-algorithm", policy: hashed, course: []act{secure, roll("algorithm", "--algorithm", "ED25519"), inStep(2), abort, settled}},
@@ -135,7 +159,7 @@ func abortedCourses(at func(n int) act) (all []*lifeZone) {
 		{"csk", "double-signature", 2},
 		{"algorithm", "conservative", 4},
 	} {
-		for n := 1; n <= m.steps; n++ {
+		for n := range m.steps + 1 {
 			z := &lifeZone{label: fmt.Sprintf("%s-%s-%d", m.kind, m.method, n), byHand: m.method == "double-ds" || m.method == "double-rrset"}
 			flags := []string{"--method", m.method}
 			switch m.kind {
@@ -145,6 +169,9 @@ func abortedCourses(at func(n int) act) (all []*lifeZone) {
 				flags = append(flags, "--algorithm", "ECDSAP384SHA384")
 			}
 			z.course = []act{secure, roll(m.kind, flags...), at(n), mayAbort, settled, roll(m.kind, flags...), settled}
+			if n == 0 { // before the parent hears of it
+				z.course = []act{secure, both(roll(m.kind, flags...), abort), settled, roll(m.kind, flags...), settled}
+			}
 			all = append(all, z)
 		}
 	}
