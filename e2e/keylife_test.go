@@ -211,6 +211,7 @@ func rehearseLife(t *testing.T, binary string, zones []*lifeZone) (refused []str
 	l := startLife(t, binary, zones)
 	held := &caches{clock: l.clock, all: map[string][]*served{}}
 	heard := newJury(l)
+	l.heard = heard
 	asking, kinds := l.startJury(t, heard)
 	com := func(*lifeZone) string { return "com." }
 	asking = append(asking, held.watch(l.parent, zones, com, []asked{askDS}))

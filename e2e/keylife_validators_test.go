@@ -178,6 +178,13 @@ func (j *jury) hear(name string, z *lifeZone, q asked, m *dns.Msg, err error, be
 	}
 }
 
+// refused is how many answers about a zone were bogus.
+func (j *jury) refused(z *lifeZone) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.bogus[z.label])
+}
+
 // whyBogus is the reason of a SERVFAIL that comes from validation (RFC 8914);
 // "" where the servers could not be asked.
 func whyBogus(m *dns.Msg) string {

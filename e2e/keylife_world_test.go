@@ -162,6 +162,7 @@ type life struct {
 	parent *secondary
 	public []*secondary
 	faked  *fakedTime
+	heard  *jury
 }
 
 // startLife starts the daemon, the parent, three public servers, and waits until all serve
@@ -171,8 +172,7 @@ func startLife(t *testing.T, program string, zones []*lifeZone) *life {
 	l := &life{zones: zones}
 	for _, z := range zones {
 		z.dataTTL, z.keyTTL, z.dsTTL = cmp.Or(z.dataTTL, lifeDataTTL), cmp.Or(z.keyTTL, lifeKeyTTL), cmp.Or(z.dsTTL, lifeDSTTL)
-		// What the last step changed is still in caches for a while.
-		z.course = append(z.course, hours(int(min(max(z.dataTTL, z.keyTTL, z.dsTTL), 15*time.Hour)/time.Hour)+1))
+		z.course = append(z.course, forgotten)
 	}
 	var cut strings.Builder
 	for _, z := range zones {
