@@ -78,6 +78,17 @@ func hours(n int) act {
 	}
 }
 
+// forgotten waits until caches have lost what was before the last step, or, where
+// something has to be bogus, until it was.
+func forgotten(t *testing.T, l *life, z *lifeZone) (bool, string) {
+	t.Helper()
+	if z.bogus && l.heard.refused(z) > 0 {
+		return true, ""
+	}
+	longest := min(max(z.dataTTL, z.keyTTL, z.dsTTL), 14*time.Hour)
+	return hours(int(longest/time.Hour)+1)(t, l, z)
+}
+
 // policy gives the zone's policy further settings.
 func policy(text string) act {
 	return func(t *testing.T, l *life, z *lifeZone) (bool, string) {
