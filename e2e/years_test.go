@@ -125,7 +125,7 @@ func TestRehearsal_YearsAsForetold(t *testing.T) {
 	}
 	args := []string{
 		"--json", "simulate", "--policy", policy, "--zone", example, "--from", sim.Format(time.RFC3339), "--until", begin.Add(time.Duration(life.days) * day).Format(time.RFC3339),
-		"--zone-ttl", "1d", "--ds-ttl", "2d", "--soa-refresh", "12h", "--soa-retry", "6h", "--soa-expire", "30d", "--rrsets", fmt.Sprint(2*yearsNames+8),
+		"--zone-ttl", "1d", "--ds-ttl", "2d", "--soa-refresh", "12h", "--soa-retry", "6h", "--soa-expire", "30d", "--rrsets", fmt.Sprint(2*yearsNames + 8),
 		"--propagation", "6h", "--late", "1d", "--parent-interval", "1d", "--parent-delay", "6h", "--bootstrap", "3d",
 	}
 	if !rolled.IsZero() {
