@@ -41,19 +41,6 @@ func (ks KeySet) MayShowCDS() bool {
 	return ks.DS.Withdrawn || len(ks.DS.Wanted) > 0 && len(shown) == len(ks.DS.Wanted)
 }
 
-// OwnDS splits the DS records of a parent into those that stand for a key that
-// the zone ever had, with its ID, and the others.
-func OwnDS(have []event.DS) (own, foreign []event.DS) {
-	for _, d := range have {
-		if d.Key != "" {
-			own = append(own, d)
-		} else {
-			foreign = append(foreign, d)
-		}
-	}
-	return own, foreign
-}
-
 // SignalName is where the operator of a name server vouches for the CDS of a
 // zone that it serves (RFC 9615, 4.1): _dsboot.ZONE._signal.HOST. It fails for a
 // host in the zone itself, which cannot vouch for it, and where the name would be

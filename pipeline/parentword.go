@@ -95,8 +95,12 @@ func decideParent(d *Decision, s State, p Policy, m Moment) {
 	if s.Told == nil || p.Mode() != ModeSign || m.ClockDoubted || s.Published == nil {
 		return
 	}
+	to := p.Parent()
+	if !to.hands() && !to.Notify && len(to.Signal) == 0 {
+		return
+	}
 	over := s.Keys.AtParent()
-	for i, h := range p.Parent().Hooks {
+	for i, h := range to.Hooks {
 		at, tells := s.tells(s.Told.hook(h.Command), over, m.Now)
 		if !tells {
 			continue

@@ -349,6 +349,14 @@ test -e `+gate+"\n"), 0o700); err != nil { //nolint:gosec // a script
 	if got := readText(t, other); got != "ds-ready\nds-gone\n" {
 		t.Errorf("the other hook was told %q", got)
 	}
+	w.stop()
+	w.start(nil)
+	w.told("the engine is up again", func(ZoneStatus) bool { return true })
+	w.h.move(w.h.now().Add(day))
+	w.told("time passes", func(ZoneStatus) bool { return true })
+	if again := readText(t, out); again != text {
+		t.Errorf("after a restart the hook was told %q", strings.TrimPrefix(again, text))
+	}
 	ran := w.historyOf("hook.ran")
 	if len(ran) < 4 || !strings.Contains(ran[0], "hook 1 told of ds-ready") {
 		t.Errorf("history %q", ran)

@@ -103,19 +103,22 @@ func (o *Observer) agents(ctx context.Context, set *rrset, a answer, now time.Ti
 		return Agents{}, fmt.Errorf("%s DSYNC: %w", set.owner, err)
 	}
 	for _, data := range set.data {
-		if len(data) < 6 || zone.Type(binary.BigEndian.Uint16(data)) != zone.TypeCDS || data[2] != schemeNotify {
-			continue
-		}
-		host, err := zone.NameFromWire(data[5:])
-		if err != nil || host == zone.Root {
-			continue
-		}
-		agent := Agent{Host: host.Fold(), Port: binary.BigEndian.Uint16(data[3:])}
-		if agent.Port != 0 && len(out.Targets) < maxAgents && !slices.Contains(out.Targets, agent) {
+		if agent, ok := parseDSYNC(data); ok && len(out.Targets) < maxAgents && !slices.Contains(out.Targets, agent) {
 			out.Targets = append(out.Targets, agent)
 		}
 	}
 	return out, nil
+}
+
+// parseDSYNC reads DSYNC RDATA; ok is false where it names nobody for
+// NOTIFY(CDS).
+func parseDSYNC(data []byte) (a Agent, ok bool) {
+	if len(data) < 6 || zone.Type(binary.BigEndian.Uint16(data)) != zone.TypeCDS || data[2] != schemeNotify {
+		return a, false
+	}
+	host, err := zone.NameFromWire(data[5:])
+	a = Agent{Host: host.Fold(), Port: binary.BigEndian.Uint16(data[3:])}
+	return a, err == nil && host != zone.Root && a.Port != 0
 }
 
 // validDSYNC validates an RRset that a wildcard may have made. Unsigned ones

@@ -8,6 +8,7 @@ import (
 	"github.com/miekg/dns"
 
 	"sluice/keymgr"
+	"sluice/signer/zone"
 )
 
 // dsync is a DSYNC record in the form of RFC 3597: CDS, NOTIFY, a port and a
@@ -148,8 +149,8 @@ func TestObserve_CDSAndCDNSKEYOfEachServer(t *testing.T) {
 	z.records = append(z.records, z.key.ToDS(dns.SHA256).ToCDS(), z.key.ToCDNSKEY())
 	gone := newZone(t, "example.", "example. 3600 IN NS ns1.example.", "example. 3600 IN CDS 0 0 0 00", "example. 3600 IN CDNSKEY 0 3 0 AA==")
 	foreign := newZone(t, "example.", "example. 3600 IN NS ns1.example.", "example. 3600 IN CDS 4711 13 2 000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f")
-	for i, zone := range []*fakeZone{z, gone, foreign} {
-		w.serve(fmt.Sprintf("192.0.2.%d:53", i+1), &fakeServer{zones: []*fakeZone{zone}})
+	for i, at := range []*fakeZone{z, gone, foreign} {
+		w.serve(fmt.Sprintf("192.0.2.%d:53", i+1), &fakeServer{zones: []*fakeZone{at}})
 	}
 	seen := w.observer().Observe(t.Context(), Question{Zone: parse(t, "example."), SkipParent: true, Now: now, Servers: At(addrs("192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53"))}).Zone
 	for i, want := range []string{
@@ -169,4 +170,30 @@ func TestObserve_CDSAndCDNSKEYOfEachServer(t *testing.T) {
 			t.Errorf("server %d: %d signatures over CDS verify: %+v", i+1, n, seen[i].Signed)
 		}
 	}
+}
+
+func FuzzDSYNC(f *testing.F) {
+	f.Add([]byte("\x00\x3b\x01\x00\x35\x05agent\x07example\x00"))
+	f.Add([]byte("\x00\x3b\x01\x00\x35\xc0\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if a, ok := parseDSYNC(data); ok {
+			if n, err := zone.NameFromWire([]byte(a.Host)); err != nil || n != a.Host || !a.Host.IsFolded() || a.Port == 0 {
+				t.Errorf("%x is read as %+v, %v", data, a, err)
+			}
+		}
+	})
+}
+
+func FuzzCDS(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 0, 0})
+	f.Add([]byte{0, 0, 3, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := &round{q: Question{Zone: "\x07example\x00"}}
+		set := &rrset{data: [][]byte{data}}
+		for _, text := range []string{r.nameCDS(data, set), r.nameCDNSKEY(data, set)} {
+			if text == "" || len(text) > 64 {
+				t.Errorf("%x is named %q", data, text)
+			}
+		}
+	})
 }
