@@ -291,6 +291,7 @@ func (e *Engine) AddKeystore(ctx context.Context, actor event.Actor, n NewKeysto
 	if err := e.appendInstance(ctx, actor, facts, taken); err != nil {
 		return KeystoreInfo{}, err
 	}
+	e.retryKeystore(facts.Name) // zones may have waited for it
 	return e.Keystore(ctx, facts.Name)
 }
 
