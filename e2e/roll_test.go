@@ -48,6 +48,12 @@ func (f *follower) follow(t *testing.T) {
 	}
 	f.have = want
 	f.com.sign(t, want...)
+	f.reload(t)
+}
+
+// reload has the parent read its zone.
+func (f *follower) reload(t *testing.T) {
+	t.Helper()
 	if err := f.server.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
