@@ -125,8 +125,10 @@ func adopted(k *Key, state State, now time.Time) event.AdoptedKey {
 	if l == nil {
 		return a
 	}
-	a.Published = lifeTime(l.Published, now)
-	if state == Active || state == Retired || state == Removed {
+	if state != Introduced {
+		a.Published = lifeTime(l.Published, now)
+	}
+	if state == Active || state == Introduced || state == Retired || state == Removed {
 		a.Activated = lifeTime(l.Activated, now)
 	}
 	if state == Retired || state == Removed {
@@ -164,6 +166,8 @@ func (k *Key) adopt(a event.AdoptedKey, at time.Time) {
 		}
 	case Removed:
 		k.State, k.Removed = s, noted(a.Removed)
-	case Generated, Ready, Dead, Revoked, Introduced, Withdrawn:
+	case Introduced:
+		k.State, k.Activated = s, noted(a.Activated)
+	case Generated, Ready, Dead, Revoked, Withdrawn:
 	}
 }

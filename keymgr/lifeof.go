@@ -8,11 +8,12 @@ import (
 )
 
 // LifeOf is what the next signer of a zone has to know of a key, in the form in
-// which a former signer's notes are read. keyTTL is that of the DNSKEY RRset.
-// What is not known to have got around everywhere is noted as on its way.
-func (ks KeySet) LifeOf(key Key, p RollPolicy, k Known, keyTTL uint32) *event.KeyLife {
+// which a former signer's notes are read. What is not known to have got around
+// everywhere is noted as on its way.
+func (ks KeySet) LifeOf(key Key, p RollPolicy, k Known) *event.KeyLife {
 	l := &event.KeyLife{
-		State: string(key.State), TTL: keyTTL, Goal: omnipresent,
+		State: string(key.State), Goal: omnipresent,
+		TTL:     uint32(min(roundUp(k.Timing.KeyTTL.Value), 1<<31-1)), //nolint:gosec // at most 31 bits
 		Created: unixOf(key.Generated), Published: unixOf(key.Published), Activated: unixOf(key.Activated),
 		Retired: unixOf(key.Retired), Removed: unixOf(key.Removed),
 	}
@@ -41,9 +42,9 @@ func (ks KeySet) LifeOf(key Key, p RollPolicy, k Known, keyTTL uint32) *event.Ke
 	dnskey, signed := none(), none()
 	switch key.State {
 	case Published, Ready, Revoked:
-		dnskey = around(key.Published, keys)
+		dnskey = around(ks.publicSince(key, k, comes), keys)
 	case Active:
-		dnskey, signed = around(key.Published, keys), around(key.Activated, sigs)
+		dnskey, signed = around(ks.publicSince(key, k, comes), keys), around(key.Activated, sigs)
 	case Introduced:
 		signed = around(key.Activated, sigs)
 	case Withdrawn:
@@ -69,6 +70,20 @@ func (ks KeySet) LifeOf(key Key, p RollPolicy, k Known, keyTTL uint32) *event.Ke
 		l.DS = ks.spreadOfDS(key.ID, k, l)
 	}
 	return l
+}
+
+// publicSince is since when a key is published here: for one that is on its way
+// in that is not before a version with it is served.
+func (ks KeySet) publicSince(key Key, k Known, comes bool) time.Time {
+	switch {
+	case !comes:
+		return key.Published
+	case ks.unserved(k.Served, false) != "":
+		return k.Now
+	case k.Served.At.After(key.Published):
+		return k.Served.At
+	}
+	return key.Published
 }
 
 // exchange notes which keys a rollover puts before and after one, and whether

@@ -182,14 +182,15 @@ func (r *Rollover) toSee(ks KeySet, cur step, p RollPolicy, k Known) Step {
 	case person != "":
 		return Step{Phase: PhasePerson, Text: fmt.Sprintf("%s: seen everywhere, a person is to report it: --%s", cur.text, person)}
 	}
-	return r.record(cur, k, r.from(k.Now), &event.RolloverAdvanced{Seen: ceilUnix(k.Now)})
+	return r.record(cur, k, r.from(k.Now, k), &event.RolloverAdvanced{Seen: ceilUnix(k.Now)})
 }
 
 // from is when a wait counts from: the sight, or earlier where the former
-// signer had it public already.
-func (r *Rollover) from(seen time.Time) time.Time {
-	if !r.Elsewhere.IsZero() && r.Elsewhere.Before(seen) {
-		return r.Elsewhere
+// signer had it public already, and time enough since then for all public
+// servers to show it.
+func (r *Rollover) from(seen time.Time, k Known) time.Time {
+	if at := r.Elsewhere.Add(k.Timing.Margin.Value); !r.Elsewhere.IsZero() && at.Before(seen) {
+		return at
 	}
 	return seen
 }
@@ -218,8 +219,8 @@ func (r *Rollover) whileWaiting(ks KeySet, cur step, k Known) (s Step, held bool
 	if r.Wait == nil {
 		return Step{}, false
 	}
-	if w := k.Timing.since(cur.wait(k.Timing), r.from(r.Seen)); w.Earliest > r.Wait.Earliest {
-		return r.record(cur, k, r.from(r.Seen), &event.RolloverAdvanced{Seen: r.Seen.Unix()}), true
+	if w := k.Timing.since(cur.wait(k.Timing), r.from(r.Seen, k)); w.Earliest > r.Wait.Earliest {
+		return r.record(cur, k, r.from(r.Seen, k), &event.RolloverAdvanced{Seen: r.Seen.Unix()}), true
 	}
 	until := time.Unix(r.Wait.Earliest, 0).UTC()
 	if k.Now.Before(until) {

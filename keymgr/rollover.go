@@ -28,6 +28,9 @@ type Rollover struct {
 	// Elsewhere is since when the step's change is public by the notes of a
 	// former signer; zero where that is not known. The wait counts from then.
 	Elsewhere time.Time `json:"elsewhere,omitzero"`
+	// Taken: the former signer changed the DS, and nobody here saw that which
+	// was before.
+	Taken bool `json:"taken,omitempty"`
 	// Wait is what has to pass since then; nil where nothing has to.
 	Wait *event.Wait `json:"wait,omitempty"`
 	// DSSeen: the DS of a new key was seen at the parent.
@@ -182,6 +185,7 @@ func (ks KeySet) evolveRollover(e event.Event) KeySet {
 		}
 		if f.Step != 0 {
 			r.Step = int(min(f.Step, 99)) //nolint:gosec // small
+			r.Taken = r.Kind != RollSecure && r.StepName() == "change-ds"
 		}
 		if f.Since != 0 {
 			r.Elsewhere = time.Unix(f.Since, 0).UTC()

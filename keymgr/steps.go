@@ -151,6 +151,9 @@ func (r *Rollover) stepDS() step {
 	if r.Turned {
 		s.see, s.wait = append(s.see, SeeDSGone), Timing.iretTurned
 	}
+	if r.Taken {
+		s.wait = Timing.iretTurned
+	}
 	return s
 }
 

@@ -42,6 +42,7 @@ func (ks KeySet) TakeOver(p RollPolicy, k Known) Takeover {
 	for _, algorithm := range t.algorithms() {
 		t.zoneKeys(algorithm)
 	}
+	t.introduced()
 	t.parent()
 	t.exchanges()
 	return t.result()
@@ -119,12 +120,14 @@ func (t *takeover) read(key *Key) {
 	switch {
 	case t.hasDS(key.ID) && state != Active:
 		state, why = Active, "the parent has a DS of it"
-	case t.signsKeys[key.ID] && key.SignsKeys() && state != Active, t.signsZone[key.ID] && key.SignsZone() && state != Active:
+	case shown && state != Active && (t.signsKeys[key.ID] && key.SignsKeys() || t.signsZone[key.ID] && key.SignsZone()):
 		state, why = Active, "the public servers show its signatures"
-	case shown && state == Generated, shown && state == Removed && key.SignsKeys():
+	case shown && state == Generated:
 		state, why = Published, "the public servers show it"
-	case shown && state == Removed:
-		state, why = Retired, "the public servers show it"
+	case shown && state == Removed && key.HasRole(CSK):
+		state, why = Active, "the public servers show it, and caches may hold its signatures"
+	case shown && state == Removed && key.SignsZone():
+		state, why = Retired, "the public servers show it, and caches may hold its signatures"
 	}
 	if why != "" && key.Life != nil {
 		t.note("%s is noted as %s, but %s: taken for %s", keyText(key), noted, why, state)
@@ -221,6 +224,25 @@ func (t *takeover) zoneKeys(algorithm uint8) {
 	}
 }
 
+// introduced settles which keys of a new algorithm sign without being
+// published: no cache may see them before it holds none but their signatures.
+func (t *takeover) introduced() {
+	var keys []*Key
+	for _, key := range t.waiting(Active, 0, everyKey) {
+		_, shown := t.shown[key.ID]
+		if l := key.Life; !shown && l != nil && l.DNSKEY != nil && in(l.DNSKEY, hidden) && in(l.DS, hidden) && !t.hasDS(key.ID) {
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range keys {
+		if slices.ContainsFunc(t.waiting(Active, 0, everyKey), func(o *Key) bool {
+			return o.Algorithm != key.Algorithm && !slices.Contains(keys, o)
+		}) {
+			t.state[key.ID] = Introduced
+		}
+	}
+}
+
 // parent settles which keys the parent has a DS of.
 func (t *takeover) parent() {
 	sets := t.ks.DS.Sets
@@ -293,6 +315,9 @@ func (t *takeover) exchanges() {
 	}
 	if len(t.secure) > 0 && !t.seen && !exchanged {
 		t.begin(RollSecure, nil, t.wanted, 2, 0)
+	}
+	if added := keyIDs(t.waiting(Introduced, 0, everyKey)); len(added) > 0 {
+		t.begin(RollAlgorithm, keyIDs(t.waiting(Active, 0, everyKey)), added, 1, 0)
 	}
 	if !slices.ContainsFunc(t.rolls, func(f event.Facts) bool {
 		r, ok := f.(*event.RolloverStarted)

@@ -323,11 +323,11 @@ func TestNext_TakenOverStepWaitsFromItsBeginning(t *testing.T) {
 	}
 	s := Next(ks, ks.Rollovers[i], auto, k)
 	f, ok := s.Do[0].(*event.RolloverAdvanced)
-	if !ok || f.Wait == nil || f.Wait.Earliest != formerNow.Add(90*time.Minute).Unix() {
+	if !ok || f.Wait == nil || f.Wait.Earliest != formerNow.Add(2*time.Hour).Unix() {
 		t.Fatalf("%+v", s)
 	}
 	ks = Evolve(ks, event.Event{Time: formerNow, Facts: f})
-	k.Now = formerNow.Add(89 * time.Minute)
+	k.Now = formerNow.Add(119 * time.Minute)
 	if s = Next(ks, ks.Rollovers[i], auto, k); s.Phase != PhaseWait {
 		t.Errorf("within the wait: %+v", s)
 	}

@@ -112,7 +112,7 @@ func (t Timing) iretKSK() wait {
 const unseenDSTTL = 48 * time.Hour
 
 // iretTurned is how long the key stays whose DS was withdrawn before it was
-// seen: the parent may have had it for a while.
+// seen here: the parent may have had it for a while, with any TTL.
 func (t Timing) iretTurned() wait {
 	ttl := larger("TTLds", t.DSTTL, Term{unseenDSTTL, "a DS that came and went unseen"})
 	return wait{"IretTurned", "Iret = DprpP + TTLds", []named{{"DprpP", t.Margin}, ttl}}

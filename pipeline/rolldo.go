@@ -162,7 +162,7 @@ func (e *Engine) prove(ctx context.Context, ks keymgr.KeySet, facts []event.Fact
 			ids = append(ids, f.IDs...)
 		case *event.KeyAdopted:
 			for _, k := range f.Keys {
-				if k.State == string(keymgr.Active) {
+				if k.State == string(keymgr.Active) || k.State == string(keymgr.Introduced) {
 					ids = append(ids, k.ID)
 				}
 			}

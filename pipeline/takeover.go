@@ -302,7 +302,7 @@ func (e *Engine) ExportKey(ctx context.Context, actor event.Actor, name, id stri
 	if !k.Destroyed.IsZero() {
 		return keymgr.KeyFiles{}, errorState("the private part of key %s was deleted at %s", id, k.Destroyed.Format(time.RFC3339))
 	}
-	k.Life = s.Keys.LifeOf(k, p.Rollovers(), s.known(p, m), p.DNSKEYTTL())
+	k.Life = s.Keys.LifeOf(k, p.Rollovers(), s.known(p, m))
 	files, err := exporter.Export(ctx, s.Name, k.Key)
 	if errors.Is(err, keymgr.ErrNoKey) {
 		err = fmt.Errorf("%w: %w", ErrState, err)

@@ -86,7 +86,7 @@ func TestEngine_ExportedKeysAreTakenOverAsTheyStood(t *testing.T) {
 	for _, row := range []struct {
 		kind keymgr.Kind
 		step int
-	}{{"", 0}, {keymgr.RollZSK, 1}, {keymgr.RollZSK, 2}, {keymgr.RollKSK, 1}, {keymgr.RollKSK, 2}, {keymgr.RollAlgorithm, 2}, {keymgr.RollAlgorithm, 3}} {
+	}{{"", 0}, {keymgr.RollZSK, 1}, {keymgr.RollZSK, 2}, {keymgr.RollKSK, 1}, {keymgr.RollKSK, 2}, {keymgr.RollAlgorithm, 1}, {keymgr.RollAlgorithm, 2}, {keymgr.RollAlgorithm, 3}} {
 		t.Run(fmt.Sprintf("%s %d", row.kind, row.step), func(t *testing.T) {
 			w := newRolling(t, "")
 			w.secure()

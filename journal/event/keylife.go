@@ -62,7 +62,7 @@ type KeyAdopted struct {
 // happened.
 type AdoptedKey struct {
 	ID        string `json:"id"`
-	State     string `json:"state"` // published, active, retired, removed
+	State     string `json:"state"` // published, introduced, active, retired, removed
 	Published int64  `json:"published,omitempty"`
 	Activated int64  `json:"activated,omitempty"`
 	Retired   int64  `json:"retired,omitempty"`
