@@ -345,3 +345,23 @@ func TestNext_TakenOverStepWaitsFromItsBeginning(t *testing.T) {
 		t.Errorf("after it was lost: %+v", s)
 	}
 }
+
+// Nobody here saw the DS that was there before, and its TTL may have been any.
+func TestTakeOver_ChangeOfDSWaitsForAnyTTL(t *testing.T) {
+	ks := Evolve(KeySet{}, event.Event{Time: formerNow, Facts: &event.KeyImported{
+		Keys: []event.Key{former("kska", "hoou"), former("kskb", "ooor"), former("zska", "ooo")},
+	}})
+	ks = Evolve(ks, event.Event{Time: formerNow, Facts: &event.DSObserved{Sets: dsOf("kskb"), Servers: 1}})
+	seen := showing("kska kskb zska", "kska kskb zska")
+	k := Known{Now: formerNow, Observation: seen, Timing: Timing{DSTTL: Term{Value: time.Hour}}}
+	for i, f := range ks.TakeOver(RollPolicy{CDS: true}, k).Do {
+		ks = Evolve(ks, event.Event{Time: formerNow, N: uint64(i + 1), Facts: f})
+	}
+	seen.Parent = []Seen{{Server: "a.", Validated: true, DS: dsOf("kskb")[0].DS, DSTTL: 3600}}
+	auto := RollPolicy{KSK: RolePolicy{Auto: Auto{Report: true, Expire: true, Done: true}}}
+	s := Next(ks, ks.Rollovers[0], auto, k)
+	f, ok := s.Do[0].(*event.RolloverAdvanced)
+	if !ok || f.Wait == nil || f.Wait.Earliest != formerNow.Add(unseenDSTTL).Unix() {
+		t.Errorf("%+v", s)
+	}
+}
