@@ -32,7 +32,7 @@ func simulateCommand(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "algorithm", Usage: "`NAME` or number of the algorithm that rollovers of kind algorithm lead to"},
 			&urfave.StringSliceFlag{Name: "failure", Usage: "a server does not answer, `SERVER@FROM/UNTIL`: ns1, ns2 ... of the zone, parent1 ... of the parent; several times"},
 			&urfave.StringFlag{Name: "operator-delay", Usage: "somebody does what waits for a person, after this `DURATION`; by default nobody comes"},
-			&urfave.StringFlag{Name: "parent", Usage: "how the parent learns of the DS, beside what the policy pushes: `cds` (it reads CDS), hook (the policy's hooks have it changed) or hand; by default cds where the policy publishes CDS"},
+			&urfave.StringFlag{Name: "parent", Usage: "`HOW` the parent learns of the DS, beside what the policy pushes: cds (it reads CDS), hook (the policy's hooks have it changed) or hand; by default cds where the policy publishes CDS"},
 			durationFlag("parent-interval", "the parent reads CDS every `DURATION`", simulate.Usual),
 			durationFlag("parent-delay", "it takes the parent `DURATION` to publish a change", simulate.Usual),
 			durationFlag("bootstrap", "the first CDS must stand for `DURATION` (RFC 8078, 3.3)", simulate.Usual),
@@ -43,9 +43,9 @@ func simulateCommand(e *env) *urfave.Command {
 			durationFlag("soa-expire", "EXPIRE of the zone's SOA, a `DURATION`", simulate.Usual),
 			durationFlag("propagation", "each public server shows a version within `DURATION`", simulate.Usual),
 			durationFlag("late", "sites behind a server are late by `DURATION`", simulate.Usual),
-			&urfave.IntFlag{Name: "servers", Value: 2, Usage: "public servers of the zone, and of its parent"},
-			&urfave.IntFlag{Name: "rrsets", Value: 1000, Usage: "signed RRsets of the zone"},
-			&urfave.IntFlag{Name: "width", Usage: "columns of the figures; by default the terminal's, else 80"},
+			&urfave.IntFlag{Name: "servers", Value: 2, Usage: "`NUMBER` of public servers of the zone, and of its parent"},
+			&urfave.IntFlag{Name: "rrsets", Value: 1000, Usage: "`NUMBER` of signed RRsets of the zone"},
+			&urfave.IntFlag{Name: "width", Usage: "`COLUMNS` of the figures", DefaultText: "the terminal's, else 80"},
 		},
 		Action: func(c *urfave.Context) error {
 			if _, err := arguments(c); err != nil {

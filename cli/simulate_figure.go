@@ -49,13 +49,31 @@ func markOf(s keymgr.State) byte {
 	return ' '
 }
 
-const figureLegend = ". published   = signs   - published, signs no longer   ~ signs, not published   D the DS is at the parent\n"
+// figureLegend explains the marks, in lines of so many columns.
+func figureLegend(width int) string {
+	var out strings.Builder
+	room := 0
+	for i, text := range []string{". published", "= signs", "- published, signs no longer", "~ signs, not published", "D the DS is at the parent"} {
+		switch {
+		case i == 0:
+		case room+3+len(text) > width:
+			out.WriteString("\n")
+			room = 0
+		default:
+			out.WriteString("   ")
+			room += 3
+		}
+		out.WriteString(text)
+		room += len(text)
+	}
+	return out.String() + "\n"
+}
 
 // figures draws all of a rehearsal, and the first rollover of each kind and
 // method that came to its end.
 func figures(sum simulate.Summary, width int) []string {
 	all := figure{title: "all keys", from: sum.From, until: sum.Until, rows: rowsOf(sum.Keys, sum.From, sum.Until)}
-	out := []string{all.draw(width) + figureLegend}
+	out := []string{all.draw(width) + figureLegend(width)}
 	drawn := map[string]bool{}
 	for _, r := range sum.Rollovers {
 		name := fmt.Sprintf("%s by %s", r.Kind, r.Method)

@@ -65,7 +65,7 @@ ZSK-2               ..........===============~~~~~
 		t.Error(d)
 	}
 	for _, text := range figures(sum, leastWidth) {
-		for line := range strings.Lines(strings.TrimSuffix(text, figureLegend)) {
+		for line := range strings.Lines(text) {
 			if len(line) > leastWidth+1 {
 				t.Errorf("%d columns: %q", leastWidth, line)
 			}
