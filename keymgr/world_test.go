@@ -42,12 +42,14 @@ type world struct {
 	unsigned bool
 	made     int // keys so far
 	random   func(n int) int
+	spread   spreadModel
 }
 
 // zoneVersion is a version of the zone as it is published.
 type zoneVersion struct {
 	keys    []Key // in the DNSKEY RRset
 	signing []Key
+	sets    [][]Key // those that sign each sort of RRset but the keys'; none: all alike
 	at      time.Time
 	serial  uint32
 	keyTTL  uint32
@@ -69,8 +71,12 @@ func forValidators(keys []Key) []model.Key {
 }
 
 func (v zoneVersion) forValidators() model.Version {
+	var mixed [][]model.Key
+	for _, set := range v.sets {
+		mixed = append(mixed, forValidators(set))
+	}
 	return model.Version{
-		Published: forValidators(v.keys), Signers: forValidators(v.signing), Serial: v.serial,
+		Published: forValidators(v.keys), Signers: forValidators(v.signing), Mixed: mixed, Serial: v.serial,
 		KeyTTL: time.Duration(v.keyTTL) * time.Second, SigTTL: time.Duration(v.sigTTL) * time.Second,
 	}
 }
@@ -147,7 +153,14 @@ func (w *world) served() Served {
 	if len(v.keys) == 0 {
 		return Served{}
 	}
-	return Served{Keys: ids(v.keys), Signers: ids(v.signing), Serial: zone.Serial(v.serial), At: v.at}
+	out := Served{Keys: ids(v.keys), Signers: v.signers(), Serial: zone.Serial(v.serial), At: v.at}
+	for _, set := range v.sets {
+		out.Sets = append(out.Sets, ids(set))
+	}
+	if w.spread.lies {
+		out.Signers = ids(v.signing)
+	}
+	return out
 }
 
 func (w *world) known() Known {
@@ -170,7 +183,12 @@ func (w *world) publish(keyTTL, sigTTL uint32) {
 	v := zoneVersion{at: w.now, serial: last.serial + 1, keyTTL: keyTTL, sigTTL: sigTTL}
 	if !w.unsigned {
 		v.keys, v.signing = w.ks.Published(), w.ks.Signing()
-		if slices.Equal(ids(v.keys), ids(last.keys)) && slices.Equal(ids(v.signing), ids(last.signing)) {
+		v.sets = w.spreadSets(last)
+		same := slices.Equal(v.signers(), last.signers())
+		if w.spread.lies {
+			same = slices.Equal(ids(v.signing), ids(last.signing))
+		}
+		if slices.Equal(ids(v.keys), ids(last.keys)) && same {
 			v.at, v.serial = last.at, last.serial // Served is of the first one
 		}
 	}
@@ -268,7 +286,7 @@ func (w *world) decide() []Step {
 			out = append(out, s)
 		}
 		v := w.zones[len(w.zones)-1]
-		if !w.unsigned && (!slices.Equal(ids(v.keys), ids(w.ks.Published())) || !slices.Equal(ids(v.signing), ids(w.ks.Signing()))) {
+		if !w.unsigned && (!slices.Equal(ids(v.keys), ids(w.ks.Published())) || !slices.Equal(ids(v.signing), ids(w.ks.Signing())) || w.lastSlice(v)) {
 			w.publish(v.keyTTL, v.sigTTL)
 			w.pass(0)
 			again = true

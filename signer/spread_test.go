@@ -238,3 +238,43 @@ func TestSpread_KeysThatCannotBeToldApartAreNotCounted(t *testing.T) {
 		t.Errorf("counted %v", res.SignedBy)
 	}
 }
+
+// While both keys are published a zone with signatures by either is right; by
+// one that is withdrawn it is not.
+func TestSpread_SignaturesOfAWithdrawnKeyAreFaults(t *testing.T) {
+	e := exchanges(t)[0]
+	p := testParams("example.", NSEC3)
+	p.Jitter = 6 * time.Hour
+	contents := parse(t, "example.", sampleZone)
+	z, _ := mustSign(t, contents, e.before, p)
+	p.Serial++
+	end := p.Expiration.Unix() + 1
+	p.Spread = &Spread{From: end - 6*3600, To: end - 3*3600}
+	half, res := mustResign(t, contents, z, e.after, p)
+	if left := res.SignedBy[1<<1]; left == 0 || res.SignedBy[1<<2] == 0 {
+		t.Fatalf("signed by %v: nothing is left to exchange", res.SignedBy)
+	}
+	if r := mustVerify(t, half, p, nil); !r.OK() {
+		t.Error(r.Err())
+	}
+	if r := mustCheck(t, z, half, checkOptions(p)); !r.OK() {
+		t.Error(r.Err())
+	}
+	// The DNSKEY RRset loses the key, its signatures stay.
+	without, _ := mustSign(t, contents, []Key{e.after[0], e.after[2]}, p)
+	gone := maps.Clone(half)
+	for _, kind := range []zone.Kind{zone.KindMade, zone.KindSigs} {
+		key := string(zone.AppendKey(nil, kind, p.Apex, zone.TypeDNSKEY))
+		gone[key] = without[key]
+	}
+	r := mustVerify(t, gone, p, func(o *VerifyOptions) { o.MaxFaults = 1000 })
+	orphans := int64(0)
+	for _, f := range r.Faults {
+		if f.Rule == RuleOrphan {
+			orphans++
+		}
+	}
+	if orphans != res.SignedBy[1<<1] {
+		t.Errorf("%d signatures of the key are faults, %d are left", orphans, res.SignedBy[1<<1])
+	}
+}
