@@ -3,6 +3,7 @@ package pipeline
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"math/bits"
 	"slices"
@@ -416,4 +417,17 @@ func (r *runner) exchangeStatus(s State) *ExchangeStatus {
 		}
 	}
 	return st
+}
+
+// describeExchange tells whose signatures an instance has while they are
+// exchanged; "" where they are not.
+func describeExchange(f *event.InstanceSigned) string {
+	if f.Exchange == nil {
+		return ""
+	}
+	parts := make([]string, 0, len(f.SignedBy))
+	for _, by := range f.SignedBy {
+		parts = append(parts, fmt.Sprintf("%d RRsets by %s", by.RRsets, strings.Join(by.Keys, " and ")))
+	}
+	return fmt.Sprintf("; signatures are exchanged until %s: %s", time.Unix(f.Exchange.Until, 0).UTC().Format(time.RFC3339), strings.Join(parts, ", "))
 }

@@ -415,6 +415,9 @@ func TestSpread_PlansAndStatusTellHowLongItTakes(t *testing.T) {
 	if x == nil || x.Left == 0 || x.Left >= x.RRsets || !slices.Equal(x.Keys, ro.Old) || x.NextAt == nil || x.Until.Sub(x.Since) != 2*day {
 		t.Errorf("exchange %+v", x)
 	}
+	if told := w.history("instance.signed"); len(told) == 0 || !strings.Contains(told[len(told)-1], fmt.Sprintf("%d RRsets by %s", x.Left, ro.Old[0])) {
+		t.Errorf("history %q", told)
+	}
 	if want := fmt.Sprintf("those of %d RRsets are left", x.Left); !strings.Contains(ro.Text, want) {
 		t.Errorf("rollover %q, want %q", ro.Text, want)
 	}
