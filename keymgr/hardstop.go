@@ -33,7 +33,7 @@ func (ks KeySet) holds(k Known) error {
 	if err := ks.keepsSignatures(k); err != nil {
 		return err
 	}
-	sets, known := ks.DS.cacheable(k.Now, k.Timing.Margin.Value)
+	sets, known := ks.DS.cacheable(k.Now, k.Timing.DSMargin())
 	if !known && len(ks.DS.Wanted) > 0 {
 		told := event.DSSet{}
 		for _, id := range ks.DS.Wanted {
@@ -90,7 +90,7 @@ func (ks KeySet) carries(set event.DSSet) error {
 				"have it removed at the parent, or wait until its TTL has run out", d.Algorithm, d.Tag)
 		}
 	}
-	return nil
+	return ks.carriesOthers()
 }
 
 func tagsOf(records []event.DS) string {

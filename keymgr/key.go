@@ -34,6 +34,10 @@ type Key struct {
 	State     State     `json:"state"`
 	Generated time.Time `json:"generated,omitzero"` // made or imported
 	Imported  bool      `json:"imported,omitempty"`
+	// Foreign: it is a public key of another signer of the zone (RFC 8901). It
+	// is published and never signs here.
+	Foreign   bool      `json:"foreign,omitempty"`
+	BackedUp  time.Time `json:"backed_up,omitzero"` // by the word of a person
 	Published time.Time `json:"published,omitzero"`
 	Activated time.Time `json:"activated,omitzero"`
 	Retired   time.Time `json:"retired,omitzero"`

@@ -30,9 +30,15 @@ type KeySet struct {
 func Evolve(ks KeySet, e event.Event) KeySet {
 	switch f := e.Facts.(type) {
 	case *event.KeyGenerated:
-		return ks.with(f.Keys, e.Time, false)
+		return ks.with(f.Keys, Key{State: Generated, Generated: e.Time})
 	case *event.KeyImported:
-		return ks.with(f.Keys, e.Time, true)
+		return ks.with(f.Keys, Key{State: Generated, Generated: e.Time, Imported: true, Foreign: f.Foreign})
+	case *event.KeyBackedUp:
+		return ks.change(f.IDs, func(k *Key) {
+			if !k.Foreign && k.BackedUp.IsZero() {
+				k.BackedUp = e.Time
+			}
+		})
 	case *event.KeyPublished:
 		return ks.change(f.IDs, func(k *Key) {
 			if k.State == Generated {
@@ -41,6 +47,9 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 		})
 	case *event.KeyActivated:
 		return ks.change(f.IDs, func(k *Key) {
+			if k.Foreign {
+				return
+			}
 			switch k.State {
 			case Generated:
 				k.State, k.Published, k.Activated = Active, e.Time, e.Time
@@ -60,7 +69,7 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 		return ks
 	case *event.KeyIntroduced:
 		return ks.change(f.IDs, func(k *Key) {
-			if k.State == Generated {
+			if k.State == Generated && !k.Foreign {
 				k.State, k.Activated = Introduced, e.Time
 			}
 		})
@@ -92,15 +101,18 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 	return ks.evolveRollover(e)
 }
 
-// with adds keys that the set does not hold yet.
-func (ks KeySet) with(keys []event.Key, at time.Time, imported bool) KeySet {
+// with adds keys that the set does not hold yet. A foreign key that was removed
+// may come back.
+func (ks KeySet) with(keys []event.Key, as Key) KeySet {
 	out := ks
 	out.Keys = slices.Clone(ks.Keys)
 	for _, k := range keys {
-		if out.index(k.ID) >= 0 {
-			continue
+		as.Key = k
+		if i := out.index(k.ID); i < 0 {
+			out.Keys = append(out.Keys, as)
+		} else if old := out.Keys[i]; old.Foreign && as.Foreign && old.State == Removed {
+			out.Keys[i] = as
 		}
-		out.Keys = append(out.Keys, Key{Key: k, State: Generated, Generated: at, Imported: imported})
 	}
 	return out
 }

@@ -31,6 +31,8 @@ type RollPolicy struct {
 	KSK, ZSK, CSK RolePolicy
 	Algorithm     Auto
 	CDS           bool // the parent is told by CDS and CDNSKEY
+	// Backup: a key without a backup mark is not put to use.
+	Backup bool
 }
 
 // Auto is the switches of a kind of rollover.
@@ -44,7 +46,7 @@ func (p RollPolicy) Auto(k Kind) Auto {
 		return p.CSK.Auto
 	case RollAlgorithm:
 		return p.Algorithm
-	case RollSecure, RollInsecure:
+	case RollSecure, RollInsecure, RollForeign:
 	}
 	// The way to the first DS takes nothing away, and the one to no DS was
 	// asked for.
@@ -59,7 +61,7 @@ func (p RollPolicy) Method(k Kind) Method {
 		m = p.ZSK.Method
 	case RollKSK:
 		m = p.KSK.Method
-	case RollCSK, RollAlgorithm, RollSecure, RollInsecure:
+	case RollCSK, RollAlgorithm, RollSecure, RollInsecure, RollForeign:
 	}
 	if m == "" {
 		m = Methods(k)[0]
@@ -111,6 +113,7 @@ const (
 	PhaseSee     Phase = "see"     // the servers show it
 	PhaseWait    Phase = "wait"    // time passes
 	PhasePerson  Phase = "person"  // somebody lets it go on
+	PhaseBackup  Phase = "backup"  // somebody backs its new keys up, and says so
 	PhaseBlocked Phase = "blocked" // going on would break the chain of trust
 	PhaseDo      Phase = "do"      // nothing: something is to be recorded now
 )
@@ -182,7 +185,28 @@ func (r *Rollover) toSee(ks KeySet, cur step, p RollPolicy, k Known) Step {
 	case person != "":
 		return Step{Phase: PhasePerson, Text: fmt.Sprintf("%s: seen everywhere, a person is to report it: --%s", cur.text, person)}
 	}
-	return r.record(cur, k, r.from(k.Now, k), &event.RolloverAdvanced{Seen: ceilUnix(k.Now)})
+	from := r.seenFrom(cur, k)
+	return r.record(cur, k, r.from(from, k), &event.RolloverAdvanced{Seen: ceilUnix(from)})
+}
+
+// seenFrom is from when on all was seen that a step needs to see: now, or since
+// every server shows the new ZSK that stood by in the DNSKEY RRset. Of other
+// keys it matters what they sign, too.
+func (r *Rollover) seenFrom(cur step, k Known) time.Time {
+	if r.Kind != RollZSK || !slices.Equal(cur.see, []Sight{SeeKeys}) || len(r.Reported) > 0 || len(r.New) == 0 {
+		return k.Now
+	}
+	var from time.Time
+	for _, id := range r.New {
+		at, ok := k.Observation.KeysSince[id]
+		if !ok || at.After(k.Now) {
+			return k.Now
+		}
+		if at.After(from) {
+			from = at
+		}
+	}
+	return from
 }
 
 // from is when a wait counts from: the sight, or earlier where the former
@@ -269,6 +293,9 @@ func (r *Rollover) goOn(ks KeySet, all []step, p RollPolicy, k Known) Step {
 
 // enter begins a step.
 func (r *Rollover) enter(ks KeySet, next step, p RollPolicy, k Known) Step {
+	if unsaved := ks.Unsaved(r.New); p.Backup && len(unsaved) > 0 {
+		return Step{Phase: PhaseBackup, Text: unsavedText(next.text, unsaved)}
+	}
 	do := []event.Facts{&event.RolloverAdvanced{Rollover: r.ID, Step: uint64(r.Step + 1), Name: next.name}} //nolint:gosec // small
 	do = append(do, next.enter(ks, r, p)...)
 	if next.last() {

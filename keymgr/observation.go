@@ -24,6 +24,12 @@ type Observation struct {
 	// cache may still hold, in seconds; 0 where none was ever seen.
 	KeyTTL uint32 `json:"key_ttl,omitempty"`
 	DSTTL  uint32 `json:"ds_ttl,omitempty"`
+	// KeysSince is since when all public servers show keys that stand by in the
+	// DNSKEY RRset, by ID.
+	KeysSince map[string]time.Time `json:"keys_since,omitempty"`
+	// ParentMargin is REFRESH + RETRY of the parent's SOA, in seconds; 0 where
+	// that was never seen.
+	ParentMargin uint32 `json:"parent_margin,omitempty"`
 }
 
 // Seen is what one address of a server answered.
@@ -54,6 +60,8 @@ type Seen struct {
 
 	DS    []event.DS `json:"ds,omitempty"`
 	DSTTL uint32     `json:"ds_ttl,omitempty"` // in seconds
+	// Margin is REFRESH + RETRY of its SOA, in seconds, where that was validated.
+	Margin uint32 `json:"margin,omitempty"`
 	// Validated: the DS RRset, or the proof that there is none, was validated
 	// from a trust anchor down. What was not does not count.
 	Validated bool `json:"validated,omitempty"`
@@ -74,6 +82,51 @@ type SeenSignature struct {
 	// Key is the ID of the key in the server's DNSKEY RRset that it verifies
 	// with; empty where there is none.
 	Key string `json:"key,omitempty"`
+}
+
+// Note takes over from the observation before what holds on, and notes since when
+// all public servers show the keys that stand by. ended is when the last server
+// was asked. A server that says nothing changes nothing; one that is new, or
+// does not show a key, has that begin anew.
+func (o *Observation) Note(last *Observation, standby []Key, ended time.Time) {
+	o.KeysSince = nil
+	known := map[string]bool{}
+	if last != nil {
+		o.ParentMargin = max(o.ParentMargin, last.ParentMargin)
+		for _, s := range last.Zone {
+			known[s.Server+" "+s.Address.String()] = true
+		}
+	}
+	var margin uint32
+	for _, s := range o.Parent {
+		margin = max(margin, s.Margin)
+	}
+	if margin > 0 {
+		o.ParentMargin = margin
+	}
+	for i := range standby {
+		id := standby[i].ID
+		shown, silent, grown := len(o.Zone) > 0, false, false
+		for _, s := range o.Zone {
+			grown = grown || !known[s.Server+" "+s.Address.String()]
+			silent = silent || s.Error != ""
+			shown = shown && (s.Error != "" || slices.Contains(s.Keys, id))
+		}
+		var since time.Time
+		if last != nil {
+			since = last.KeysSince[id]
+		}
+		switch {
+		case !shown, silent && (grown || since.IsZero()):
+			continue
+		case grown || since.IsZero():
+			since = ended
+		}
+		if o.KeysSince == nil {
+			o.KeysSince = map[string]time.Time{}
+		}
+		o.KeysSince[id] = since
+	}
 }
 
 // Failed lists the entries that gave no usable answer; of the parent's also

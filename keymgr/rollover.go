@@ -296,10 +296,10 @@ func (ks KeySet) only(ids []string, keep func(*Key) bool) []string {
 }
 
 // wanted is the keys that the parent is to have DS records of once some come
-// and some leave.
+// and some leave, those of other signers among them.
 func (ks KeySet) wanted(come, leave []string) []string {
 	var out []string
-	for _, id := range append(slices.Clone(ks.DS.Wanted), come...) {
+	for _, id := range slices.Concat(ks.DS.Wanted, ks.foreignDS(), come) {
 		if !slices.Contains(leave, id) {
 			out = append(out, id)
 		}

@@ -214,6 +214,7 @@ func TestRollover_NeverBogus(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		random := func(n int) int { return rapid.IntRange(0, n-1).Draw(rt, "random") }
 		w := newWorld(random)
+		w.above = time.Duration(random(4)) * 30 * time.Minute
 		w.secure(rt, random(2) == 1)
 		waiting := map[uint64]event.Wait{}
 		for range rapid.IntRange(20, 150).Draw(rt, "steps") {
@@ -239,7 +240,7 @@ func TestRollover_NeverBogus(t *testing.T) {
 // act is one thing that may happen.
 func (w *world) act(random func(int) int) {
 	ttls := []uint32{300, 3600, 14400}
-	switch random(13) {
+	switch random(17) {
 	case 0:
 		c := courses()[random(len(courses()))]
 		alg := w.algorithm()
@@ -271,6 +272,10 @@ func (w *world) act(random func(int) int) {
 			w.unsigned = false
 			_ = w.start(RollSecure, "", 13, false)
 		}
+	case 8:
+		w.shares(random)
+	case 9:
+		w.standsBy(random)
 	default:
 		w.decide()
 	}

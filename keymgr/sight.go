@@ -11,17 +11,21 @@ const (
 	notAsked     = "were not asked yet"
 	notAnswering = "gives no answer: "
 	notValidated = "gives an answer about the DS that is not validated"
+	notChanging  = "whose keys are published shows nowhere that it signs with the new algorithm: if it is gone, take its keys out (sluice key remove)"
 	notCurrent   = "does not have the zone with the newest keys' signatures yet"
 )
 
 // contrary reports whether the server shows something else, rather than
 // nothing.
 func (m Missing) contrary() bool {
-	return m.Since.IsZero() && m.Reason != notAsked && m.Reason != notValidated && m.Reason != notCurrent
+	return m.Since.IsZero() && m.Reason != notAsked && m.Reason != notValidated && m.Reason != notCurrent && m.Reason != notChanging
 }
 
 // look lists the servers that do not show what a sight is about.
 func (r *Rollover) look(ks KeySet, s Sight, k Known) []Missing {
+	if r.untold(ks, s, k) {
+		return nil
+	}
 	o := k.Observation
 	after := r.Since
 	if s == SeeKeys || s == SeeSigs {
@@ -37,7 +41,7 @@ func (r *Rollover) look(ks KeySet, s Sight, k Known) []Missing {
 	if len(seen) == 0 {
 		return []Missing{{Server: whose(s), Reason: notAsked}}
 	}
-	var out []Missing
+	out := r.silentSigner(ks, s, seen)
 	for _, at := range seen {
 		m := Missing{Server: at.Server, Address: at.Address}
 		switch {
@@ -105,6 +109,9 @@ func (r *Rollover) lacks(ks KeySet, s Sight, k Known, at Seen) string {
 // lacksSigs compares the serial, which vouches for all signatures, and the
 // signatures that were looked at.
 func (r *Rollover) lacksSigs(ks KeySet, k Known, at Seen) string {
+	if ks.otherSigner(at) {
+		return r.lacksSigsOfOther(ks, at)
+	}
 	if zone.Serial(at.Serial).Before(k.Served.Serial) {
 		return notCurrent
 	}
@@ -120,10 +127,10 @@ func (r *Rollover) lacksSigs(ks KeySet, k Known, at Seen) string {
 			return "does not show signatures of key " + id
 		}
 	}
-	for _, id := range ks.only(r.Old, func(k *Key) bool { return k.SignsZone() && !k.Signs() }) {
+	for _, id := range ks.only(r.Old, func(k *Key) bool { return k.SignsZone() && !k.Signs() && !k.Foreign }) {
 		if has(id) {
 			return "still shows signatures of key " + id
 		}
 	}
-	return ""
+	return r.signedBy(ks, at)
 }

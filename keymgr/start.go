@@ -41,13 +41,16 @@ func NewRoles(k Kind, useCSK bool) []Role {
 			return []Role{CSK}
 		}
 		return []Role{KSK, ZSK}
-	case RollSecure, RollInsecure:
+	case RollSecure, RollInsecure, RollForeign:
 	}
 	return nil
 }
 
 // NewPlan says which keys a rollover takes out, or why it cannot begin.
 func (ks KeySet) NewPlan(k Kind, m Method, p RollPolicy) (Plan, error) {
+	if k == RollForeign {
+		return ks.planJoin(Plan{Kind: k})
+	}
 	if m == "" {
 		m = p.Method(k)
 	}
@@ -67,7 +70,7 @@ func (ks KeySet) NewPlan(k Kind, m Method, p RollPolicy) (Plan, error) {
 			takes = key.HasRole(KSK)
 		case RollInsecure:
 			takes = key.SignsKeys()
-		case RollCSK, RollAlgorithm, RollSecure:
+		case RollCSK, RollAlgorithm, RollSecure, RollForeign:
 		}
 		if takes && k == RollSecure {
 			plan.New = append(plan.New, key.ID)
@@ -101,17 +104,30 @@ func (ks KeySet) fits(plan Plan) error {
 }
 
 // free reports whether a rollover may begin beside those that run: those of a
-// ZSK go beside those of a KSK and beside the way to the first or to no DS, all
-// others stand alone.
+// ZSK go beside those of a KSK and beside the way to the first or to no DS,
+// those of other signers' keys beside all; all others stand alone.
 func (ks KeySet) free(k Kind) error {
 	for _, r := range ks.Rollovers {
 		zone := k == RollZSK && r.Kind != RollZSK && r.Kind != RollCSK && r.Kind != RollAlgorithm && (r.Kind != RollSecure || r.Step > 1)
 		other := r.Kind == RollZSK && (k == RollKSK || k == RollSecure || k == RollInsecure)
-		if !zone && !other {
-			return conflict("a rollover of kind %s runs (step %q): let it end, or abort it", r.Kind, r.StepName())
+		if zone || other || r.Kind == RollForeign {
+			continue
 		}
+		return conflict("a rollover of kind %s runs (%d, step %q): %s", r.Kind, r.ID, r.StepName(), r.wayOut())
 	}
 	return nil
+}
+
+// wayOut is what a person can do for another rollover to begin.
+func (r *Rollover) wayOut() string {
+	switch {
+	case r.Kind == RollSecure && r.Step > 1:
+		return "it ends once the DS is seen at all servers of the parent; have it added there (sluice key ds), " +
+			"or report it where the parent cannot be asked (sluice key step --ds-seen TTL)"
+	case r.Kind == RollSecure:
+		return "the zone's first DS comes first; it ends by itself, or give it up (sluice key abort) and begin again later (sluice key roll ZONE secure)"
+	}
+	return "let it end (sluice key status), or abort it (sluice key abort)"
 }
 
 func methodList(k Kind) string {
@@ -123,19 +139,20 @@ func methodList(k Kind) string {
 }
 
 // Spare is the IDs of keys that wait to be used, one for each role, of an
-// algorithm: published ones first, then the oldest. lacking is the roles that no
+// algorithm: published ones first, then those that were backed up, then the
+// oldest. lacking is the roles that no
 // key waits for.
 func (ks KeySet) Spare(roles []Role, algorithm uint8) (spare []string, lacking []Role) {
 	for _, role := range roles {
 		best := -1
 		for i, k := range ks.Keys {
-			if !k.HasRole(role) || k.Algorithm != algorithm || k.State != Generated && k.State != Published {
+			if k.Foreign || !k.HasRole(role) || k.Algorithm != algorithm || k.State != Generated && k.State != Published {
 				continue
 			}
-			if slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return r.concerns([]string{k.ID}) }) {
+			if ks.taken(k.ID) {
 				continue
 			}
-			if best < 0 || k.State == Published && ks.Keys[best].State == Generated {
+			if best < 0 || k.fitter(&ks.Keys[best]) {
 				best = i
 			}
 		}
@@ -159,10 +176,15 @@ func (ks KeySet) Begin(plan Plan, p RollPolicy, k Known) ([]event.Facts, error) 
 		Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
 		Reason: plan.Reason, Emergency: plan.Emergency,
 	}}
-	if plan.Start.After(k.Now) {
+	if unsaved := p.Backup && len(ks.Unsaved(plan.New)) > 0; unsaved || plan.Start.After(k.Now) {
+		// What is not backed up has it wait at its first step.
+		start := k.Now
+		if plan.Start.After(start) {
+			start = plan.Start
+		}
 		return []event.Facts{&event.RolloverStarted{
 			Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
-			Reason: plan.Reason, Emergency: plan.Emergency, Start: ceilUnix(plan.Start),
+			Reason: plan.Reason, Emergency: plan.Emergency, Start: ceilUnix(start),
 		}}, nil
 	}
 	first := r.step()

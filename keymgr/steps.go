@@ -18,6 +18,7 @@ const (
 	RollAlgorithm Kind = "algorithm" // all keys for ones of another algorithm
 	RollSecure    Kind = "secure"    // the way from a signed zone to its first DS
 	RollInsecure  Kind = "insecure"  // the way to no DS, after which the zone may be published unsigned
+	RollForeign   Kind = "foreign"   // keys of another signer come or go
 )
 
 // Method is how keys are exchanged.
@@ -33,6 +34,10 @@ const (
 	Conservative    Method = "conservative"     // algorithm
 	FirstDS         Method = "first-ds"         // secure
 	LastDS          Method = "last-ds"          // insecure
+	Join            Method = "join"             // foreign: ZSKs
+	JoinDS          Method = "join-ds"          // foreign: also KSKs
+	Leave           Method = "leave"            // foreign: a ZSK
+	LeaveDS         Method = "leave-ds"         // foreign: a KSK
 )
 
 // Methods lists the methods of a kind, the default first; nil for no kind.
@@ -50,6 +55,8 @@ func Methods(k Kind) []Method {
 		return []Method{FirstDS}
 	case RollInsecure:
 		return []Method{LastDS}
+	case RollForeign:
+		return []Method{Join, JoinDS, Leave, LeaveDS}
 	}
 	return nil
 }
@@ -114,6 +121,8 @@ func (r *Rollover) steps() []step {
 			{name: "last-ds", text: "have the parent remove the DS", enter: withdrawDS, see: []Sight{SeeDSGone}, wait: Timing.ilast},
 			{name: "done", text: "the zone may be published unsigned", enter: nothing},
 		}
+	case RollForeign:
+		return r.stepsForeign()
 	}
 	return nil
 }
@@ -131,7 +140,7 @@ func (r *Rollover) stepsKSK() []step {
 			{name: "add", text: "publish the new key and have the parent add its DS", enter: addBoth, see: []Sight{SeeKeys, SeeDS}, wait: Timing.ipubBoth},
 			{name: "remove", text: "remove the old key and have the parent remove its DS", enter: removeBoth},
 		}
-	case DoubleKSK, PrePublication, DoubleSignature, Conservative, FirstDS, LastDS:
+	case DoubleKSK, PrePublication, DoubleSignature, Conservative, FirstDS, LastDS, Join, JoinDS, Leave, LeaveDS:
 	}
 	return []step{
 		{name: "publish", text: "publish the new key beside the old one, both signing the keys", enter: activateNew, see: []Sight{SeeKeys}, wait: Timing.ipubC},
@@ -188,8 +197,20 @@ func activateNew(ks KeySet, r *Rollover, _ RollPolicy) []event.Facts {
 	return []event.Facts{&event.KeyActivated{IDs: ids}}
 }
 
-func introduceNew(_ KeySet, r *Rollover, _ RollPolicy) []event.Facts {
-	return []event.Facts{&event.KeyIntroduced{IDs: r.New}}
+// introduceNew also takes out the keys that stand by with other algorithms: they
+// must not outlive those that sign.
+func introduceNew(ks KeySet, r *Rollover, _ RollPolicy) []event.Facts {
+	out := []event.Facts{&event.KeyIntroduced{IDs: r.New}}
+	var left []string
+	for i := range ks.Keys {
+		if k := &ks.Keys[i]; k.State == Published && !k.Foreign && !slices.Contains(r.New, k.ID) {
+			left = append(left, k.ID)
+		}
+	}
+	if len(left) > 0 {
+		out = append(out, &event.KeyRemoved{IDs: left})
+	}
+	return out
 }
 
 func exchangeSigners(_ KeySet, r *Rollover, _ RollPolicy) []event.Facts {
@@ -238,8 +259,8 @@ func Abort(ks KeySet, r Rollover, p RollPolicy, reason string) ([]event.Facts, e
 	drop := append(end, &event.KeyRemoved{IDs: r.New})
 	turn := 0
 	switch {
-	case r.Step == 0 && len(r.New) > 0 && r.Kind != RollSecure:
-		return drop, nil
+	case r.Kind == RollForeign:
+		return r.abortForeign(ks, end)
 	case r.Step == 0, r.Kind == RollSecure && r.Step == 1:
 		return end, nil
 	case r.Kind == RollSecure:

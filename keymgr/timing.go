@@ -18,9 +18,12 @@ type Term struct {
 // a cache may still hold.
 type Timing struct {
 	Margin Term // Dprp: from when a server shows something until each site of it does
-	KeyTTL Term // TTLkey: of the DNSKEY RRset
-	SigTTL Term // TTLsig: the largest of the zone
-	DSTTL  Term // TTLds: of the DS RRset at the parent
+	// ParentMargin is that of the parent's servers, DprpP; Margin where it has no
+	// source.
+	ParentMargin Term
+	KeyTTL       Term // TTLkey: of the DNSKEY RRset
+	SigTTL       Term // TTLsig: the largest of the zone
+	DSTTL        Term // TTLds: of the DS RRset at the parent
 	// Place is where the zone stands among others, a hash of its name: their
 	// rollovers do not all begin at once.
 	Place uint64
@@ -46,6 +49,18 @@ func (t Timing) early(validity time.Duration) time.Duration {
 	}
 	return time.Duration(t.Place%uint64(within)) * time.Second //nolint:gosec // positive and small
 }
+
+// parentMargin is DprpP.
+func (t Timing) parentMargin() Term {
+	if t.ParentMargin.Source == "" {
+		return t.Margin
+	}
+	return t.ParentMargin
+}
+
+// DSMargin is for how long after the last sight of a DS RRset a site of the
+// parent may still hand it out.
+func (t Timing) DSMargin() time.Duration { return t.parentMargin().Value }
 
 // wait is a formula and its terms, all of which add up.
 type wait struct {
@@ -104,7 +119,7 @@ func (t Timing) ipubC() wait {
 // iretKSK is how long an old KSK stays once the new DS is there (RFC 7583,
 // 3.3.1).
 func (t Timing) iretKSK() wait {
-	return wait{"IretKSK", "Iret = DprpP + TTLds", []named{{"DprpP", t.Margin}, {"TTLds", t.DSTTL}}}
+	return wait{"IretKSK", "Iret = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, {"TTLds", t.DSTTL}}}
 }
 
 // unseenDSTTL is the TTL that a DS may have had that came and went between two
@@ -115,13 +130,13 @@ const unseenDSTTL = 48 * time.Hour
 // seen here: the parent may have had it for a while, with any TTL.
 func (t Timing) iretTurned() wait {
 	ttl := larger("TTLds", t.DSTTL, Term{unseenDSTTL, "a DS that came and went unseen"})
-	return wait{"IretTurned", "Iret = DprpP + TTLds", []named{{"DprpP", t.Margin}, ttl}}
+	return wait{"IretTurned", "Iret = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, ttl}}
 }
 
 // ipubP is how long a DS stands at the parent before its key replaces the old
 // one (RFC 7583, 3.3.2).
 func (t Timing) ipubP() wait {
-	return wait{"IpubP", "IpubP = DprpP + TTLds", []named{{"DprpP", t.Margin}, {"TTLds", t.DSTTL}}}
+	return wait{"IpubP", "IpubP = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, {"TTLds", t.DSTTL}}}
 }
 
 // iretDoubleDS is how long the old DS stays once the new key replaced the old
@@ -133,9 +148,28 @@ func (t Timing) iretDoubleDS() wait {
 // ipubBoth is how long a new key and its DS stand beside the old ones (RFC
 // 7583, 3.3.3).
 func (t Timing) ipubBoth() wait {
+	margin, ttl := t.Margin, t.KeyTTL
+	if p := t.parentMargin(); p.Value+t.DSTTL.Value > margin.Value+ttl.Value {
+		margin, ttl = p, t.DSTTL
+	}
 	return wait{
 		"IpubCP", "Ipub = max(DprpP + TTLds, DprpC + TTLkey)",
-		[]named{{"Dprp", t.Margin}, larger("max(TTLds, TTLkey)", t.DSTTL, t.KeyTTL)},
+		[]named{{"Dprp", margin}, {"max(TTLds, TTLkey)", ttl}},
+	}
+}
+
+// delegationTTL is taken for the TTL of the NS records at the parent, by which
+// resolvers go on asking servers that were taken out: longer than parents give.
+const delegationTTL = 48 * time.Hour
+
+// iretForeign is how long a key of another signer stays once its signatures
+// are gone from the servers: resolvers may ask that signer's servers for as
+// long as they know the delegation, and keep what they get.
+func (t Timing) iretForeign() wait {
+	ns := larger("TTLns", t.SigTTL, Term{delegationTTL, "a delegation that caches may hold"})
+	return wait{
+		"IretForeign", "Iret = Dprp + TTLns + max(TTLkey, TTLsig)",
+		[]named{{"Dprp", t.Margin}, ns, larger("max(TTLkey, TTLsig)", t.KeyTTL, t.SigTTL)},
 	}
 }
 
@@ -162,7 +196,7 @@ func (t Timing) ifirst() wait {
 
 // ilast is how long a zone stays signed after its last DS (RFC 6781, 4.3.3).
 func (t Timing) ilast() wait {
-	return wait{"Ilast", "Ilast = DprpP + TTLds", []named{{"DprpP", t.Margin}, {"TTLds", t.DSTTL}}}
+	return wait{"Ilast", "Ilast = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, {"TTLds", t.DSTTL}}}
 }
 
 // since is the wait that counts from a time, as events keep it. Inputs and

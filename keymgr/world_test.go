@@ -20,7 +20,9 @@ import (
 type world struct {
 	now    time.Time
 	margin time.Duration // of the sites that nobody observes
-	extra  time.Duration // what the policy adds to it
+	above  time.Duration // likewise, of the parent
+	extra  time.Duration // what the policy adds to both
+	other  other
 
 	ks     KeySet
 	events []event.Event
@@ -84,7 +86,7 @@ func (v zoneVersion) forValidators() model.Version {
 func newWorld(random func(n int) int) *world {
 	auto := Auto{Start: true, Report: true, Expire: true, Done: true}
 	w := &world{
-		now: time.Unix(1_800_000_000, 0).UTC(), margin: 30 * time.Minute, random: random, unsigned: true,
+		now: time.Unix(1_800_000_000, 0).UTC(), margin: 30 * time.Minute, above: 30 * time.Minute, random: random, unsigned: true,
 		p: RollPolicy{KSK: RolePolicy{Auto: auto}, ZSK: RolePolicy{Auto: auto}, CSK: RolePolicy{Auto: auto}, Algorithm: auto, CDS: true},
 	}
 	w.zones = []zoneVersion{{at: w.now, serial: 1, keyTTL: 3600, sigTTL: 7200}}
@@ -166,12 +168,12 @@ func (w *world) served() Served {
 func (w *world) known() Known {
 	// The servers are late by up to margin, and the sites behind them again.
 	late := w.now.Add(-2 * w.margin)
-	dsTTL := w.dsTTLs.Largest(w.now.Add(-w.margin))
+	dsTTL := w.dsTTLs.Largest(w.now.Add(-w.above))
 	term := func(ttl uint32) Term { return Term{time.Duration(ttl) * time.Second, "model"} }
 	return Known{
 		Now: w.now, Served: w.served(), Observation: w.seen,
 		Timing: Timing{
-			Margin: Term{w.margin + w.extra, "model"}, KeyTTL: term(w.keyTTLs.Largest(late)), SigTTL: term(w.sigTTLs.Largest(late)),
+			Margin: Term{w.margin + w.extra, "model"}, ParentMargin: Term{w.above + w.extra, "model"}, KeyTTL: term(w.keyTTLs.Largest(late)), SigTTL: term(w.sigTTLs.Largest(late)),
 			DSTTL: term(dsTTL), cut: w.cut, blind: w.blind,
 		},
 	}
@@ -192,6 +194,7 @@ func (w *world) publish(keyTTL, sigTTL uint32) {
 			v.at, v.serial = last.at, last.serial // Served is of the first one
 		}
 	}
+	w.other.pass(w)
 	w.keyTTLs, w.sigTTLs = w.keyTTLs.See(last.keyTTL, w.now).See(keyTTL, w.now), w.sigTTLs.See(last.sigTTL, w.now).See(sigTTL, w.now)
 	w.zones = append(w.zones, v)
 	w.Publish(v.forValidators(), w.lag)
@@ -214,13 +217,14 @@ func (w *world) setDS(keys []string, ttl uint32) {
 		k, _ := w.ks.ByID(id)
 		set.Keys = append(set.Keys, forValidators([]Key{k})...)
 	}
-	w.SetDS(set, w.lag)
+	w.SetDS(set, func(int) model.Lag { return model.Lag{Shown: w.delay(w.above), Late: w.delay(w.above)} })
 }
 
 // pass lets time pass.
 func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 	w.Pass(w.now)
+	w.other.pass(w)
 }
 
 // observe asks the servers; fails says which do not answer.
@@ -243,6 +247,7 @@ func (w *world) observe(fails func() bool) {
 		}
 		o.Zone = append(o.Zone, seen)
 	}
+	o.Zone = append(o.Zone, w.other.shows(w)...)
 	var sets []event.DSSet
 	for i := range 2 {
 		seen := Seen{Server: fmt.Sprintf("a%d.parent.", i+1), Since: since, Validated: true}
@@ -267,6 +272,7 @@ func (w *world) observe(fails func() bool) {
 	if len(sets) > 0 && !cmp.Equal(sets, w.ks.DS.Sets) {
 		w.add(&event.DSObserved{Sets: sets, Servers: 2, Time: w.now.Unix()})
 	}
+	o.Note(w.seen, w.ks.InState(Published), w.now)
 	w.seen = o
 }
 

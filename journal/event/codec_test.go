@@ -66,6 +66,7 @@ func samples() map[string]Facts {
 		},
 		&InstanceAbandoned{Stage: StageLoaded, Instance: 8, Reason: "rejected by hook 1"},
 		&KeyActivated{IDs: []string{key.ID}},
+		&KeyBackedUp{IDs: []string{key.ID}},
 		&KeyDestroyed{IDs: []string{key.ID}},
 		&KeyGenerated{Keys: []Key{key}},
 		&KeyImported{Keys: []Key{key}, From: "pkcs11:token=sluice"},
@@ -177,6 +178,14 @@ func variants() map[string]Facts {
 		},
 		"instance.published-keep": &InstancePublished{
 			Signed: 9, Loaded: 8, Serial: 7, SignedDigest: hashOf(4), Keep: &DiffLimits{Steps: 3, Bytes: 1 << 30},
+		},
+		"key.generated-ahead": &KeyGenerated{Keys: []Key{{ID: "00112233aabbccdd", Role: "zsk", Algorithm: 13, Tag: 1, DNSKEY: "AQEDDQ=="}}, Ahead: true},
+		"key.imported-foreign": &KeyImported{
+			Keys: []Key{{ID: "00112233aabbccdd", Role: "zsk", Algorithm: 13, Tag: 1, DNSKEY: "AQEDDQ=="}}, From: "other.key", Foreign: true,
+		},
+		"zone.added-public": &ZoneAdded{
+			Name: "example.", ID: testZone, Source: "file", Policy: "default",
+			Public: []Key{{ID: "00112233aabbccdd", Role: "ksk", Algorithm: 13, Tag: 1, DNSKEY: "AQEDDQ=="}},
 		},
 		"zone.added-import": &ZoneAdded{
 			Name: "example.", ID: testZone, Source: "file", Policy: "default",

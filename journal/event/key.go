@@ -18,13 +18,17 @@ type Key struct {
 // KeyGenerated says that keys were made. They neither stand in the DNSKEY
 // RRset nor sign yet.
 type KeyGenerated struct {
-	Keys []Key `json:"keys"`
+	Keys  []Key `json:"keys"`
+	Ahead bool  `json:"ahead,omitempty"` // before anything needs them
 }
 
 // KeyImported says that keys came from elsewhere.
 type KeyImported struct {
 	Keys []Key  `json:"keys"`
 	From string `json:"from"` // file or URI
+	// Foreign: they are the public keys of another signer of the zone (RFC
+	// 8901), whose private parts are not here.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 // KeyPublished says that keys stand in the DNSKEY RRset from the next signed

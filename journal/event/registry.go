@@ -28,6 +28,7 @@ func registered() []func() Facts {
 		func() Facts { return new(InstanceSigned) },
 		func() Facts { return new(KeyActivated) },
 		func() Facts { return new(KeyAdopted) },
+		func() Facts { return new(KeyBackedUp) },
 		func() Facts { return new(KeyDestroyed) },
 		func() Facts { return new(KeyExported) },
 		func() Facts { return new(KeyGenerated) },

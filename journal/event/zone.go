@@ -12,6 +12,8 @@ type ZoneAdded struct {
 	Import []Key `json:"import,omitempty"`
 	// Force takes the keys over though the world may not trust them.
 	Force bool `json:"force,omitempty"`
+	// Public lists public keys of other signers of the zone, likewise.
+	Public []Key `json:"import_public,omitempty"`
 }
 
 // ZoneRemoved ends a zone; its history stays. It stands under Instance.

@@ -31,10 +31,9 @@ func (w *World) Bogus() *Bogus {
 		if len(ds) == 0 {
 			continue // insecure: nothing is validated
 		}
-		for _, k := range keys {
-			v := &w.versions[k]
+		for _, v := range keys {
 			for _, z := range data {
-				for _, signers := range w.versions[z].sorts() {
+				for _, signers := range z.sorts() {
 					if why := validate(ds, v, signers); why != "" {
 						return &Bogus{At: w.now, DS: ids(ds), DNSKEY: ids(v.Published), KeyedBy: ids(v.Signers), Signers: ids(signers), Reason: why}
 					}

@@ -70,6 +70,7 @@ type World struct {
 	parent   []site
 	// What a cache may hold now: indexes of versions and sets.
 	live, liveDS []int
+	elsewhere    []Version // what another signer of the zone hands out
 }
 
 // New is a world in which all servers show one version and one DS RRset.
@@ -97,6 +98,19 @@ func (w *World) Publish(v Version, lag func(server int) Lag) {
 	for i := range w.zone {
 		w.zone[i].take(len(w.versions)-1, w.now, lag(i))
 	}
+}
+
+// Elsewhere is a version that another signer of the zone makes (RFC 8901), on
+// servers that the model does not have; its number is for HandOut.
+func (w *World) Elsewhere(v Version) (number int) {
+	v.last = time.Time{}
+	w.elsewhere = append(w.elsewhere, v)
+	return len(w.elsewhere) - 1
+}
+
+// HandOut notes that such a version was handed out at a time.
+func (w *World) HandOut(number int, at time.Time) {
+	w.elsewhere[number].last = later(w.elsewhere[number].last, at)
 }
 
 // SetDS gives the parent another DS RRset.
@@ -248,7 +262,7 @@ func (s *site) pass(now time.Time, handed func(version int, at time.Time)) {
 
 // held lists what a cache may hold now, of all that is not known to be over,
 // and forgets what is.
-func (w *World) held() (sets, keys, data []int) {
+func (w *World) held() (sets []int, keys, data []*Version) {
 	shown := func(sites []site, i int) bool {
 		return slices.ContainsFunc(sites, func(s site) bool {
 			return s.shown == i || s.late == i || slices.ContainsFunc(s.next, func(a arrival) bool { return a.version == i })
@@ -258,13 +272,22 @@ func (w *World) held() (sets, keys, data []int) {
 		v := &w.versions[i]
 		inKeys, inData := w.now.Before(v.last.Add(v.KeyTTL)), w.now.Before(v.last.Add(v.SigTTL))
 		if inKeys {
-			keys = append(keys, i)
+			keys = append(keys, v)
 		}
 		if inData {
-			data = append(data, i)
+			data = append(data, v)
 		}
 		return !inKeys && !inData && i < len(w.versions)-1 && !shown(w.zone, i)
 	})
+	for i := range w.elsewhere {
+		v := &w.elsewhere[i]
+		if w.now.Before(v.last.Add(v.KeyTTL)) {
+			keys = append(keys, v)
+		}
+		if w.now.Before(v.last.Add(v.SigTTL)) {
+			data = append(data, v)
+		}
+	}
 	w.liveDS = slices.DeleteFunc(w.liveDS, func(i int) bool {
 		held := w.now.Before(w.sets[i].last.Add(w.sets[i].TTL))
 		if held {

@@ -122,7 +122,7 @@ func TestWorld_OutageHoldsAServerBack(t *testing.T) {
 	if w.Shown(0) != 1 || w.Shown(1) != 0 || !w.Down(0).IsZero() || !w.Down(1).Equal(outage.From) {
 		t.Fatalf("servers show %d and %d, the second is down since %s", w.Shown(0), w.Shown(1), w.Down(1))
 	}
-	if _, keys, _ := w.held(); !slices.Equal(keys, []int{1}) {
+	if _, keys, _ := w.held(); len(keys) != 1 || keys[0] != &w.versions[1] {
 		t.Errorf("six hours after the first version expired caches hold %v", keys)
 	}
 	if next := w.Next(); !next.Equal(outage.Until) {
@@ -131,5 +131,22 @@ func TestWorld_OutageHoldsAServerBack(t *testing.T) {
 	w.Pass(outage.Until)
 	if w.Shown(1) != 1 || !w.Down(1).IsZero() {
 		t.Errorf("back, it shows %d and is down since %s", w.Shown(1), w.Down(1))
+	}
+}
+
+// What another signer hands out counts, for as long as caches may hold it.
+func TestBogus_OtherSignersSignaturesNeedItsKeyHere(t *testing.T) {
+	a, b := key("a", 13), key("b", 13)
+	w := New(start, 1, 1, signedBy(1, a), DSSet{Keys: []Key{a, b}, TTL: time.Hour})
+	n := w.Elsewhere(signedBy(1, b))
+	if found := w.at(0); found != nil {
+		t.Errorf("found %v before it answers", found)
+	}
+	w.HandOut(n, start)
+	if found := w.at(0); found == nil {
+		t.Error("its signatures validate with a DNSKEY RRset that lacks its key")
+	}
+	if found := w.at(48 * time.Hour); found != nil {
+		t.Errorf("found %v when all has run out", found)
 	}
 }
