@@ -18,9 +18,9 @@ import (
 // one validates with the DNSKEY RRset of another. A foreign key stands in our
 // RRset and never signs here.
 
-// maxForeign bounds the foreign keys of a zone, whose DNSKEY RRset every
+// MaxForeign bounds the foreign keys of a zone, whose DNSKEY RRset every
 // validator has to fetch.
-const maxForeign = 16
+const MaxForeign = 16
 
 // usesForeign reports whether a key of another signer is in use.
 func (k *Key) usesForeign() bool { return k.Foreign && k.InRRset() }
@@ -52,8 +52,8 @@ func ReadPublic(text []byte, apex zone.Name) ([]event.Key, error) {
 		if !slices.ContainsFunc(out, func(o event.Key) bool { return o.ID == k.ID }) {
 			out = append(out, k)
 		}
-		if len(out) > 2*maxForeign {
-			return nil, fmt.Errorf("more than %d DNSKEY records", 2*maxForeign)
+		if len(out) > 2*MaxForeign {
+			return nil, fmt.Errorf("more than %d DNSKEY records", 2*MaxForeign)
 		}
 	}
 	if err := parser.Err(); err != nil {
@@ -264,9 +264,9 @@ func (r *Rollover) untold(ks KeySet, s Sight, k Known) bool {
 	return false
 }
 
-// otherSigner reports whether a server of the zone shows what another signer
+// OtherSigner reports whether a server of the zone shows what another signer
 // made: its SOA has signatures by foreign keys, and none by ours.
-func (ks KeySet) otherSigner(at Seen) bool {
+func (ks KeySet) OtherSigner(at Seen) bool {
 	foreign := false
 	for _, s := range at.Signed {
 		if s.Type != "SOA" || s.Key == "" {
@@ -305,7 +305,7 @@ func (r *Rollover) lacksSigsOfOther(ks KeySet, at Seen) string {
 // for as long as they know the delegation.
 func (r *Rollover) silentSigner(ks KeySet, s Sight, seen []Seen) []Missing {
 	if r.Kind != RollAlgorithm || r.Step != 1 || s != SeeSigs || len(ks.filter((*Key).usesForeign)) == 0 ||
-		slices.ContainsFunc(seen, ks.otherSigner) {
+		slices.ContainsFunc(seen, ks.OtherSigner) {
 		return nil
 	}
 	return []Missing{{

@@ -109,7 +109,7 @@ func (r *Rollover) lacks(ks KeySet, s Sight, k Known, at Seen) string {
 // lacksSigs compares the serial, which vouches for all signatures, and the
 // signatures that were looked at.
 func (r *Rollover) lacksSigs(ks KeySet, k Known, at Seen) string {
-	if ks.otherSigner(at) {
+	if ks.OtherSigner(at) {
 		return r.lacksSigsOfOther(ks, at)
 	}
 	if zone.Serial(at.Serial).Before(k.Served.Serial) {

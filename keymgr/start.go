@@ -140,8 +140,7 @@ func methodList(k Kind) string {
 
 // Spare is the IDs of keys that wait to be used, one for each role, of an
 // algorithm: published ones first, then those that were backed up, then the
-// oldest. lacking is the roles that no
-// key waits for.
+// oldest. lacking is the roles that no key waits for.
 func (ks KeySet) Spare(roles []Role, algorithm uint8) (spare []string, lacking []Role) {
 	for _, role := range roles {
 		best := -1

@@ -34,7 +34,7 @@ func (ks KeySet) TakeOver(p RollPolicy, k Known) Takeover {
 	t := takeover{ks: ks, k: k, p: p, state: map[string]State{}}
 	t.look()
 	for i := range ks.Keys {
-		if key := &ks.Keys[i]; key.State == Generated {
+		if key := &ks.Keys[i]; key.State == Generated && !key.Foreign {
 			t.read(key)
 		}
 	}
@@ -473,5 +473,5 @@ func (t *takeover) refuse(do []event.Facts) string {
 // Imports reports whether keys wait that were imported while none signs: they
 // are taken over.
 func (ks KeySet) Imports() bool {
-	return len(ks.Signing()) == 0 && slices.ContainsFunc(ks.Keys, func(k Key) bool { return k.State == Generated && k.Imported })
+	return len(ks.Signing()) == 0 && slices.ContainsFunc(ks.Keys, func(k Key) bool { return k.State == Generated && k.Imported && !k.Foreign })
 }

@@ -59,6 +59,7 @@ type GenerateKeys struct {
 	Algorithm uint8
 	Bits      int
 	Keystores []string // one a role; "" is that of files
+	Ahead     bool     // for the pool
 }
 
 // ActivateKeys lets keys prove themselves and sign from now on.

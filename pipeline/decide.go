@@ -157,7 +157,10 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 	if p.StopsOnExpire() && !m.Inbound.Expires.IsZero() {
 		d.wake(m.Inbound.Expires, "the zone expires unless a server of its source answers")
 	}
-	return decideSign(d, s, p, m)
+	if c := decideSign(d, s, p, m); c != nil {
+		return c
+	}
+	return decidePool(s, p)
 }
 
 // decideKeys makes up for the keys that a zone lacks. All keys of a new zone
@@ -181,15 +184,12 @@ func decideKeys(s State, p Policy) Command {
 	if len(s.Keys.Signing()) > 0 {
 		return nil
 	}
-	if s.Keys.Imports() {
-		return AdoptKeys{IDs: waitingKeys(s.Keys)}
-	}
-	var ids []string
-	for _, k := range s.Keys.InState(keymgr.Generated) {
-		ids = append(ids, k.ID)
-	}
-	if len(ids) == 0 {
+	ids := waitingKeys(s.Keys)
+	switch {
+	case len(ids) == 0 || p.Rollovers().Backup && len(s.Keys.Unsaved(ids)) > 0:
 		return nil
+	case s.Keys.Imports():
+		return AdoptKeys{IDs: ids}
 	}
 	return ActivateKeys{IDs: ids}
 }

@@ -76,8 +76,9 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if err != nil {
 		return nil, err
 	}
+	private, public := publicOf(z.Import)
 	if !z.Force {
-		keys, err := e.readFiles(ctx, n, z.Import, false)
+		keys, err := e.readFiles(ctx, n, private, false)
 		if err == nil {
 			err = e.mayTakeOver(ctx, n, p, keys)
 		}
@@ -93,7 +94,10 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 		Name: n.Fold().String(), ID: event.ZoneID(hex.EncodeToString(id[:])),
 		Source: z.Source, Policy: z.Policy, SerialFloor: z.SerialFloor, Force: z.Force,
 	}
-	if facts.Import, err = e.readFiles(ctx, n, z.Import, true); err != nil {
+	if facts.Import, err = e.readFiles(ctx, n, private, true); err != nil {
+		return nil, err
+	}
+	if facts.Public, err = readPublic(n, public); err != nil {
 		return nil, err
 	}
 	before, err := e.former(ctx, facts.Name)
@@ -101,7 +105,27 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 		return nil, err
 	}
 	before.resume(facts)
-	return facts, nil
+	return facts, e.fitsOthers(facts)
+}
+
+// fitsOthers checks the public keys that a new zone brings along against those
+// that it will be signed with.
+func (e *Engine) fitsOthers(z *event.ZoneAdded) error {
+	p, err := e.usablePolicy(z.Policy)
+	if err != nil || len(z.Public) == 0 {
+		return err
+	}
+	if p.Mode() != ModeSign {
+		return errorState("zone %s is not to be signed here: policy %s says signer.mode = %q", z.Name, p.Name, p.Mode())
+	}
+	ours := []uint8{p.Algorithm()}
+	if len(z.Import) > 0 {
+		ours = nil
+	}
+	for _, k := range z.Import {
+		ours = append(ours, k.Algorithm)
+	}
+	return sameAlgorithms(z.Public, ours)
 }
 
 // appendInstance appends one event of the whole instance, and waits until it
@@ -243,6 +267,13 @@ func (e *Engine) ImportKey(ctx context.Context, actor event.Actor, name string, 
 	r, err := e.find(name)
 	if err != nil {
 		return nil, err
+	}
+	private, public := publicOf(files)
+	switch {
+	case len(private) > 0 && len(public) > 0:
+		return nil, fmt.Errorf("%w: keys of ours and public keys of another signer are imported one after the other", ErrInvalid)
+	case len(public) > 0:
+		return e.importPublic(ctx, actor, r, public)
 	}
 	apex, err := apexOf(r.snapshot())
 	if err != nil {

@@ -95,12 +95,15 @@ func (e *Engine) doBind(s State, c BindPolicy) ([]event.Facts, error) {
 	if len(added.Import) > 0 {
 		facts = append(facts, &event.KeyImported{Keys: added.Import, From: "zone add"})
 	}
+	if len(added.Public) > 0 {
+		facts = append(facts, &event.KeyImported{Keys: added.Public, From: "zone add", Foreign: true})
+	}
 	return facts, nil
 }
 
 func (e *Engine) doGenerate(ctx context.Context, s State, c GenerateKeys) ([]event.Facts, error) {
 	avoid := s.Keys.Tags()
-	made := &event.KeyGenerated{}
+	made := &event.KeyGenerated{Ahead: c.Ahead}
 	for i, role := range c.Roles {
 		spec := keymgr.Spec{Zone: s.Name, Role: role, Algorithm: c.Algorithm, Bits: c.Bits}
 		if len(c.Keystores) > i {

@@ -66,9 +66,16 @@ func (l *life) resume(z *event.ZoneAdded) {
 		floor := uint32(*l.serial)
 		z.SerialFloor = &floor
 	}
+	var public []event.Key
 	if len(z.Import) > 0 {
 		return
 	}
+	for _, k := range l.keys.Published() {
+		if k.Foreign && len(z.Public) == 0 {
+			public = append(public, k.Key)
+		}
+	}
+	z.Public = append(z.Public, public...)
 	for _, k := range l.keys.Signing() {
 		k.Life = nil // that was before it came here first
 		z.Import = append(z.Import, k.Key)

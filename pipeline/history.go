@@ -344,8 +344,16 @@ func because(reason string) string {
 func describeKeys(ev event.Event) string {
 	switch f := ev.Facts.(type) {
 	case *event.KeyGenerated:
+		if f.Ahead {
+			return "made ahead, for the pool: " + keyList(f.Keys)
+		}
 		return "made " + keyList(f.Keys)
+	case *event.KeyBackedUp:
+		return "marked as backed up: " + strings.Join(f.IDs, ", ")
 	case *event.KeyImported:
+		if f.Foreign {
+			return "imported public keys of another signer: " + keyList(f.Keys) + " from " + f.From
+		}
 		return "imported " + keyList(f.Keys) + " from " + f.From + lifeNotes(f.Keys)
 	case *event.KeyPublished:
 		return "published in the next DNSKEY RRset: " + strings.Join(f.IDs, ", ")

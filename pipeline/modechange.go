@@ -48,7 +48,7 @@ func (e *Engine) mayUnsign(ctx context.Context, s State) error {
 	if err != nil {
 		return err
 	}
-	margin := s.known(p, m).Timing.Margin.Value
+	margin := s.known(p, m).Timing.DSMargin()
 	if s.Keys.Gone(m.Now, margin) {
 		return nil
 	}

@@ -139,6 +139,7 @@ func (r *runner) lookNow(ctx context.Context, n uint64, fresh bool) {
 	r.sight.busy = r.sight.asked != n
 	r.sight.seen = max(r.sight.seen, n)
 	if err == nil {
+		obs.Note(r.sight.last, r.state.Keys.InState(keymgr.Published), r.e.clock.Now())
 		r.sight.Saw(obs, r.state.Keys.DS.Before)
 		r.sight.serial, r.sight.served = asked.serial, asked.served
 	}

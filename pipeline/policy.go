@@ -44,6 +44,8 @@ type settings struct {
 	keyTTL    time.Duration
 	roll      keymgr.RollPolicy
 	margin    time.Duration // < 0: SOA refresh + retry
+	above     time.Duration // likewise, of the parent's
+	pool      keymgr.Pool   // keys made ahead
 	keepKeys  bool          // removed keys are not deleted
 	keepFor   time.Duration // how long they are kept else
 	cdsRolls  bool          // CDS only until the parent has what it says
@@ -98,7 +100,7 @@ func defaults() settings {
 	return settings{
 		maxTTL: week, clampTTL: true,
 		algorithm: dns.ECDSAP256SHA256, dsDigest: keymgr.DigestSHA256, keyTTL: time.Hour, observation: time.Hour,
-		roll: defaultRoll(), margin: -1, keepFor: 90 * day,
+		roll: defaultRoll(), margin: -1, above: -1, keepFor: 90 * day,
 		parent: ParentPolicy{TTL: time.Hour},
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2, keyRoll: -1,
 		denial: signer.NSEC, verifyAll: true,

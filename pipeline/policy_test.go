@@ -55,6 +55,7 @@ func TestTemplate_ShowsEveryKey(t *testing.T) {
 		"key-manager.ds-algorithm", "key-manager.generation.use-csk", "key-manager.generation.algorithm",
 		"key-manager.generation.keystore", "key-manager.zsk.keystore", "key-manager.ksk.keystore", "key-manager.csk.keystore",
 		"key-manager.records.ttl", "key-manager.cds", "key-manager.auto-remove", "key-manager.auto-remove-delay", "key-manager.propagation-margin",
+		"key-manager.parent-propagation-margin", "key-manager.pool", "key-manager.require-backup",
 		"key-manager.zsk.validity", "key-manager.zsk.method", "key-manager.zsk.auto-start", "key-manager.zsk.auto-report",
 		"key-manager.zsk.auto-expire", "key-manager.zsk.auto-done", "key-manager.ksk.validity", "key-manager.ksk.method",
 		"key-manager.ksk.auto-start", "key-manager.ksk.auto-report", "key-manager.ksk.auto-expire", "key-manager.ksk.auto-done",

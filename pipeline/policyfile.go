@@ -54,6 +54,9 @@ type policyFile struct {
 		AutoRemoveDelay   any        `toml:"auto-remove-delay"`
 		CDS               any        `toml:"cds"`
 		PropagationMargin any        `toml:"propagation-margin"`
+		ParentMargin      any        `toml:"parent-propagation-margin"`
+		Pool              any        `toml:"pool"`
+		RequireBackup     any        `toml:"require-backup"`
 		Parent            parentFile `toml:"parent"`
 		KSK               roleFile   `toml:"ksk"`
 		ZSK               roleFile   `toml:"zsk"`

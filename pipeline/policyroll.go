@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"sluice/keymgr"
@@ -41,6 +43,18 @@ func (p Policy) Rollovers() keymgr.RollPolicy { return p.set.roll }
 // of its sites does; fixed is false where it follows from the zone's SOA.
 func (p Policy) Margin() (d time.Duration, fixed bool) { return p.set.margin, p.set.margin >= 0 }
 
+// ParentMargin is that of the parent's servers; fixed is false where it follows
+// from the parent's SOA.
+func (p Policy) ParentMargin() (d time.Duration, fixed bool) {
+	if p.set.above < 0 {
+		return p.Margin()
+	}
+	return p.set.above, true
+}
+
+// Pool says how many keys are made ahead.
+func (p Policy) Pool() keymgr.Pool { return p.set.pool }
+
 // DestroyAfter is how long after its removal the private part of a key is
 // deleted; ok is false where it is kept.
 func (p Policy) DestroyAfter() (d time.Duration, ok bool) { return p.set.keepFor, !p.set.keepKeys }
@@ -64,6 +78,11 @@ func (r *policyReader) rollovers(f *policyFile) {
 	if text, ok := m.PropagationMargin.(string); !ok || text != "auto" {
 		r.duration("key-manager.propagation-margin", m.PropagationMargin, &r.set.margin)
 	}
+	if text, ok := m.ParentMargin.(string); !ok || text != "auto" {
+		r.duration("key-manager.parent-propagation-margin", m.ParentMargin, &r.set.above)
+	}
+	r.pool(m.Pool)
+	r.flag("key-manager.require-backup", m.RequireBackup, &r.set.roll.Backup)
 	if k := r.set.roll.KSK; k.Method != keymgr.DoubleKSK && k.Auto.Start && k.Validity != 0 && !r.set.parent.hands() {
 		r.fault("key-manager.ksk.auto-start", "= true needs method = \"double-ksk\", or key-manager.parent.update.servers or hooks: the DS of the others goes to the parent by hand, by push or by hook, before CDS could tell it")
 	}
@@ -95,4 +114,38 @@ func (r *policyReader) auto(table string, f autoFile, to *keymgr.Auto) {
 	r.flag(table+".auto-report", f.Report, &to.Report)
 	r.flag(table+".auto-expire", f.Expire, &to.Expire)
 	r.flag(table+".auto-done", f.Done, &to.Done)
+}
+
+// maxPool bounds the keys of a role that are made ahead for a zone.
+const maxPool = 100
+
+// pool reads one number for every role, or one for each.
+func (r *policyReader) pool(value any) {
+	const key = "key-manager.pool"
+	size := func(key string, value any, to ...*int) {
+		n, ok := value.(int64)
+		if !ok || n < 0 || n > maxPool {
+			r.fault(key, "= %v: want a number of keys from 0 to %d, or a table such as { ksk = 1, zsk = 4 }", value, maxPool)
+			return
+		}
+		for _, role := range to {
+			*role = int(n)
+		}
+	}
+	p := &r.set.pool
+	table, ok := value.(map[string]any)
+	if !ok {
+		if value != nil {
+			size(key, value, &p.KSK, &p.ZSK, &p.CSK)
+		}
+		return
+	}
+	roles := map[string]*int{"ksk": &p.KSK, "zsk": &p.ZSK, "csk": &p.CSK}
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		if roles[name] == nil {
+			r.fault(key, "has no %s: want ksk, zsk, csk", name)
+			continue
+		}
+		size(key+"."+name, table[name], roles[name])
+	}
 }

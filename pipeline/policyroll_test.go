@@ -15,6 +15,9 @@ func TestParse_Rollovers(t *testing.T) {
 [key-manager]
 cds = false
 propagation-margin = "90m"
+parent-propagation-margin = "2h"
+pool = { ksk = 1, zsk = 4 }
+require-backup = true
 auto-remove = false
 auto-remove-delay = "1d"
 [key-manager.zsk]
@@ -40,12 +43,19 @@ auto-start = true
 		KSK:       keymgr.RolePolicy{Validity: 2 * week, Method: keymgr.DoubleDS, Auto: keymgr.Auto{Expire: true}},
 		CSK:       keymgr.RolePolicy{Validity: day, Method: keymgr.DoubleSignature, Auto: keymgr.Auto{Report: true, Done: true}},
 		Algorithm: keymgr.Auto{Start: true, Report: true, Expire: true, Done: true},
+		Backup:    true,
 	}
 	if d := cmp.Diff(want, p.Rollovers()); d != "" {
 		t.Error(d)
 	}
 	if d, fixed := p.Margin(); d != 90*time.Minute || !fixed {
 		t.Errorf("margin %s, %t", d, fixed)
+	}
+	if d, fixed := p.ParentMargin(); d != 2*time.Hour || !fixed {
+		t.Errorf("margin of the parent %s, %t", d, fixed)
+	}
+	if got := p.Pool(); got != (keymgr.Pool{KSK: 1, ZSK: 4}) {
+		t.Errorf("pool %+v", got)
 	}
 	if d, ok := p.DestroyAfter(); d != day || ok {
 		t.Errorf("keys are deleted after %s, %t", d, ok)
@@ -65,6 +75,11 @@ func TestParse_BadRolloversNameTheLine(t *testing.T) {
 		"[key-manager]\npropagation-margin = \"some\"":                                    "key-manager.propagation-margin",
 		"[key-manager.algorithm]\nvalidity = \"1d\"":                                      "unknown key key-manager.algorithm.validity",
 		"[key-manager.ksk]\nmethod = \"double-ds\"\nvalidity = \"1d\"\nauto-start = true": "key-manager.ksk.auto-start",
+		"[key-manager]\npool = -1":                                                        "line 3: key-manager.pool",
+		"[key-manager]\npool = { zsk = \"two\" }":                                         "from 0 to 100",
+		"[key-manager]\npool = { dsk = 1 }":                                               "has no dsk",
+		"[key-manager]\nrequire-backup = 1":                                               "key-manager.require-backup",
+		"[key-manager]\nparent-propagation-margin = \"some\"":                             "key-manager.parent-propagation-margin",
 		"[key-manager]\ncds = 1":                                                          "key-manager.cds",
 	} {
 		_, err := Parse("p", []byte("version = \"v1\"\n"+text))

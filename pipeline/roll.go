@@ -73,6 +73,7 @@ func (s State) known(p Policy, m Moment) keymgr.Known {
 	if margin, fixed := p.Margin(); fixed {
 		k.Timing.Margin = keymgr.Term{Value: margin, Source: "key-manager.propagation-margin"}
 	}
+	k.Timing.ParentMargin = s.parentMargin(p, m, k.Timing.Margin)
 	// A secondary that is late hands out what it has until the zone expires
 	// there.
 	late := m.Now.Add(-m.Sights.Expire)
@@ -86,7 +87,7 @@ func (s State) known(p Policy, m Moment) keymgr.Known {
 		}
 	}
 	for _, past := range s.Keys.DS.Before {
-		end := past.Last.Add(time.Duration(past.TTL)*time.Second + k.Timing.Margin.Value)
+		end := past.Last.Add(time.Duration(past.TTL)*time.Second + k.Timing.DSMargin())
 		if len(past.DS) > 0 && end.After(m.Now) {
 			dsTTL = max(dsTTL, past.TTL)
 		}
@@ -108,6 +109,22 @@ func placeOf(name string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
+// parentMargin is for how long a site of the parent may hand out what its
+// server shows no longer.
+func (s State) parentMargin(p Policy, m Moment, own keymgr.Term) keymgr.Term {
+	if margin, fixed := p.ParentMargin(); fixed {
+		source := "key-manager.parent-propagation-margin"
+		if p.set.above < 0 {
+			source = own.Source
+		}
+		return keymgr.Term{Value: margin, Source: source}
+	}
+	if o := m.Sights.Observation; o != nil && o.ParentMargin > 0 {
+		return ttlTerm(o.ParentMargin, "REFRESH + RETRY of the parent's SOA")
+	}
+	return keymgr.Term{Value: own.Value, Source: own.Source + ", the parent's was not seen"}
+}
+
 func ttlTerm(ttl uint32, source string) keymgr.Term {
 	return keymgr.Term{Value: time.Duration(ttl) * time.Second, Source: source}
 }
@@ -127,10 +144,16 @@ func decideRollovers(d *Decision, s State, p Policy, m Moment) Command {
 			d.wake(step.Until, "rollover of "+string(r.Kind)+": "+r.StepText()+" is waited for no longer")
 		case keymgr.PhaseSee:
 			d.look(lookAt(r, k, p.ObservationInterval()))
-		case keymgr.PhasePublish, keymgr.PhasePerson, keymgr.PhaseBlocked:
+		case keymgr.PhasePublish, keymgr.PhasePerson, keymgr.PhaseBackup, keymgr.PhaseBlocked:
 		}
 	}
-	if s.Maintenance != nil || s.Served.At.IsZero() {
+	if s.Maintenance != nil {
+		return nil
+	}
+	if plan, err := s.Keys.NewPlan(keymgr.RollForeign, "", roll); err == nil {
+		return BeginRollover{Kind: plan.Kind, Reason: "keys of another signer were imported"}
+	}
+	if s.Served.At.IsZero() {
 		return nil
 	}
 	if c := decideCDS(s, p); c != nil {
@@ -160,7 +183,7 @@ func decideDestroy(d *Decision, s State, p Policy, m Moment) Command {
 	}
 	var due []string
 	for _, k := range s.Keys.InState(keymgr.Removed) {
-		if !k.Destroyed.IsZero() {
+		if k.Foreign || !k.Destroyed.IsZero() {
 			continue
 		}
 		if at := k.Removed.Add(after); m.Now.Before(at) {

@@ -40,6 +40,9 @@ func (e *Engine) Roll(ctx context.Context, actor event.Actor, name string, q Rol
 	if keymgr.Methods(q.Kind) == nil {
 		return ZoneStatus{}, fmt.Errorf("%w: %q is no kind of rollover: want zsk, ksk, csk, algorithm, secure or insecure", ErrInvalid, q.Kind)
 	}
+	if q.Kind == keymgr.RollForeign {
+		return ZoneStatus{}, fmt.Errorf("%w: keys of another signer come by sluice key import --public, and go by sluice key remove", ErrInvalid)
+	}
 	if q.Reason == "" {
 		q.Reason = "asked for"
 	}
@@ -207,6 +210,8 @@ func (e *Engine) RemoveKey(ctx context.Context, actor event.Actor, name, id stri
 			return nil, fmt.Errorf("key %s of zone %s: %w", id, s.Name, ErrNotFound)
 		case k.State == keymgr.Removed:
 			return nil, errorState("key %s is removed already", id)
+		case k.Foreign && !slices.ContainsFunc(s.Keys.Rollovers, func(r keymgr.Rollover) bool { return r.Concerns(id) }):
+			return removeForeign(s, p, m, k)
 		case k.Signs():
 			return nil, errorState("key %s signs: have it replaced first, sluice key roll %s %s", id, s.Name, k.Role)
 		case k.State == keymgr.Retired:

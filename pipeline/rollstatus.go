@@ -70,9 +70,13 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 		case keymgr.PhaseBlocked:
 			n.Severity, n.Hint = severityAlarm, "see: sluice key status "+s.Name
 			st.Notices = append(st.Notices, n)
+		case keymgr.PhaseBackup:
+			n.Severity, n.Hint = severityWarning, "copy the keystore, then: sluice key backup mark "+s.Name
+			st.Notices = append(st.Notices, n)
 		case keymgr.PhasePublish, keymgr.PhaseSee, keymgr.PhaseWait, keymgr.PhaseDo:
 		}
 	}
+	st.Notices = append(append(st.Notices, backupNotices(s, p)...), foreignNotices(s, m)...)
 	for _, want := range otherKeys(s, p) {
 		if len(s.Keys.Signing()) > 0 && !takesPart(s, want.Kind) && !p.Rollovers().Auto(want.Kind).Start {
 			st.Notices = append(st.Notices, Notice{

@@ -155,6 +155,9 @@ func (r *runner) describe(st *ZoneStatus) {
 	r.describeMode(st)
 	r.describeReviews(st)
 	st.WaitsFor, st.Since = waits(s, *st, r.lanes)
+	if p, err := r.e.boundPolicy(s); err == nil && st.WaitsFor == "" && len(s.Keys.Signing()) == 0 && len(backupNotices(s, p)) > 0 {
+		st.WaitsFor = "its keys to be marked as backed up"
+	}
 	if doubt != nil && !r.lanes[ContentLane].busy {
 		since := time.Unix(doubt.Shown, 0).UTC()
 		st.WaitsFor, st.Since = "a clock that is trusted", &since

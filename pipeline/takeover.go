@@ -200,7 +200,8 @@ func (e *Engine) PlanTakeover(ctx context.Context, z NewZone) (TakeoverPlan, err
 	if err != nil {
 		return TakeoverPlan{}, err
 	}
-	keys, err := e.readFiles(ctx, n, z.Import, false)
+	private, _ := publicOf(z.Import)
+	keys, err := e.readFiles(ctx, n, private, false)
 	if err != nil {
 		return TakeoverPlan{}, err
 	}
@@ -233,7 +234,7 @@ func (e *Engine) mayTakeOver(ctx context.Context, apex zone.Name, p Policy, keys
 
 // waitingKeys is the IDs of the keys that wait, sorted.
 func waitingKeys(ks keymgr.KeySet) []string {
-	return keyIDs(ks.InState(keymgr.Generated))
+	return keyIDs(slices.DeleteFunc(ks.InState(keymgr.Generated), func(k keymgr.Key) bool { return k.Foreign }))
 }
 
 // describeLife tells events of keys that come from a former signer, or go to
@@ -277,6 +278,9 @@ func lifeNotes(keys []event.Key) string {
 // fills reports whether an imported key does what its role is for, by its
 // former signer's notes: one that is only about to go does.
 func fills(k keymgr.Key) bool {
+	if k.Foreign {
+		return false
+	}
 	if !k.Imported || k.Life == nil || k.State != keymgr.Generated {
 		return true
 	}

@@ -120,10 +120,12 @@ type NewZone struct {
 	Force bool `json:"force,omitempty"`
 }
 
-// KeyFile names a BIND private key file to import, on the daemon's machine.
+// KeyFile names a BIND private key file to import, on the daemon's machine; with
+// Public, a file with DNSKEY records of another signer of the zone.
 type KeyFile struct {
-	Path string      `json:"path"`
-	Role keymgr.Role `json:"key_role"`
+	Path   string      `json:"path"`
+	Role   keymgr.Role `json:"key_role"`
+	Public bool        `json:"public,omitempty"`
 }
 
 // HistoryLine is one event as history and tail show it.

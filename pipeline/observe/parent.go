@@ -55,6 +55,8 @@ func (r *round) parentServer(ctx context.Context, s *session, seen *keymgr.Seen)
 	if err != nil {
 		seen.Unvalidated = err.Error()
 		seen.Insecure = errors.Is(err, errInsecure)
+	} else {
+		seen.Margin = r.margin(ctx, s, apex, near)
 	}
 	if set == nil {
 		seen.NoDS = seen.Validated
@@ -72,6 +74,33 @@ func (r *round) parentServer(ctx context.Context, s *session, seen *keymgr.Seen)
 		})
 	}
 	return nil
+}
+
+// maxMargin bounds what a parent's SOA may have every change wait for.
+const maxMargin = 7 * 24 * 3600
+
+// margin is REFRESH + RETRY of the parent's SOA in seconds, for how long a site
+// of this server may be late; 0 where it is not to be had validated, which is no
+// error of the server's.
+func (r *round) margin(ctx context.Context, s *session, apex zone.Name, near fetch) uint32 {
+	a, err := s.ask(ctx, question{name: apex, t: zone.TypeSOA})
+	if err != nil {
+		return 0
+	}
+	soa := a.of(apex, zone.TypeSOA)
+	if soa == nil || len(soa.data) != 1 || len(soa.data[0]) < 22 {
+		return 0
+	}
+	keys, err := r.o.trusted(ctx, apex, near, r.q.Now, false)
+	if err != nil {
+		return 0
+	}
+	if _, _, err := soa.verified(apex, keys, r.q.Now); err != nil {
+		return 0
+	}
+	times := soa.data[0][len(soa.data[0])-16:]
+	refresh, retry := binary.BigEndian.Uint32(times), binary.BigEndian.Uint32(times[4:])
+	return uint32(min(uint64(refresh)+uint64(retry), maxMargin)) //nolint:gosec // bounded
 }
 
 // parentApex is the zone that an answer claims to be from: that of the
