@@ -47,6 +47,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.PlannedStep{},
 		simulate.Line{},
 		simulate.Summary{},
+		pipeline.BackupKey{},
 		pipeline.PolicyInfo{},
 		pipeline.PolicyChange{},
 		policyCheckResult{},

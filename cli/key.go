@@ -20,6 +20,7 @@ func keyCommand(e *env) *urfave.Command {
 		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
 			keyList(e), keyGenerate(e), keyImport(e), keyExport(e), keyDS(e), keyRoll(e), keyStatus(e), keyPlan(e), keyStep(e), keyAbort(e), keyRemove(e),
+			keyPublish(e), keyBackup(e),
 		},
 	}
 }
@@ -50,10 +51,18 @@ func (e *env) keyTable(keys []keymgr.Key) error {
 	rows := make([][]string, 0, len(keys))
 	for _, k := range keys {
 		rows = append(rows, []string{
-			k.ID, k.Role, fmt.Sprint(k.Tag), algorithmName(k.Algorithm), string(k.State), when(keySince(k)), k.Keystore + ":" + k.Reference,
+			k.ID, k.Role, fmt.Sprint(k.Tag), algorithmName(k.Algorithm), string(k.State), when(keySince(k)), keyPlace(k),
 		})
 	}
 	return e.table([]string{"KEY", "ROLE", "TAG", "ALGORITHM", "STATE", "SINCE", "KEYSTORE"}, rows)
+}
+
+// keyPlace is where the private part of a key is.
+func keyPlace(k keymgr.Key) string {
+	if k.Foreign {
+		return "foreign"
+	}
+	return k.Keystore + ":" + k.Reference
 }
 
 func keyGenerate(e *env) *urfave.Command {
@@ -91,10 +100,11 @@ func parseRole(text string) (keymgr.Role, error) {
 
 func keyImport(e *env) *urfave.Command {
 	return &urfave.Command{
-		Name: "import", Usage: "take keys from BIND's K*.private files, the .key files beside them", ArgsUsage: "ZONE FILE...",
+		Name: "import", Usage: "take keys from BIND's K*.private files, the .key files beside them; --public: another signer's keys", ArgsUsage: "ZONE FILE...",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "role", Usage: "`ROLE`: ksk, zsk or csk; by default what the key's flags say"},
+			&urfave.BoolFlag{Name: "public", Usage: "publish the DNSKEY records of FILE, which another signer of the zone signs with (RFC 8901)"},
 		},
 		Action: func(c *urfave.Context) error {
 			args := c.Args().Slice()
@@ -111,13 +121,16 @@ func keyImport(e *env) *urfave.Command {
 				if role, err = parseRole(c.String("role")); err != nil {
 					return err
 				}
+				if c.Bool("public") {
+					return usagef("--role: the role of another signer's key follows from its flags")
+				}
 			}
 			var files []pipeline.KeyFile
 			for _, path := range args[1:] {
 				if path, err = filepath.Abs(path); err != nil {
 					return err
 				}
-				files = append(files, pipeline.KeyFile{Path: path, Role: role})
+				files = append(files, pipeline.KeyFile{Path: path, Role: role, Public: c.Bool("public")})
 			}
 			return e.clientAction(func(client *api.Client) error {
 				keys, err := client.ImportKeys(c.Context, args[0], files)

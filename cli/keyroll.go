@@ -254,7 +254,10 @@ func keyRemove(e *env) *urfave.Command {
 			if err != nil {
 				return err
 			}
-			return e.printKeys(status.Keys)
+			if err := e.printKeys(status.Keys); err != nil || e.json {
+				return err
+			}
+			return e.rolloverLines(status)
 		}, "ID"),
 	}
 }

@@ -227,6 +227,9 @@ func (e *env) zoneText(z zoneStart) string {
 
 // keyOrigin says where a key came from.
 func keyOrigin(k keymgr.Key) string {
+	if k.Foreign {
+		return "of another signer"
+	}
 	if k.Imported {
 		return "imported"
 	}

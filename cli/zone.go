@@ -95,6 +95,7 @@ func zoneAdd(e *env) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "import-ksk-file", Usage: "take this key as KSK: BIND's K*.private `FILE`, the .key file beside it"},
 			&urfave.StringSliceFlag{Name: "import-zsk-file", Usage: "take this key as ZSK: `FILE` as above"},
 			&urfave.StringSliceFlag{Name: "import-csk-file", Usage: "take this key as CSK: `FILE` as above"},
+			&urfave.StringSliceFlag{Name: "import-public-key", Usage: "publish the DNSKEY records of `FILE`, which another signer of the zone signs with"},
 			&urfave.StringFlag{Name: "serial-floor", Usage: "published serials stand above `N`; auto asks the zone's public servers for the one they have"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "tell how imported keys would be taken over; nothing is added"},
 			&urfave.BoolFlag{Name: "force", Usage: "add it even where the world would not trust the imported keys"},
@@ -148,6 +149,12 @@ func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
 			}
 			z.Import = append(z.Import, pipeline.KeyFile{Path: path, Role: role})
 		}
+	}
+	for _, path := range c.StringSlice("import-public-key") {
+		if path, err = filepath.Abs(path); err != nil {
+			return z, err
+		}
+		z.Import = append(z.Import, pipeline.KeyFile{Path: path, Public: true})
 	}
 	return z, nil
 }

@@ -176,8 +176,9 @@ func (v *verifier) readDenial(g *group) {
 }
 
 // checkCDS compares CDS and CDNSKEY with the DNSKEY RRset (RFC 7344, 4): what
-// they name must be published and must sign the DNSKEY RRset, and both must
-// name the same keys.
+// they name must be published, and both must name the same keys. The DS RRset
+// that follows must validate the DNSKEY RRset: one of the keys signs it, and
+// each of their algorithms does. Others may be another signer's (RFC 8901, 6).
 func (v *verifier) checkCDS(g *group) {
 	if v.unsigned {
 		return
@@ -200,6 +201,8 @@ func (v *verifier) checkCDS(g *group) {
 			v.matchCDS(zone.TypeCDNSKEY, byCDNSKEY, func(k *publicKey) bool { return bytes.Equal(rdata, k.rdata) })
 		}
 	}
+	v.checkNamed(zone.TypeCDS, byCDS)
+	v.checkNamed(zone.TypeCDNSKEY, byCDNSKEY)
 	if cds == nil || cdnskey == nil {
 		return
 	}
@@ -214,13 +217,30 @@ func (v *verifier) matchCDS(t zone.Type, named map[*publicKey]bool, matches func
 	for _, k := range v.keys.all {
 		if matches(k) {
 			named[k] = true
-			if !slices.Contains(v.keys.signing, k) {
-				v.fault(t, RuleCDS, "names %v, which does not sign the DNSKEY RRset", k)
-			}
 			return
 		}
 	}
 	v.fault(t, RuleCDS, "names a key that is not in the DNSKEY RRset, or by an unsupported digest")
+}
+
+// checkNamed checks that a DS RRset of the named keys would validate.
+func (v *verifier) checkNamed(t zone.Type, named map[*publicKey]bool) {
+	if len(named) == 0 {
+		return
+	}
+	signs := false
+	for _, k := range v.keys.all {
+		if !named[k] {
+			continue
+		}
+		signs = signs || slices.Contains(v.keys.signing, k)
+		if !slices.ContainsFunc(v.keys.signing, func(o *publicKey) bool { return o.alg == k.alg }) {
+			v.fault(t, RuleCDS, "names %v, of an algorithm that does not sign the DNSKEY RRset", k)
+		}
+	}
+	if !signs {
+		v.fault(t, RuleCDS, "names no key that signs the DNSKEY RRset")
+	}
 }
 
 // zonemdCheck digests the zone for its ZONEMD records (RFC 8976, 4).
