@@ -188,29 +188,32 @@ func (r *Rollover) stepsForeign() []step {
 	return []step{publish, welcome}
 }
 
-// submitForeign tells the parent of foreign keys in the way in which it was
-// told of the others.
-func submitForeign(ks KeySet, r *Rollover, _ RollPolicy) []event.Facts {
+// submitForeign tells the parent of foreign keys.
+func submitForeign(ks KeySet, r *Rollover, p RollPolicy) []event.Facts {
 	if ks.DS.Since.IsZero() || ks.DS.Withdrawn {
 		return nil
 	}
-	return []event.Facts{ks.submitAs(ks.only(r.New, (*Key).SignsKeys), nil)}
+	return []event.Facts{ks.submitAs(ks.only(r.New, (*Key).SignsKeys), nil, p)}
 }
 
 // submitAs adds keys to what the parent was told, and takes some out: all else
-// stays, also that of a key that a rollover has removed already.
-func (ks KeySet) submitAs(come, leave []string) *event.DSSubmitted {
+// stays, also that of a key that a rollover has removed already. CDS stay away
+// where a rollover keeps them away.
+func (ks KeySet) submitAs(come, leave []string, p RollPolicy) *event.DSSubmitted {
 	ids := slices.Concat(ks.DS.Wanted, ks.foreignDS(), come)
 	ids = slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(leave, id) })
 	slices.Sort(ids)
-	return &event.DSSubmitted{IDs: slices.Compact(ids), CDS: ks.DS.CDS}
+	byHand := slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool {
+		return r.Kind == RollKSK && (r.Method == DoubleDS || r.Method == DoubleRRset)
+	})
+	return &event.DSSubmitted{IDs: slices.Compact(ids), CDS: p.CDS && !byHand}
 }
 
-func dropForeign(ks KeySet, r *Rollover, _ RollPolicy) []event.Facts {
+func dropForeign(ks KeySet, r *Rollover, p RollPolicy) []event.Facts {
 	if !slices.ContainsFunc(r.Old, func(id string) bool { return slices.Contains(ks.DS.Wanted, id) }) {
 		return nil
 	}
-	return []event.Facts{ks.submitAs(nil, r.Old)}
+	return []event.Facts{ks.submitAs(nil, r.Old, p)}
 }
 
 // foreignDS is the keys of other signers that the parent is to have DS records
@@ -232,7 +235,7 @@ func (ks KeySet) foreignDS() []string {
 }
 
 // abortForeign ends the way of foreign keys.
-func (r *Rollover) abortForeign(ks KeySet, end []event.Facts) ([]event.Facts, error) {
+func (r *Rollover) abortForeign(ks KeySet, p RollPolicy, end []event.Facts) ([]event.Facts, error) {
 	joins := r.Method == Join || r.Method == JoinDS
 	switch {
 	case r.Step <= 1 && joins:
@@ -245,7 +248,7 @@ func (r *Rollover) abortForeign(ks KeySet, end []event.Facts) ([]event.Facts, er
 	if ks.DS.Since.IsZero() || ks.DS.Withdrawn {
 		return end, nil
 	}
-	return append(end, ks.submitAs(r.Old, nil)), nil
+	return append(end, ks.submitAs(r.Old, nil, p)), nil
 }
 
 // untold reports whether the parent has nothing to do with foreign keys: it was

@@ -28,7 +28,12 @@ func (ks KeySet) AtParent() bool {
 // ChangesDS reports whether a rollover runs that changes, or is going to
 // change, what the parent is to have.
 func (ks KeySet) ChangesDS() bool {
-	return slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return r.Kind != RollZSK })
+	return slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool {
+		if r.Kind == RollForeign {
+			return r.Method == JoinDS || r.Method == LeaveDS && r.Step > 1
+		}
+		return r.Kind != RollZSK
+	})
 }
 
 // MayShowCDS reports whether CDS and CDNSKEY may come back with what the parent
@@ -37,7 +42,7 @@ func (ks KeySet) MayShowCDS() bool {
 	if ks.DS.Since.IsZero() || ks.ChangesDS() {
 		return false
 	}
-	shown := ks.only(ks.DS.Wanted, func(k *Key) bool { return k.State == Active && k.SignsKeys() })
+	shown := ks.only(ks.DS.Wanted, func(k *Key) bool { return (k.State == Active || k.usesForeign()) && k.SignsKeys() })
 	return ks.DS.Withdrawn || len(ks.DS.Wanted) > 0 && len(shown) == len(ks.DS.Wanted)
 }
 

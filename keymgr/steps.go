@@ -260,7 +260,7 @@ func Abort(ks KeySet, r Rollover, p RollPolicy, reason string) ([]event.Facts, e
 	turn := 0
 	switch {
 	case r.Kind == RollForeign:
-		return r.abortForeign(ks, end)
+		return r.abortForeign(ks, p, end)
 	case r.Step == 0, r.Kind == RollSecure && r.Step == 1:
 		return end, nil
 	case r.Kind == RollSecure:

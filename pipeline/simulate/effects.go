@@ -25,7 +25,7 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 			Zone: s.Name, Source: s.Source, Policy: p.Name, SHA256: p.SHA256, Text: string(p.Text),
 		}}, nil
 	case pipeline.GenerateKeys:
-		made := &event.KeyGenerated{}
+		made := &event.KeyGenerated{Ahead: c.Ahead}
 		for i, role := range c.Roles {
 			spec := keymgr.Spec{Zone: s.Name, Role: role, Algorithm: c.Algorithm, Bits: c.Bits}
 			if len(c.Keystores) > i {

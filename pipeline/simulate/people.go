@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/journal/event"
@@ -87,6 +88,9 @@ func (r *run) watchPeople() {
 			now = append(now, waiting{what: fmt.Sprintf("rollover %d of %s, step %d: %s", r.number(s.ID), s.Kind, s.Step, s.Text), do: report(s.ID)})
 		}
 	}
+	if ids := r.unsaved(); len(ids) > 0 {
+		now = append(now, waiting{what: "keys are to be backed up and marked: " + strings.Join(ids, ", "), do: backUp(ids)})
+	}
 	for _, due := range r.state.Dues(r.set.Policy, moment) {
 		if !due.Auto && !r.now.Before(due.At) {
 			now = append(now, waiting{what: "due " + due.Reason, do: begin(due)})
@@ -125,6 +129,28 @@ func (r *run) personLine(w waiting) Line {
 		l.Next, l.NextAt = "that is done", &at
 	}
 	return l
+}
+
+// unsaved is the keys that something waits to see backed up.
+func (r *run) unsaved() []string {
+	if !r.set.Policy.Rollovers().Backup {
+		return nil
+	}
+	var ids []string
+	for _, k := range r.state.Keys.ToBackUp(time.Time{}) {
+		if k.Activated.IsZero() {
+			ids = append(ids, k.ID)
+		}
+	}
+	return ids
+}
+
+// backUp is a person who marks keys as backed up.
+func backUp(ids []string) func(*run) error {
+	return func(r *run) error {
+		r.record(operator, &event.KeyBackedUp{IDs: ids})
+		return nil
+	}
 }
 
 // report is a person who reports what a rollover waits for, or lets it go on.
