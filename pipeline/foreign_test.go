@@ -252,7 +252,7 @@ func TestEngine_KeysWaitForTheirBackup(t *testing.T) {
 func TestEngine_StandbyKeySignsAtOnce(t *testing.T) {
 	w := newRolling(t, "")
 	w.secure()
-	keys, err := w.e.GenerateKey(t.Context(), testActor, "example.com", keymgr.ZSK, "")
+	keys, err := w.e.GenerateKey(t.Context(), testActor, "example.com", keymgr.ZSK, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
