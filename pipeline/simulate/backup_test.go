@@ -10,7 +10,7 @@ import (
 
 // Keys are made ahead, and each waits until somebody has backed it up.
 func TestRun_PoolAndBackups(t *testing.T) {
-	s := Usual(policyOf(t, "[key-manager]\npool = { zsk = 1 }\nrequire-backup = true\n"), at(0), at(365))
+	s := Usual(policyOf(t, "[key-manager]\npool = { zsk = 1 }\nrequire-backup = true\n"), at(0), at(400))
 	s.OperatorDelay = 6 * time.Hour
 	sum, lines := rehearse(t, s)
 	n, open := done(sum)
