@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 
+	"sluice/e2e/manyzones"
 	"sluice/e2e/zonegen"
 )
 
@@ -43,6 +44,8 @@ type config struct {
 
 	changes []liveChange
 	sizes   []int
+	zones   int
+	rate    float64
 }
 
 func parse(args []string) (config, error) {
@@ -57,6 +60,8 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.tools, "tools", "all", "which to run, by the start of their names, with commas between: signzone,serve,kzonesign,dnssec-signzone,ldns-signzone,axfr,live-sluice,live-named,live-knotd,flat-sluice,flat-named,flat-knotd")
 	flags.Func("changes", "live and flat: RRsets that a change has and how many are made a run, with commas between; flat takes the first (default 1:100,100:20,10000:4)", c.parseChanges)
 	flags.Func("sizes", "flat: names in the zones, with commas between (default: a hundredth, a tenth and all of -n)", c.parseSizes)
+	flags.IntVar(&c.zones, "zones", 0, "instead of all else: one daemon with so many small zones, whose ZSKs are due on the same day")
+	flags.Float64Var(&c.rate, "rate", 60, "with -zones: simulated seconds a second")
 	flags.StringVar(&c.dir, "dir", "", "folder for zones and output, kept (default: a temporary one, removed)")
 	flags.StringVar(&c.out, "o", "", "file for the table (default: standard output)")
 	if err := flags.Parse(args); err != nil {
@@ -129,6 +134,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	} else if c.dir, err = filepath.Abs(c.dir); err != nil {
 		return err
 	}
+	if c.zones > 0 {
+		return c.manyZones(ctx, stdout)
+	}
 	b, err := prepare(ctx, c)
 	if err != nil {
 		return err
@@ -145,12 +153,30 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	table := report(c, signed, served) + reportLive(big, flat)
+	return c.write(stdout, report(c, signed, served)+reportLive(big, flat))
+}
+
+// write puts a table where it is wanted.
+func (c config) write(stdout io.Writer, table string) error {
 	if c.out == "" {
-		_, err = io.WriteString(stdout, table)
+		_, err := io.WriteString(stdout, table)
 		return err
 	}
 	return os.WriteFile(c.out, []byte(table), 0o644)
+}
+
+// manyZones measures one daemon with many zones.
+func (c config) manyZones(ctx context.Context, stdout io.Writer) error {
+	dir, err := os.MkdirTemp(c.dir, "zones-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	r, err := manyzones.Run(ctx, manyzones.Config{Sluice: c.sluice, Dir: dir, Zones: c.zones, Rate: c.rate, Log: os.Stderr})
+	if err != nil {
+		return err
+	}
+	return c.write(stdout, machine()+".\n\n"+r.Markdown())
 }
 
 // wanted says whether -tools asks for the contender of that name.

@@ -143,9 +143,6 @@ func (r *run) add(ctx context.Context) error {
 				if err := r.addOne(ctx, c, i); err != nil {
 					cancel(err)
 				}
-				if i%100 == 99 {
-					fmt.Fprintln(r.Log, "added", i+1, time.Since(r.daemon.began).Round(time.Second))
-				}
 			}
 		})
 	}

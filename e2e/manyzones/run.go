@@ -94,8 +94,13 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}
 	r.report.Begun, r.report.Ended = r.seen.begun, r.seen.ended
 	for i := range cfg.Zones {
-		if name := zoneName(i); r.seen.ended[name].IsZero() {
-			r.report.Held = append(r.report.Held, name)
+		name := zoneName(i)
+		if !r.seen.ended[name].IsZero() {
+			continue
+		}
+		r.report.Held = append(r.report.Held, name)
+		if err == nil && !held(i) {
+			err = fmt.Errorf("zone %s was held up, though all of its servers answer", name)
 		}
 	}
 	slices.Sort(r.report.Held)
