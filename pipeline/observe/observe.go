@@ -41,6 +41,8 @@ type Observer struct {
 	cfg   Config
 	slots chan struct{}
 
+	memo memo // of public servers' signatures
+
 	mu     sync.Mutex
 	visits map[netip.AddrPort]*visits // guarded by mu; whom somebody asks or is about to
 	links  map[zone.Name]link         // guarded by mu; what was validated
@@ -344,7 +346,7 @@ func (r *round) zoneServer(ctx context.Context, s *session, seen *keymgr.Seen) e
 	var keys []key
 	set := a.of(r.q.Zone, zone.TypeDNSKEY)
 	if set != nil {
-		keys = zoneKeys(set.data)
+		keys = r.o.memo.remembering(zoneKeys(set.data))
 		seen.KeyTTL = set.ttl
 		if sig, _, err := set.verified(r.q.Zone, keys, r.q.Now); err == nil {
 			seen.KeyTTL = min(set.ttl, sig.originalTTL) // RFC 4035, 5.3.3

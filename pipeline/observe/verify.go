@@ -18,6 +18,7 @@ type key struct {
 	rdata     []byte
 	tag       uint16
 	algorithm uint8
+	memo      *memo // what verified with it; nil remembers nothing
 }
 
 // zoneKeys are the keys of a DNSKEY RRset that may sign a zone (RFC 4034,
@@ -79,7 +80,7 @@ func (r *rrset) verifiedAny(apex zone.Name, keys []key, now time.Time, wildcard 
 			if err = s.inTime(now); err != nil {
 				continue
 			}
-			if err = keymgr.Verify(k.rdata, s.message(r), s.signature); err == nil {
+			if err = k.verify(s.message(r), s.signature); err == nil {
 				return s, k, nil
 			}
 		}
