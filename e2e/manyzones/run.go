@@ -25,7 +25,7 @@ type Config struct {
 	Sluice string  // the program
 	Dir    string  // an empty folder
 	Zones  int     // at least 20
-	Rate   float64 // simulated seconds a second
+	Rate   float64 // simulated seconds a second, once all zones are there
 	Log    io.Writer
 }
 
@@ -67,6 +67,7 @@ type run struct {
 	mu    sync.Mutex
 	base  time.Time // guarded by mu; simulated time at the last start
 	since time.Time // guarded by mu; when that was
+	rate  float64   // guarded by mu; from then on
 	first time.Time // simulated time when the last zone had been published
 	seen  seen      // guarded by mu
 }
@@ -79,7 +80,7 @@ type seen struct {
 
 // Run does all parts in turn.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	r := &run{Config: cfg, base: time.Date(2027, 1, 4, 0, 0, 0, 0, time.UTC), since: time.Now()}
+	r := &run{Config: cfg, base: time.Date(2027, 1, 4, 0, 0, 0, 0, time.UTC), since: time.Now(), rate: 1}
 	r.seen = seen{map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}, 0}
 	r.report.Zones, r.report.Silent = cfg.Zones, cfg.Zones/shared
 	err := r.prepare(ctx)
@@ -120,21 +121,18 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	r.first = r.now()
+	if err := r.again(ctx, r.first); err != nil {
+		return err
+	}
+	r.report.Parts = append(r.report.Parts, r.daemon.part("started again, all zones served"))
 	if err := r.part("all but the held zones have their DS", func() error {
 		return r.await(ctx, "secure", func(s *seen) int { return len(s.secured) }, r.Zones-r.report.Silent)
 	}); err != nil {
 		return err
 	}
-	if err := r.daemon.stop(); err != nil {
+	if err := r.again(ctx, r.first.Add(Validity-spread)); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.base, r.since = r.first.Add(Validity-spread), time.Now()
-	r.mu.Unlock()
-	if err := r.start(ctx); err != nil {
-		return err
-	}
-	r.report.Parts = append(r.report.Parts, r.daemon.part("started again, all zones served"))
 	if err := r.part("all rollovers begun", func() error {
 		return r.await(ctx, "begun", func(s *seen) int { return len(s.begun) }, r.Zones-r.report.Silent)
 	}); err != nil {
@@ -149,7 +147,18 @@ func (r *run) all(ctx context.Context) error {
 func (r *run) now() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.base.Add(time.Duration(float64(time.Since(r.since)) * r.Rate))
+	return r.base.Add(time.Duration(float64(time.Since(r.since)) * r.rate))
+}
+
+// again starts the daemon anew, at another time and at the wanted rate.
+func (r *run) again(ctx context.Context, at time.Time) error {
+	if err := r.daemon.stop(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.base, r.since, r.rate = at, time.Now(), r.Rate
+	r.mu.Unlock()
+	return r.start(ctx)
 }
 
 func zoneName(i int) string { return fmt.Sprintf("z%05d.%s", i, top) }
@@ -240,7 +249,7 @@ func (r *run) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	clock := fmt.Sprintf("%s,%g", r.now().Format(time.RFC3339), r.Rate)
+	clock := fmt.Sprintf("%s,%g", r.now().Format(time.RFC3339), r.rate)
 	d := &daemon{socket: filepath.Join(r.data(), "sluice.sock"), exited: make(chan struct{})}
 	d.cmd = exec.Command(r.Sluice, "serve", "--config", r.config(), "--data", r.data(), "--listen", r.addr, "--clock", clock,
 		"--review-loaded", "", "--review-signed", "")
