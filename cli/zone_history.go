@@ -70,8 +70,12 @@ func (e *env) printEvent(ev api.Event, withZone bool) error {
 	if withZone {
 		name = ev.Zone + "  "
 	}
-	return e.printf("%s  seq %d  %s%s: %s  (%s, %s)\n",
-		when(ev.Time), ev.Seq, name, ev.Type, ev.Text, ev.Actor, ev.Door)
+	next := ""
+	if ev.Next != "" {
+		next = "; next: " + ev.Next
+	}
+	return e.printf("%s  seq %d  %s%s: %s%s  (%s, %s)\n",
+		when(ev.Time), ev.Seq, name, ev.Type, ev.Text, next, ev.Actor, ev.Door)
 }
 
 func zoneTail(e *env) *urfave.Command {

@@ -70,7 +70,7 @@ func sightText(sights []Sight) string {
 		case SeeDS:
 			parts = append(parts, "the DS is seen at all servers of the parent")
 		case SeeDSGone:
-			parts = append(parts, "the old DS is gone from all of them")
+			parts = append(parts, "the old DS is gone from all servers of the parent")
 		case ReportNext:
 		}
 	}

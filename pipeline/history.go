@@ -67,15 +67,17 @@ func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn fu
 		}
 		return nil
 	}
+	n := e.newNarrator()
 	for _, id := range ids {
 		err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
 			if !q.matches(rec) {
+				n.pass(rec)
 				return nil
 			}
 			if err := emit(rec.Seq); err != nil {
 				return err
 			}
-			return fn(e.line(rec))
+			return fn(n.line(rec))
 		})
 		if err != nil {
 			return err
@@ -105,10 +107,13 @@ func (e *Engine) lives(ctx context.Context, name string) ([]event.ZoneID, error)
 // historyTail emits the newest q.Limit lines.
 func (e *Engine) historyTail(ctx context.Context, ids []event.ZoneID, q HistoryQuery, own []HistoryLine, fn func(HistoryLine) error) error {
 	last := own
+	n := e.newNarrator()
 	for _, id := range ids {
 		err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
 			if q.matches(rec) {
-				last = append(last, e.line(rec))
+				last = append(last, n.line(rec))
+			} else {
+				n.pass(rec)
 			}
 			if len(last) > 4*q.Limit+64 {
 				last = newest(last, q.Limit)
@@ -167,11 +172,15 @@ func (e *Engine) Tail(ctx context.Context, name string, from uint64, fn func(His
 		}
 		from = last + 1
 	}
+	n := e.newNarrator()
 	return e.journal.Follow(ctx, "", from, nil, func(rec journal.Record) error {
 		if id != "" && rec.Event.Zone != id && !concerns(rec, []event.ZoneID{id}) {
 			return nil
 		}
-		return fn(e.line(rec))
+		if err := n.catchUp(ctx, rec); err != nil {
+			return err
+		}
+		return fn(n.line(rec))
 	})
 }
 

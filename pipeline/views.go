@@ -136,8 +136,10 @@ type HistoryLine struct {
 	Type  string    `json:"type"`
 	Actor string    `json:"actor"`
 	Door  string    `json:"door"`
-	Text  string    `json:"text"` // a readable sentence
-	Event []byte    `json:"-"`    // the public line as stored
+	Text  string    `json:"text"` // a readable sentence: what, and why
+	// Next is what comes after it, of events about keys; "" where nothing does.
+	Next  string `json:"next,omitempty"`
+	Event []byte `json:"-"` // the public line as stored
 }
 
 // HistoryQuery selects events of one zone.
