@@ -42,7 +42,8 @@ type DSSet struct {
 
 // Outage is a time in which a server takes nothing new and does not answer who
 // observes it, though validators may still reach it. It hands out what it has
-// for as long as Expire; zero is without end.
+// for as long as Expire; zero is without end. The site behind it is no later than
+// it ever is: it still takes what the server had shown before.
 type Outage struct {
 	From, Until time.Time
 	Expire      time.Duration
@@ -206,7 +207,7 @@ func (s *site) take(version int, now time.Time, lag Lag) {
 	if n := len(s.next); n > 0 && all.Before(s.next[n-1].all) {
 		all = s.next[n-1].all
 	}
-	s.next = append(s.next, arrival{version, at, s.up(all)})
+	s.next = append(s.next, arrival{version, at, all})
 }
 
 // up is when a server can take what would reach it at a time.
