@@ -143,7 +143,7 @@ func (e *Engine) KeyPlan(_ context.Context, name string, until time.Time) ([]Pla
 		return nil, err
 	}
 	k, roll := s.known(p, m), p.Rollovers()
-	var out []PlannedStep
+	out := plannedTakeover(s, m.Now)
 	for _, r := range s.Keys.Rollovers {
 		for _, a := range r.Ahead(roll, k) {
 			out = append(out, plannedStep(r.ID, r.Kind, a))

@@ -232,6 +232,28 @@ func (e *Engine) mayTakeOver(ctx context.Context, apex zone.Name, p Policy, keys
 	return errorState("zone %s is not added: %s; to see all: --dry-run, to add it all the same: --force", apex.Fold(), f.Refused)
 }
 
+// TakesOver is the kind of a planned step that takes keys over.
+const TakesOver keymgr.Kind = "take-over"
+
+// plannedTakeover says how imported keys will be taken over, by their notes.
+func plannedTakeover(s State, now time.Time) []PlannedStep {
+	if !s.Keys.Imports() {
+		return nil
+	}
+	var parts []string
+	for _, k := range s.Keys.InState(keymgr.Generated) {
+		state := keymgr.Active
+		if k.Life != nil {
+			state = keymgr.State(k.Life.State)
+		}
+		parts = append(parts, fmt.Sprintf("%s %d %s", strings.ToUpper(k.Role), k.Tag, state))
+	}
+	return []PlannedStep{{
+		Kind: TakesOver, Earliest: now, After: "the parent and the public servers were asked",
+		Text: "the keys are taken over, by the former signer's notes: " + strings.Join(parts, ", "),
+	}}
+}
+
 // waitingKeys is the IDs of the keys that wait, sorted.
 func waitingKeys(ks keymgr.KeySet) []string {
 	return keyIDs(slices.DeleteFunc(ks.InState(keymgr.Generated), func(k keymgr.Key) bool { return k.Foreign }))

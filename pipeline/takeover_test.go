@@ -156,6 +156,11 @@ func TestEngine_TakeOverIsRefusedWhereTheParentTrustsAnotherKey(t *testing.T) {
 	if zones, err := r.e.Zones(t.Context()); err != nil || len(zones) != 0 {
 		t.Errorf("zones %v, %v", zones, err)
 	}
+	if before, after := plannedTakeover(State{}, dayOne), plannedTakeover(State{Keys: keymgr.Evolve(keymgr.KeySet{}, event.Event{
+		Facts: &event.KeyImported{Keys: []event.Key{{ID: "a", Role: "zsk", Tag: 7, Life: &event.KeyLife{State: "retired"}}}},
+	})}, dayOne); len(before) != 0 || len(after) != 1 || !strings.HasSuffix(after[0].Text, "notes: ZSK 7 retired") {
+		t.Errorf("planned %+v, %+v", before, after)
+	}
 	// The question is about the keys of the zone's servers, wherever they are.
 	if q := o.questions(); !q[len(q)-1].Find || !q[len(q)-1].Tags {
 		t.Errorf("asked %+v", q[len(q)-1])
