@@ -63,3 +63,23 @@ func TestParent_NotifyWaitsUntilTheNameServersVouch(t *testing.T) {
 		t.Errorf("history %q", got)
 	}
 }
+
+func TestDS_SignalRecordsStandBelowTheNameServers(t *testing.T) {
+	w := newTelling(t, "", nil)
+	w.secure()
+	list, err := w.e.DS(t.Context(), "example.com", FormatSignal)
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	// ns1 is in the zone itself and cannot vouch for it.
+	own, err := w.e.DS(t.Context(), "example.com", "cds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "_dsboot.example.com._signal.ns2.example.net." + strings.TrimPrefix(own[0].Record, "example.com."); list[0].Record != want {
+		t.Errorf("%s, want %s", list[0].Record, want)
+	}
+	if !strings.HasPrefix(list[1].Record, "_dsboot.example.com._signal.ns2.example.net. 3600 IN CDNSKEY 257 3 13 ") {
+		t.Error(list[1].Record)
+	}
+}
