@@ -130,6 +130,11 @@ func (w *rolling) follow(what string, met func(ZoneStatus) bool) (e exchanged) {
 			if d := cmp.Diff(w.countServed(), f.SignedBy); d != "" {
 				w.t.Fatalf("signatures by key (-served +event):\n%s", d)
 			}
+			if first := slices.MinFunc(w.expirations(), time.Time.Compare); first.Before(time.Unix(f.Earliest, 0)) {
+				w.t.Fatalf("a signature expires at %s, the event says that none does before %s", first, time.Unix(f.Earliest, 0))
+			} else if left := first.Sub(w.h.now()); left < Default().RemainTime()/2 {
+				w.t.Fatalf("a signature has %s left", left)
+			}
 			for _, by := range f.SignedBy {
 				for _, id := range by.Keys {
 					if !slices.Contains(f.Keys, id) && !slices.Contains(f.Signers, id) {
