@@ -116,6 +116,7 @@ const (
 	unsignedMode = "signer.mode = \"unsigned\"\n"
 	oneKey       = "key-manager.generation.use-csk = true\nkey-manager.csk.auto-start = false\n"
 	hashed       = "signer.denial.type = \"nsec3\"\n"
+	inSlices     = "signer.key-roll-time = \"8h\"\nsigner.signature-refresh-interval = \"2h\"\n"
 	byPerson     = "key-manager.ksk.auto-expire = false\nkey-manager.ksk.auto-done = false\nkey-manager.ksk.auto-report = false\n"
 	twoKeys      = "key-manager.csk.auto-start = false\n"
 )
@@ -139,6 +140,8 @@ func lifeCourses() []*lifeZone {
 		{label: "emergency", policy: byPerson, course: once("ksk", "--emergency")},
 		{label: "first-signing", policy: unsignedMode, course: []act{hours(6), policy(""), secure}},
 		{label: "insecure", course: []act{secure, hours(12), roll("insecure"), settled, policy(unsignedMode), hours(6), policy(""), secure}},
+		{label: "zsk-in-slices", names: 600, policy: inSlices, course: once("zsk")},
+		{label: "algorithm-in-slices", names: 600, policy: inSlices, course: once("algorithm", "--algorithm", "ED25519")},
 		{label: "ttls-lowered-zsk", course: []act{secure, ttls(low, low, low), roll("zsk"), settled}},
 		{label: "ttls-lowered-ksk", course: []act{secure, ttls(low, low, low), hours(2), roll("ksk"), settled}},
 		{label: "ttls-raised-ksk", course: []act{secure, roll("ksk"), inStep(1), ttls(high, high, high), settled}},

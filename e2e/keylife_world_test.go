@@ -127,6 +127,8 @@ type lifeZone struct {
 	// The TTLs of the largest of its data, of its keys and of its DS; zero is the
 	// usual one.
 	dataTTL, keyTTL, dsTTL time.Duration
+	// names is how many further names it has.
+	names int
 	// bogus says that a wait is missing, so that something has to be bogus.
 	bogus bool
 
@@ -281,14 +283,19 @@ server.outbound.send-notify-to = [%s]
 // writeZone writes what the zone is made of.
 func (l *life) writeZone(t *testing.T, z *lifeZone) string {
 	t.Helper()
-	return writeFile(t, filepath.Join(filepath.Dir(l.data), z.label), fmt.Sprintf(`$TTL %[1]d
+	text := &strings.Builder{}
+	fmt.Fprintf(text, `$TTL %[1]d
 @ %[2]d IN SOA ns1 hostmaster 1 3600 1800 1209600 %[2]d
 @ IN NS ns1
 ns1 IN A 127.0.0.1
 www IN A 192.0.2.80
 a IN TXT "1"
 b IN TXT "2"
-`, int(z.dataTTL.Seconds()), int(min(z.dataTTL, lifeDataTTL).Seconds())*3/4))
+`, int(z.dataTTL.Seconds()), int(min(z.dataTTL, lifeDataTTL).Seconds())*3/4)
+	for i := range z.names {
+		fmt.Fprintf(text, "n%d IN A 192.0.2.%d\n", i, i%250)
+	}
+	return writeFile(t, filepath.Join(filepath.Dir(l.data), z.label), text.String())
 }
 
 // run takes all zones through their courses; the parent follows.
