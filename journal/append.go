@@ -92,7 +92,7 @@ func (j *NATS) Append(ctx context.Context, zone event.ZoneID, head Head, events 
 		return head, fmt.Errorf("append to zone %q: %w", zone, err)
 	}
 	// The answer to an earlier try may have been lost.
-	now, stored, rerr := j.stored(ctx, zone, head, lines)
+	now, stored, rerr := j.stored(ctx, zone, head, lines, err)
 	if rerr == nil && stored {
 		return now, nil
 	}
@@ -168,7 +168,11 @@ var errBusy = errors.New("store is busy")
 func (e *apiError) err() error {
 	switch {
 	case e.ErrCode == codeWrongSequence:
-		return ErrConflict
+		var c conflict
+		if _, err := fmt.Sscanf(e.Description, "wrong last sequence: %d", &c.last); err != nil {
+			return ErrConflict // the sequence is a hint
+		}
+		return c
 	case e.ErrCode == codeTooManyRequests:
 		return errBusy
 	case e.ErrCode == codeNoStorage, e.ErrCode == codeNoResources,
@@ -178,8 +182,69 @@ func (e *apiError) err() error {
 	return fmt.Errorf("store refused: %s (%d)", e.Description, e.ErrCode)
 }
 
-// stored reports whether exactly these lines stand behind head.
-func (j *NATS) stored(ctx context.Context, zone event.ZoneID, head Head, lines []Line) (Head, bool, error) {
+// conflict is ErrConflict with the sequence of the zone's newest event.
+type conflict struct{ last uint64 }
+
+func (c conflict) Error() string { return ErrConflict.Error() }
+
+func (c conflict) Is(err error) bool { return err == ErrConflict } //nolint:errorlint // this very value
+
+// stored reports whether exactly these lines stand behind head. why is what the
+// append failed with. Mostly the zone's newest event tells: its number says how
+// many came, its hash and the one before that which. Only where many came since
+// are they read.
+func (j *NATS) stored(ctx context.Context, zone event.ZoneID, head Head, lines []Line, why error) (Head, bool, error) {
+	newest, err := j.newest(ctx, zone, why)
+	if errors.Is(err, errNotFound) {
+		return head, false, nil
+	}
+	if err != nil {
+		return head, false, err
+	}
+	want, last := head.N+uint64(len(lines)), lines[len(lines)-1].Hash
+	// The events of a batch stand behind each other.
+	for newest.Event.N > want {
+		before, err := j.at(ctx, newest.Seq-1)
+		if err != nil || before.Event.Zone != zone || before.Event.N != newest.Event.N-1 {
+			break
+		}
+		newest = before
+	}
+	switch {
+	case newest.Event.N < want, newest.Event.N == want && newest.Hash != last, newest.Event.N == want+1 && newest.Event.Prev != last:
+		return head, false, nil
+	case newest.Event.N == want:
+		return newest.Head(), true, nil
+	}
+	return j.scan(ctx, zone, head, lines)
+}
+
+// newest is the newest event of a zone.
+func (j *NATS) newest(ctx context.Context, zone event.ZoneID, why error) (Record, error) {
+	if c, ok := errors.AsType[conflict](why); ok && c.last > 0 {
+		if r, err := j.at(ctx, c.last); err == nil && r.Event.Zone == zone {
+			return r, nil
+		}
+	}
+	line, err := j.get(ctx, eventsStream, getRequest{LastFor: zone.Filter()})
+	if err != nil {
+		return Record{}, err
+	}
+	return line.record()
+}
+
+// at is the event of a sequence.
+func (j *NATS) at(ctx context.Context, seq uint64) (Record, error) {
+	line, err := j.get(ctx, eventsStream, getRequest{Seq: seq})
+	if err != nil {
+		return Record{}, err
+	}
+	return line.record()
+}
+
+// scan reads all that stands behind head, to find exactly these lines. It costs
+// the store much.
+func (j *NATS) scan(ctx context.Context, zone event.ZoneID, head Head, lines []Line) (Head, bool, error) {
 	now, next := head, head.Seq+1
 	for i := 0; i < len(lines); {
 		p, err := j.page(ctx, zone, next, len(lines)-i)
