@@ -187,7 +187,7 @@ type conflict struct{ last uint64 }
 
 func (c conflict) Error() string { return ErrConflict.Error() }
 
-func (c conflict) Is(err error) bool { return err == ErrConflict } //nolint:errorlint // this very value
+func (c conflict) Is(err error) bool { return err == ErrConflict }
 
 // stored reports whether exactly these lines stand behind head. why is what the
 // append failed with. Mostly the zone's newest event tells: its number says how
