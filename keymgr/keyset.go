@@ -224,6 +224,9 @@ func SignerKeys(ks KeySet, open func(Key) (crypto.Signer, error)) ([]signer.Key,
 			if s.Signer, err = open(k); err != nil {
 				return nil, fmt.Errorf("open key %s in keystore %q: %w", k.ID, k.Keystore, err)
 			}
+			if err := holds(s.Signer, rdata); err != nil {
+				return nil, fmt.Errorf("open key %s in keystore %q: %w", k.ID, k.Keystore, err)
+			}
 			s.SignsKeys, s.SignsZone = k.SignsKeys(), k.SignsZone()
 		}
 		out = append(out, s)

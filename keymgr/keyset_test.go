@@ -7,7 +7,10 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"errors"
+	"io"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,9 +210,10 @@ func TestStateAt(t *testing.T) {
 }
 
 func TestSignerKeys_RolesSayWhatIsSigned(t *testing.T) {
-	ksk, _ := madeKey(t, keymgr.KSK, 1)
-	zsk, _ := madeKey(t, keymgr.ZSK, 2)
-	csk, _ := madeKey(t, keymgr.CSK, 3)
+	ksk, private1 := madeKey(t, keymgr.KSK, 1)
+	zsk, private2 := madeKey(t, keymgr.ZSK, 2)
+	csk, private3 := madeKey(t, keymgr.CSK, 3)
+	private := map[string]crypto.Signer{ksk.Reference: private1, zsk.Reference: private2, csk.Reference: private3}
 	standby, _ := madeKey(t, keymgr.KSK, 4)
 	waiting, _ := madeKey(t, keymgr.ZSK, 5)
 	old, _ := madeKey(t, keymgr.ZSK, 6)
@@ -228,7 +232,7 @@ func TestSignerKeys_RolesSayWhatIsSigned(t *testing.T) {
 	asked := map[string]bool{}
 	got, err := keymgr.SignerKeys(ks, func(k keymgr.Key) (crypto.Signer, error) {
 		asked[k.Reference] = true
-		return ed25519.NewKeyFromSeed(make([]byte, 32)), nil
+		return private[k.Reference], nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -245,6 +249,10 @@ func TestSignerKeys_RolesSayWhatIsSigned(t *testing.T) {
 	if _, err := keymgr.SignerKeys(ks, func(keymgr.Key) (crypto.Signer, error) { return nil, keymgr.ErrNoKey }); !errors.Is(err, keymgr.ErrNoKey) {
 		t.Errorf("a lost private key gives %v, want ErrNoKey", err)
 	}
+	_, err = keymgr.SignerKeys(ks, func(keymgr.Key) (crypto.Signer, error) { return private1, nil })
+	if err == nil || !strings.Contains(err.Error(), "holds another key") {
+		t.Errorf("the private part of another key gives %v", err)
+	}
 }
 
 // lying is a keystore that signs with whatever it was given.
@@ -256,6 +264,32 @@ type lying struct {
 func (l lying) Name() string { return "lying" }
 
 func (l lying) Signer(context.Context, string) (crypto.Signer, error) { return l.s, nil }
+
+// pair is two devices behind one name, which take turns.
+type pair struct {
+	crypto.Signer
+	other crypto.Signer
+	turn  atomic.Int64
+}
+
+func (p *pair) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if p.turn.Add(1)%2 == 0 {
+		return p.other.Sign(r, digest, opts)
+	}
+	return p.Signer.Sign(r, digest, opts)
+}
+
+// Of .DE's devices behind one label each had a key pair of its own.
+func TestIncident_DE2026_EachDeviceBehindANameProvesTheKey(t *testing.T) {
+	key, private := madeKey(t, keymgr.ZSK, 1)
+	_, other := madeKey(t, keymgr.ZSK, 2)
+	if err := keymgr.Prove(t.Context(), lying{s: &pair{Signer: private, other: private}}, key); err != nil {
+		t.Errorf("both have the key: %v", err)
+	}
+	if err := keymgr.Prove(t.Context(), lying{s: &pair{Signer: private, other: other}}, key); err == nil {
+		t.Error("a device that has another key proves the key")
+	}
+}
 
 func TestProve_FindsAnotherPrivateKey(t *testing.T) {
 	key, private := madeKey(t, keymgr.ZSK, 1)

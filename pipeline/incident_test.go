@@ -355,7 +355,7 @@ func TestIncident_RIPENCC2011_BadKSKRolloverIsNotPublished(t *testing.T) {
 	if _, err := w.e.Roll(t.Context(), testActor, "example.com", RolloverRequest{Kind: keymgr.RollKSK}); err == nil {
 		t.Error("a key that does not prove itself begins to sign")
 	}
-	u.after.Store(1) // the proof is right, the DNSKEY RRset's signature is not
+	u.after.Store(keymgr.Proofs) // the proof is right, the DNSKEY RRset's signature is not
 	if _, err := w.e.Roll(t.Context(), testActor, "example.com", RolloverRequest{Kind: keymgr.RollKSK}); err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ type BatchSigner interface {
 	crypto.Signer
 	// SignBatch signs the 32-byte SHA-256 digests that stand one after the
 	// other in digests and appends the 64-byte signatures r|s (RFC 6605, 4)
-	// to dst in the same order. The signatures are those of RFC 6979. It is
-	// safe for concurrent use.
+	// to dst in the same order. The signatures of software keys are those of
+	// RFC 6979, tokens take random nonces. It is safe for concurrent use.
 	SignBatch(dst, digests []byte) ([]byte, error)
 }
 

@@ -37,10 +37,14 @@ const maxID = 255
 type reference struct {
 	id    []byte // CKA_ID
 	print []byte // of the public key
+	text  string // as it was read; "" for one that was not
 }
 
 // String is the reference as events have it.
 func (r reference) String() string {
+	if r.text != "" {
+		return r.text
+	}
 	var b strings.Builder
 	b.WriteString(refPrefix)
 	for _, c := range r.id {
@@ -86,6 +90,7 @@ func parseReference(text string) (reference, error) {
 	if len(r.print) != printLength || r.String() != text {
 		return reference{}, bad
 	}
+	r.text = text
 	return r, nil
 }
 
