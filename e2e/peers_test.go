@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -152,7 +153,7 @@ func (s *secondary) awaitSerial(t *testing.T, zone string, want uint32) {
 }
 
 // startUnbound starts a validating resolver that knows one trust anchor and
-// where each zone is served.
+// where each zone is served: one address, or several with commas between.
 func startUnbound(t *testing.T, anchor string, zones map[string]string) *secondary {
 	t.Helper()
 	dir, addr := shortDir(t), freeAddr(t)
@@ -181,7 +182,10 @@ remote-control:
 	control-enable: no
 `, dir, port(addr))
 	for zone, server := range zones {
-		text += fmt.Sprintf("stub-zone:\n\tname: %q\n\tstub-addr: 127.0.0.1@%s\n\tstub-prime: no\n", zone, port(server))
+		text += fmt.Sprintf("stub-zone:\n\tname: %q\n\tstub-prime: no\n", zone)
+		for addr := range strings.SplitSeq(server, ",") {
+			text += fmt.Sprintf("\tstub-addr: 127.0.0.1@%s\n", port(addr))
+		}
 	}
 	conf := writeFile(t, filepath.Join(dir, "unbound.conf"), text)
 	return &secondary{"unbound", addr, start(t, "unbound", "unbound", "-d", "-c", conf)}
