@@ -94,7 +94,7 @@ func (o *other) pass(w *world) {
 		last = o.until
 	}
 	v := w.zones[len(w.zones)-1]
-	v.signing, v.at, v.serial = o.keys, time.Time{}, 0
+	v.signing, v.sets, v.at, v.serial = o.keys, nil, time.Time{}, 0
 	now := fmt.Sprint(ids(v.keys), v.keyTTL, v.sigTTL)
 	if o.number > 0 {
 		w.HandOut(o.number-1, last)
