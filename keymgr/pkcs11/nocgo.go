@@ -20,7 +20,7 @@ func NewTokens(dir string, _ func() time.Time) *Tokens { return &Tokens{pins{dir
 type Tokens struct{ pins pins }
 
 func errNoCgo() error {
-	return fmt.Errorf("%w: this program was built without cgo; build it with CGO_ENABLED=1 and a C compiler, or take a package that was", keymgr.ErrTokens)
+	return fmt.Errorf("%w: this program was built without cgo; build it with CGO_ENABLED=1 and a C compiler", keymgr.ErrTokens)
 }
 
 // Find implements keymgr.Tokens.
