@@ -43,6 +43,7 @@ func (ks KeySet) TakeOver(p RollPolicy, k Known) Takeover {
 		t.zoneKeys(algorithm)
 	}
 	t.introduced()
+	t.foreign()
 	t.parent()
 	t.exchanges()
 	return t.result()
@@ -239,6 +240,19 @@ func (t *takeover) introduced() {
 			return o.Algorithm != key.Algorithm && !slices.Contains(keys, o)
 		}) {
 			t.state[key.ID] = Introduced
+		}
+	}
+}
+
+// foreign has public keys of other signers that the public servers show stand
+// in the first version, too: caches may hold signatures of them.
+func (t *takeover) foreign() {
+	for i := range t.ks.Keys {
+		key := &t.ks.Keys[i]
+		_, shown := t.shown[key.ID]
+		same := func(o *Key) bool { return o.Algorithm == key.Algorithm }
+		if key.Foreign && key.State == Generated && shown && len(t.waiting(Active, 0, same)) > 0 {
+			t.state[key.ID] = Published
 		}
 	}
 }
@@ -457,8 +471,8 @@ func (t *takeover) refuse(do []event.Facts) string {
 	slices.Sort(missing)
 	switch {
 	case len(missing) > 0:
-		return fmt.Sprintf("the public servers show keys that are not here, with the tags %s: caches may hold signatures of them; import them, too, "+
-			"or wait until the former signer has removed them", strings.Join(missing, ", "))
+		return fmt.Sprintf("the public servers show keys that are not here, with the tags %s: caches may hold signatures of them; import them, too "+
+			"(where there is no private part: --import-public-key), or wait until the former signer has removed them", strings.Join(missing, ", "))
 	case len(t.secure) == 0:
 		return ""
 	}

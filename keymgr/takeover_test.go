@@ -120,6 +120,7 @@ func TestTakeOver_StartsFromWhatTheWorldHas(t *testing.T) {
 	for name, row := range map[string]struct {
 		keys    []event.Key
 		made    []event.Key // by us, for roles that lacked
+		public  []event.Key // of other signers
 		ds      string
 		seen    *Observation
 		want    string
@@ -213,6 +214,11 @@ func TestTakeOver_StartsFromWhatTheWorldHas(t *testing.T) {
 			keys: []event.Key{former("kska", "oooo"), former("zska", "ooo")}, ds: "kska", seen: showing("kska zska zskb", "kska zskb"),
 			want: "kska active, zska active, ds kska", refused: "the public servers show keys that are not here, with the tags 98 (zskb)",
 		},
+		"a key that is shown is here by its public part": {
+			keys: []event.Key{former("kska", "oooo"), former("zska", "ooo")}, public: []event.Key{former("zskb", ""), former("zskc", ""), former("zsk1", "")},
+			ds: "kska", seen: showing("kska zska zskb zsk1", "kska zskb"),
+			want: "kska active, zska active, zskb published, zskc generated, zsk1 generated, ds kska",
+		},
 		"no DS: whatever is shown is nothing to validators": {
 			keys: []event.Key{former("kska", "oooh"), former("zska", "ooo")}, ds: "none", seen: showing("kska zska zskb", "kska zskb"),
 			want: "kska active, zska active",
@@ -237,6 +243,7 @@ func TestTakeOver_StartsFromWhatTheWorldHas(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ks := Evolve(KeySet{}, event.Event{Time: formerNow, Facts: &event.KeyImported{Keys: row.keys}})
 			ks = Evolve(ks, event.Event{Time: formerNow, Facts: &event.KeyGenerated{Keys: row.made}})
+			ks = Evolve(ks, event.Event{Time: formerNow, Facts: &event.KeyImported{Keys: row.public, Foreign: true}})
 			if row.ds != "" {
 				ks = Evolve(ks, event.Event{Time: formerNow, Facts: &event.DSObserved{Sets: dsOf(row.ds), Servers: 1}})
 			}

@@ -78,9 +78,9 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	}
 	private, public := publicOf(z.Import)
 	if !z.Force {
-		keys, err := e.readFiles(ctx, n, private, false)
+		keys, others, err := e.lookAtFiles(ctx, n, z.Import)
 		if err == nil {
-			err = e.mayTakeOver(ctx, n, p, keys)
+			err = e.mayTakeOver(ctx, n, p, keys, others)
 		}
 		if err != nil {
 			return nil, err

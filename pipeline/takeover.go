@@ -200,19 +200,29 @@ func (e *Engine) PlanTakeover(ctx context.Context, z NewZone) (TakeoverPlan, err
 	if err != nil {
 		return TakeoverPlan{}, err
 	}
-	private, _ := publicOf(z.Import)
-	keys, err := e.readFiles(ctx, n, private, false)
+	keys, public, err := e.lookAtFiles(ctx, n, z.Import)
 	if err != nil {
 		return TakeoverPlan{}, err
 	}
-	f, err := e.planned(ctx, n, p, keys)
+	f, err := e.planned(ctx, n, p, keys, public)
 	return f.plan(n.Fold().String(), e.clock.Now()), err
 }
 
+// lookAtFiles reads key files, and keeps nothing: keys of ours, and public ones
+// of other signers.
+func (e *Engine) lookAtFiles(ctx context.Context, apex zone.Name, files []KeyFile) (keys, public []event.Key, err error) {
+	ours, others := publicOf(files)
+	if keys, err = e.readFiles(ctx, apex, ours, false); err == nil {
+		public, err = readPublic(apex, others)
+	}
+	return keys, public, err
+}
+
 // planned is how keys would be taken over.
-func (e *Engine) planned(ctx context.Context, apex zone.Name, p Policy, keys []event.Key) (formerly, error) {
+func (e *Engine) planned(ctx context.Context, apex zone.Name, p Policy, keys, public []event.Key) (formerly, error) {
 	now := e.clock.Now()
 	ks := keymgr.Evolve(keymgr.KeySet{}, event.Event{Time: now, Facts: &event.KeyImported{Keys: keys}})
+	ks = keymgr.Evolve(ks, event.Event{Time: now, Facts: &event.KeyImported{Keys: public, Foreign: true}})
 	obs := e.sightOfFormer(ctx, apex, p)
 	if err := ctx.Err(); err != nil {
 		return formerly{}, err
@@ -221,11 +231,11 @@ func (e *Engine) planned(ctx context.Context, apex zone.Name, p Policy, keys []e
 }
 
 // mayTakeOver refuses keys with which the world would take the zone for bogus.
-func (e *Engine) mayTakeOver(ctx context.Context, apex zone.Name, p Policy, keys []event.Key) error {
+func (e *Engine) mayTakeOver(ctx context.Context, apex zone.Name, p Policy, keys, public []event.Key) error {
 	if p.Mode() != ModeSign || len(keys) == 0 {
 		return nil
 	}
-	f, err := e.planned(ctx, apex, p, keys)
+	f, err := e.planned(ctx, apex, p, keys, public)
 	if err != nil || f.Refused == "" {
 		return err
 	}
@@ -320,6 +330,9 @@ func (e *Engine) ExportKey(ctx context.Context, actor event.Actor, name, id stri
 	k, ok := s.Keys.ByID(id)
 	if !ok {
 		return keymgr.KeyFiles{}, fmt.Errorf("key %s of zone %s: %w", id, s.Name, ErrNotFound)
+	}
+	if k.Foreign {
+		return keymgr.KeyFiles{}, errorState("key %s is another signer's: its private part was never here", id)
 	}
 	exporter, ok := e.keystore.(keymgr.Exporter)
 	if !ok || k.Keystore != e.keystore.Name() {
