@@ -18,6 +18,9 @@ func (w *world) handOver(fails func() bool) string {
 	k := w.known()
 	var keys []event.Key
 	for _, key := range w.ks.Keys {
+		if key.Foreign {
+			continue // nobody here can give it out
+		}
 		life := w.ks.LifeOf(key, w.p, k)
 		state, notes := ReadLife(life, Role(key.Role), w.now)
 		life.State, life.Notes = string(state), notes
@@ -26,7 +29,7 @@ func (w *world) handOver(fails func() bool) string {
 		keys = append(keys, out)
 	}
 	next := &world{
-		now: w.now, margin: w.margin, extra: w.extra, p: w.p, blind: w.blind, cut: w.cut, zones: w.zones, sets: w.sets, World: w.World,
+		now: w.now, margin: w.margin, above: w.above, extra: w.extra, p: w.p, blind: w.blind, cut: w.cut, zones: w.zones, sets: w.sets, World: w.World,
 		made: w.made, random: w.random,
 		// It knows the zone's contents, and of the parent what it sees.
 		sigTTLs: w.sigTTLs,

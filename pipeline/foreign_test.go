@@ -55,6 +55,9 @@ func TestEngine_KeysOfAnotherSignerArePublishedAndStay(t *testing.T) {
 	if len(keys) != 2 || !keys[0].Foreign || keys[0].State != keymgr.Published || keys[0].Reference != "" {
 		t.Fatalf("imported %+v", keys)
 	}
+	if _, err := w.e.ExportKey(t.Context(), testActor, "example.com", keys[0].ID); !errors.Is(err, ErrState) {
+		t.Errorf("a foreign key is given out: %v", err)
+	}
 	w.settle()
 	if n := strings.Count(w.dump(), "\tDNSKEY\t"); n != 4 {
 		t.Errorf("%d DNSKEY records", n)
