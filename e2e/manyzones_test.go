@@ -13,8 +13,9 @@ import (
 // that day, end in time, and a public server that says nothing holds up only the
 // zones that have it. With SLUICE_LONG these are 10,000 zones.
 func TestManyZones_KeysDueOnOneDay(t *testing.T) {
-	cfg := manyzones.Config{Sluice: program(t), Dir: shortDir(t), Zones: 120, Rate: 1200, Log: io.Discard}
-	within := 4 * time.Minute
+	t.Parallel()
+	cfg := manyzones.Config{Sluice: program(t), Dir: shortDir(t), Zones: 500, Rate: 500, Log: io.Discard}
+	within := 10 * time.Minute
 	if long() {
 		cfg.Zones, cfg.Rate, within = 10_000, 60, 2*time.Hour
 		cfg.Log = t.Output()
@@ -33,7 +34,7 @@ func TestManyZones_KeysDueOnOneDay(t *testing.T) {
 		t.Errorf("of %d rollovers %d began in one hour, and all within %d", rolled, most, hours)
 	}
 	for zone, at := range r.Ended {
-		if took := at.Sub(r.Begun[zone]); took > 12*time.Hour {
+		if took := at.Sub(r.Begun[zone]); took > 24*time.Hour {
 			t.Errorf("the rollover of %s took %s", zone, took)
 		}
 	}
