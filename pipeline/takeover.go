@@ -332,7 +332,6 @@ func (e *Engine) ExportKey(ctx context.Context, actor event.Actor, name, id stri
 		return keymgr.KeyFiles{}, fmt.Errorf("key %s of zone %s: %w", id, s.Name, ErrNotFound)
 	}
 	if k.Foreign {
-		return keymgr.KeyFiles{}, errorState("key %s belongs to another signer: its private part is not here", id)
 		return keymgr.KeyFiles{}, errorState("key %s is another signer's: its private part was never here", id)
 	}
 	exporter, ok := e.keystore.(keymgr.Exporter)
