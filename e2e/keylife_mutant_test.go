@@ -62,6 +62,11 @@ func TestRehearsal_EachWaitThatIsCutIsBogus(t *testing.T) {
 	zones := mutants()
 	waits := waitNames(t)
 	for _, name := range waits {
+		// What it is for shows at servers of another signer alone; keymgr's model
+		// of two signers cuts it.
+		if name == "IretForeign" {
+			continue
+		}
 		if !slices.ContainsFunc(zones, func(z *lifeZone) bool { return z.bogus && cutOf(z.label) == strings.ToLower(name) }) {
 			t.Errorf("no zone is rehearsed without the wait %s", name)
 		}
