@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"crypto"
 	"crypto/sha256"
 	"fmt"
 	"math"
@@ -50,7 +49,7 @@ func (r *run) sign(c pipeline.Sign) ([]event.Facts, error) {
 		return nil, err
 	}
 	params := p.SignParams(apex, serial, r.now)
-	keys, err := keymgr.SignerKeys(s.Keys, func(keymgr.Key) (crypto.Signer, error) { return nil, nil })
+	keys, err := paperKeys(s.Keys.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +75,25 @@ func (r *run) sign(c pipeline.Sign) ([]event.Facts, error) {
 		f.Previous = s.Published.Signed.Facts.Serial
 	}
 	return []event.Facts{f}, nil
+}
+
+// paperKeys is what the signer knows of keys; their public parts are no points
+// of any curve.
+func paperKeys(all []keymgr.Key) ([]signer.Key, error) {
+	var out []signer.Key
+	for _, k := range all {
+		if !k.InRRset() && !k.Signs() {
+			continue
+		}
+		rdata, err := keymgr.RData(k.Key)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, signer.Key{
+			DNSKEY: rdata, Published: k.InRRset(), SignsKeys: k.Signs() && k.SignsKeys(), SignsZone: k.Signs() && k.SignsZone(),
+		})
+	}
+	return out, nil
 }
 
 // stays reports whether signatures by keys may stay in an instance: the keys are
