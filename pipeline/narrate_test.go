@@ -74,11 +74,12 @@ func told() []event.Facts {
 		&event.KeyIntroduced{IDs: ids(spare)},
 		&event.KeyWithdrawn{IDs: ids(zsk)},
 		&event.KeyExported{ID: ksk},
+		&event.KeyBackedUp{IDs: ids(ksk)},
 		&event.KeyAdopted{Keys: []event.AdoptedKey{{ID: ksk, State: "active"}}},
-		&event.RolloverStarted{Kind: "insecure", Method: "last-ds", Old: ids(ksk), Reason: "to be unsigned"}, // 41
+		&event.RolloverStarted{Kind: "insecure", Method: "last-ds", Old: ids(ksk), Reason: "to be unsigned"}, // 42
 		&event.DSWithdrawn{CDS: true},
 		&event.DSWithdrawn{},
-		&event.RolloverCompleted{Rollover: 41},
+		&event.RolloverCompleted{Rollover: 42},
 	}
 }
 
