@@ -65,6 +65,9 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 	if err = apply(&e); err == nil {
 		err = s.setStates(e, states)
 	}
+	if err == nil {
+		err = s.setLog(e, rec)
+	}
 	if err != nil {
 		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, noSpace(err))
 	}

@@ -109,26 +109,18 @@ func (k *memory) keepSOA(id soaID, s knownSOA) {
 
 // known reads what a snapshot says of a zone, or remembers it.
 func (s *Store) known(snap *snapshot, id event.ZoneID) (knownZone, error) {
-	raw, err := s.get(snap, []byte{spacePosition})
+	at, err := s.positionIn(snap)
 	if err != nil {
 		return knownZone{}, err
 	}
-	var p struct {
-		Seq uint64 `json:"seq"`
-	}
-	if raw != nil {
-		if err := json.Unmarshal(raw, &p); err != nil {
-			return knownZone{}, fmt.Errorf("%w: position: %w", ErrDamaged, err)
-		}
-	}
-	if z, ok := s.memory.zone(id, p.Seq); ok {
+	if z, ok := s.memory.zone(id, at); ok {
 		return z, nil
 	}
 	entry, ok, err := s.zone(snap, id)
 	if err == nil && (!ok || entry.Removed) {
 		err = fmt.Errorf("zone %s: %w", id, xfr.ErrUnknownZone)
 	}
-	z := knownZone{at: p.Seq, entry: entry}
+	z := knownZone{at: at, entry: entry}
 	if err == nil {
 		z.all, z.head, err = s.metas(snap, entry.Number)
 	}
@@ -137,4 +129,19 @@ func (s *Store) known(snap *snapshot, id event.ZoneID) (knownZone, error) {
 	}
 	s.memory.keepZone(id, z)
 	return z, nil
+}
+
+// positionIn is the last sequence that a snapshot shows.
+func (s *Store) positionIn(snap *snapshot) (uint64, error) {
+	raw, err := s.get(snap, []byte{spacePosition})
+	if err != nil || raw == nil {
+		return 0, err
+	}
+	var p struct {
+		Seq uint64 `json:"seq"`
+	}
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return 0, fmt.Errorf("%w: position: %w", ErrDamaged, err)
+	}
+	return p.Seq, nil
 }
