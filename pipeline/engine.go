@@ -71,6 +71,8 @@ type Config struct {
 	Workers int
 	// TSIG keeps the secrets of TSIG keys; nil keeps none.
 	TSIG TSIGStore
+	// Sealing is how the journal is sealed; without a key it is not.
+	Sealing Sealing
 	// Client is how zones are transferred in and secondaries told; its Keys
 	// are the engine's own. Zero values have their defaults.
 	Client xfr.ClientConfig
@@ -91,6 +93,9 @@ type Engine struct {
 	cfg         Config
 	// spill and signSpill take the temporary files of loads, and of signing.
 	spill, signSpill roomySpill
+
+	sealing  sync.Mutex    // held while a checkpoint is made
+	sealable chan struct{} // asks for a checkpoint before its time
 
 	stuck  chan struct{} // asks tend to reopen the journal
 	mended mending
@@ -117,19 +122,20 @@ type Engine struct {
 	refused     atomic.Bool // the journal itself has refused something for want of room
 	roomier     atomic.Bool // the reserve was given up
 
-	mu       sync.RWMutex
-	ctx      context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
-	cancel   context.CancelCauseFunc  // guarded by mu; ends Run
-	troubles [troubleKinds]error      // guarded by mu; what keeps all zones from working
-	ready    bool                     // guarded by mu; the fold has caught up
-	registry Registry                 // guarded by mu
-	folded   uint64                   // guarded by mu; last folded sequence
-	moved    chan struct{}            // guarded by mu; closed and replaced at every fold
-	runners  map[event.ZoneID]*runner // guarded by mu
-	names    map[string]event.ZoneID  // guarded by mu; zones that live
-	policies map[string]Policy        // guarded by mu
-	faults   map[string]error         // guarded by mu; of policy files by policy, "" is the folder
-	parsed   map[event.Hash]Policy    // guarded by mu; parsed policies by their text
+	mu          sync.RWMutex
+	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
+	cancel      context.CancelCauseFunc  // guarded by mu; ends Run
+	troubles    [troubleKinds]error      // guarded by mu; what keeps all zones from working
+	ready       bool                     // guarded by mu; the fold has caught up
+	registry    Registry                 // guarded by mu
+	sealTrouble string                   // guarded by mu; why the last checkpoint failed
+	folded      uint64                   // guarded by mu; last folded sequence
+	moved       chan struct{}            // guarded by mu; closed and replaced at every fold
+	runners     map[event.ZoneID]*runner // guarded by mu
+	names       map[string]event.ZoneID  // guarded by mu; zones that live
+	policies    map[string]Policy        // guarded by mu
+	faults      map[string]error         // guarded by mu; of policy files by policy, "" is the folder
+	parsed      map[event.Hash]Policy    // guarded by mu; parsed policies by their text
 
 	reviewers map[string]netip.AddrPort // guarded by mu; the review listener of each stage
 }
@@ -140,6 +146,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		keystore: cfg.Keystore, clock: cfg.Clock, watch: newClockWatch(cfg.Clock), log: cfg.Logger, cfg: cfg,
 		stuck:     make(chan struct{}, 1),
+		sealable:  make(chan struct{}, 1),
 		short:     make(chan struct{}, 1),
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		transfers: make(chan struct{}, maxTransfers),
@@ -310,6 +317,9 @@ func (e *Engine) caughtUp() {
 	e.mu.Unlock()
 	e.start(e.watchClock)
 	e.start(e.watchKeystores)
+	if e.cfg.Sealing.Key != nil {
+		e.start(e.seals)
+	}
 	all := e.allRunners()
 	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })
 	for _, r := range all {

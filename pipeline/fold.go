@@ -72,6 +72,7 @@ func (e *Engine) passed(seq uint64) {
 	e.mu.Lock()
 	e.folded = seq
 	e.moveLocked()
+	e.askSealLocked()
 	e.mu.Unlock()
 }
 
@@ -118,6 +119,8 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	case *event.KeystoreRemoved:
 		reg.Keystores = maps.Clone(reg.Keystores)
 		delete(reg.Keystores, f.Name)
+	case *event.CheckpointSigned, *event.CheckpointCosigned:
+		reg.Checkpoint = foldCheckpoint(reg.Checkpoint, rec)
 	}
 	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)

@@ -273,6 +273,10 @@ func Describe(ev event.Event) string {
 		return "clock not trusted, nothing is signed: " + clockText(*f)
 	case *event.ClockAccepted:
 		return fmt.Sprintf("clock trusted as it is, %s%s", time.Unix(f.Shown, 0).UTC().Format(time.RFC3339), because(f.Reason))
+	case *event.CheckpointSigned:
+		return fmt.Sprintf("checkpoint over %d events, root %s", f.Size, f.Root)
+	case *event.CheckpointCosigned:
+		return fmt.Sprintf("checkpoint over %d events cosigned by %s", f.Size, f.Witness)
 	case *event.DSObserved:
 		return observedText(f)
 	case *event.BulkSwept:

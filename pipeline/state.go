@@ -155,6 +155,8 @@ type Registry struct {
 	Keystores map[string]event.KeystoreAdded `json:"keystores,omitempty"`
 	// Clock is set while the clock is not trusted.
 	Clock *ClockDoubt `json:"clock,omitempty"`
+	// Checkpoint is the newest one.
+	Checkpoint *Checkpointed `json:"checkpoint,omitempty"`
 }
 
 func registered(rec journal.Record, f *event.ZoneAdded) Registered {

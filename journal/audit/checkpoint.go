@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -109,6 +111,11 @@ func open(signed string, v *Verifier) (text string, other []string, err error) {
 	}
 	for _, s := range n.UnverifiedSigs {
 		other = append(other, s.Name)
+	}
+	for _, s := range slices.Concat(n.Sigs, n.UnverifiedSigs) {
+		if _, err := base64.StdEncoding.Strict().DecodeString(s.Base64); err != nil {
+			return "", nil, fmt.Errorf("%w: the note is not in its canonical form", ErrSignature)
+		}
 	}
 	if again, err := note.Sign(n); err != nil || string(again) != signed {
 		return "", nil, fmt.Errorf("%w: the note is not in its canonical form", ErrSignature)

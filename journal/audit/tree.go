@@ -98,3 +98,27 @@ func fromHashes(in []tlog.Hash) []event.Hash {
 	}
 	return out
 }
+
+// Log is the Merkle tree over all events, and the heads of all chains, at one
+// moment.
+type Log interface {
+	tlog.HashReader
+	Size() int64
+	// Heads calls fn for each chain, sorted by zone.
+	Heads(fn func(Head) error) error
+}
+
+// Take makes the checkpoint of a log. It fails where the journal has lost
+// events.
+func Take(origin string, l Log) (Checkpoint, error) {
+	root, err := tlog.TreeHash(l.Size(), l)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("root of %d events: %w", l.Size(), err)
+	}
+	var zones Tree
+	err = l.Heads(func(h Head) error {
+		zones.Append(event.RecordHash(h.Line()))
+		return nil
+	})
+	return Checkpoint{Origin: origin, Size: l.Size(), Root: event.Hash(root), Zones: zones.Size(), ZonesRoot: zones.Root()}, err
+}

@@ -13,6 +13,8 @@ func registered() []func() Facts {
 	return []func() Facts{
 		func() Facts { return new(BulkSwept) },
 		func() Facts { return new(CDSChanged) },
+		func() Facts { return new(CheckpointCosigned) },
+		func() Facts { return new(CheckpointSigned) },
 		func() Facts { return new(ClockAccepted) },
 		func() Facts { return new(ClockDoubted) },
 		func() Facts { return new(DSNotified) },
