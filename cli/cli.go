@@ -95,6 +95,7 @@ func newApp(e *env) *urfave.App {
 			keystoreCommand(e),
 			policyCommand(e),
 			journalCommand(e),
+			auditCommand(e),
 			clockCommand(e),
 			signzoneCommand(e),
 			verifyCommand(e),

@@ -35,6 +35,7 @@ type config struct {
 	Signer    reviewConfig   `toml:"signer"`
 	Journal   journalConfig  `toml:"journal"`
 	Transfers transferConfig `toml:"transfers"`
+	Audit     auditConfig    `toml:"audit"`
 }
 
 type daemonConfig struct {
@@ -118,6 +119,7 @@ func defaultConfig() config {
 		DataDir: "./sluice-data",
 		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}, TrustAnchors: []string{}},
 		Journal: journalConfig{ReserveMax: 2 << 30},
+		Audit:   auditConfig{Interval: duration(time.Hour), Events: 10_000, HookTimeout: duration(time.Minute), Witnesses: []string{}},
 		Transfers: transferConfig{
 			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
 		},
@@ -191,6 +193,9 @@ func (c *config) check() *badValue {
 		}
 	}
 	if bad := c.Transfers.check(); bad != nil {
+		return bad
+	}
+	if bad := c.Audit.check(); bad != nil {
 		return bad
 	}
 	return c.Server.TLS.check()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -19,8 +21,13 @@ type Sealing struct {
 	// Events the largest number of events that do.
 	Interval time.Duration
 	Events   uint64
-	// Hand gives a new checkpoint to somebody outside; nil to nobody.
-	Hand func(ctx context.Context, note string) error
+	// Witnesses may sign checkpoints too.
+	Witnesses []*audit.Verifier
+	// File, where not empty, is replaced by each new checkpoint, and Hook, where
+	// it has a command, is run with it in SLUICE_CHECKPOINT: somebody outside is
+	// to have it, or nothing shows that the whole journal was made anew.
+	File string
+	Hook Hook
 }
 
 // sealRetry is how long a checkpoint that failed waits for the next try.
@@ -58,10 +65,14 @@ func (e *Engine) seals(ctx context.Context) {
 		if err != nil {
 			next = min(next, sealRetry)
 		}
+		early := e.sealable
+		if err != nil {
+			early = nil
+		}
 		due, stop := e.clock.Timer(e.clock.Now().Add(next))
 		select {
 		case <-due:
-		case <-e.sealable:
+		case <-early:
 		case <-ctx.Done():
 		}
 		stop()
@@ -126,12 +137,45 @@ func (e *Engine) Seal(ctx context.Context, actor event.Actor) (audit.Checkpoint,
 	if err := e.appendInstance(ctx, actor, facts, func() error { return nil }); err != nil {
 		return c, err
 	}
-	if e.cfg.Sealing.Hand != nil {
-		if err := e.cfg.Sealing.Hand(ctx, signed); err != nil {
-			return c, fmt.Errorf("hand out checkpoint %d: %w", c.Size, err)
+	return c, e.cfg.Sealing.handOut(ctx, c, signed)
+}
+
+// handOut gives a checkpoint to file and hook.
+func (s Sealing) handOut(ctx context.Context, c audit.Checkpoint, signed string) error {
+	if s.File != "" {
+		if err := replaceFile(s.File, []byte(signed)); err != nil {
+			return fmt.Errorf("write checkpoint: %w", err)
 		}
 	}
-	return c, nil
+	if s.Hook.Command == "" {
+		return nil
+	}
+	out, err := runHook(ctx, s.Hook, []string{"SLUICE_CHECKPOINT=" + signed, fmt.Sprintf("SLUICE_CHECKPOINT_SIZE=%d", c.Size)})
+	if err == nil && (out.ExitCode != 0 || out.TimedOut) {
+		err = errors.New(hookReason(out, s.Hook.Timeout))
+	}
+	if err != nil {
+		return fmt.Errorf("hook of the checkpoint: %w", err)
+	}
+	return nil
+}
+
+// replaceFile puts a file into its place once it is whole and on disk.
+func replaceFile(path string, content []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // gone already once it was renamed
+	if err = tmp.Chmod(0o644); err == nil {
+		if _, err = tmp.Write(content); err == nil {
+			err = tmp.Sync()
+		}
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
 }
 
 // setSealTrouble keeps why there is no checkpoint, and tells it once.

@@ -154,7 +154,12 @@ func (c *Client) Dump(ctx context.Context, name string, q pipeline.DumpQuery, w 
 		}
 		return c.unreachable(ctx, err)
 	}
-	switch outcome := res.Trailer.Get(dumpTrailer); outcome {
+	return c.outcome(ctx, res)
+}
+
+// outcome is how a streamed file ended that was read to its end.
+func (c *Client) outcome(ctx context.Context, res *http.Response) error {
+	switch outcome := res.Trailer.Get(outcomeTrailer); outcome {
 	case "ok":
 		return nil
 	case "":

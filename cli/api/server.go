@@ -106,6 +106,10 @@ func (s *server) routes() map[string]handler {
 		"GET /policies":                               s.listPolicies,
 		"GET /policies/{policy}":                      s.showPolicy,
 		"POST /policies/reload":                       s.reloadPolicies,
+		"GET /audit/head":                             s.auditHead,
+		"POST /audit/checkpoints":                     s.seal,
+		"POST /audit/cosignatures":                    s.cosign,
+		"GET /audit/export":                           s.auditExport,
 		"GET /journal":                                s.journalStatus,
 		"GET /journal/verify":                         s.verifyJournal,
 	}

@@ -172,9 +172,17 @@ func (s *server) replay(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// dumpTrailer says after a zone file whether it is complete: "ok", or what
-// went wrong.
-const dumpTrailer = "Sluice-Outcome"
+// outcomeTrailer says after a streamed file whether it is complete: "ok", or
+// what went wrong.
+const outcomeTrailer = "Sluice-Outcome"
+
+func setOutcome(w http.ResponseWriter, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = strings.NewReplacer("\n", " ", "\r", " ").Replace(err.Error())
+	}
+	w.Header().Set(outcomeTrailer, outcome)
+}
 
 func (s *server) dump(w http.ResponseWriter, r *http.Request) error {
 	q, err := dumpQuery(r)
@@ -182,7 +190,7 @@ func (s *server) dump(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	body := &lazyWriter{ResponseWriter: w, contentType: "text/dns"}
-	w.Header().Set("Trailer", dumpTrailer)
+	w.Header().Set("Trailer", outcomeTrailer)
 	buffered := bufio.NewWriterSize(body, 64<<10)
 	err = s.engine.Dump(r.Context(), r.PathValue("zone"), q, buffered)
 	if err != nil && !body.begun {
@@ -192,11 +200,7 @@ func (s *server) dump(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		err = buffered.Flush()
 	}
-	outcome := "ok"
-	if err != nil {
-		outcome = strings.NewReplacer("\n", " ", "\r", " ").Replace(err.Error())
-	}
-	w.Header().Set(dumpTrailer, outcome)
+	setOutcome(w, err)
 	return nil
 }
 

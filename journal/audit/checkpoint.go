@@ -122,3 +122,18 @@ func open(signed string, v *Verifier) (text string, other []string, err error) {
 	}
 	return n.Text, other, nil
 }
+
+// ReadCosigned reads a checkpoint that witnesses signed too, and returns the
+// names of those that did. Signatures of others are passed over. Errors:
+// ErrCheckpoint, ErrSignature.
+func ReadCosigned(text string, v *Verifier, witnesses []*Verifier) (c Checkpoint, names []string, err error) {
+	if c, _, err = ReadCheckpoint(text, v); err != nil {
+		return c, nil, err
+	}
+	for _, w := range witnesses {
+		if n, err := note.Open([]byte(text), note.VerifierList(w.verifier)); err == nil && len(n.Sigs) == 1 {
+			names = append(names, w.Name())
+		}
+	}
+	return c, names, nil
+}

@@ -1,0 +1,104 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/journal"
+	"sluice/journal/audit"
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+// ExportQuery says what an audit export has; the zero value asks for all.
+type ExportQuery struct {
+	Zones  []string // all that ever had these names
+	Since  time.Time
+	Until  time.Time
+	Chunks bool
+}
+
+// AuditExport gives the files of an export to sink, the manifest last. It
+// covers the events that are there when it begins. Errors: ErrState (no audit
+// key), ErrNotFound, ErrInvalid.
+func (e *Engine) AuditExport(ctx context.Context, q ExportQuery, sink audit.Sink) (err error) {
+	if e.cfg.Sealing.Key == nil {
+		return fmt.Errorf("this process has no audit key: %w", ErrState)
+	}
+	filter := audit.Filter{Since: q.Since, Until: q.Until, Chunks: q.Chunks}
+	for _, text := range q.Zones {
+		name, err := zone.ParseName(text)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		ids, err := e.lives(ctx, text)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			filter.Zones = append(filter.Zones, audit.Zone{ID: id, Name: name.Fold().String()})
+		}
+	}
+	l, err := e.store.Log()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	source := audit.Source{
+		Log: l, Key: e.cfg.Sealing.Key,
+		Read: func(ctx context.Context, zone event.ZoneID, last uint64, fn func(uint64, []byte, *event.Event) error) error {
+			return e.journal.Read(ctx, zone, 1, last, func(rec journal.Record) error { return fn(rec.Seq, rec.Line, &rec.Event) })
+		},
+		Chunks: e.everyChunk,
+	}
+	if err = audit.Export(ctx, source, filter, sink); errors.Is(err, audit.ErrNoEvents) {
+		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}
+
+// everyChunk calls fn with the chunks of a manifest, and with those that list
+// them.
+func (e *Engine) everyChunk(ctx context.Context, m event.Manifest, fn func([]byte) error) error {
+	for _, c := range m.Indirect {
+		raw, err := e.journal.Chunk(ctx, m.Subject, c)
+		if err == nil {
+			err = fn(raw)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return journal.Chunks(ctx, e.journal, m, fn)
+}
+
+// CosignCheckpoint keeps a checkpoint that witnesses have signed too, once for
+// each witness. Errors: ErrInvalid, ErrState.
+func (e *Engine) CosignCheckpoint(ctx context.Context, actor event.Actor, note string) (AuditHead, error) {
+	if e.cfg.Sealing.Key == nil {
+		return AuditHead{}, fmt.Errorf("this process has no audit key: %w", ErrState)
+	}
+	c, names, err := audit.ReadCosigned(note, e.cfg.Sealing.Key.Verifier(), e.cfg.Sealing.Witnesses)
+	if err != nil {
+		return AuditHead{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if len(names) == 0 {
+		return AuditHead{}, fmt.Errorf("%w: no witness of audit.witnesses in the config has signed it", ErrInvalid)
+	}
+	ours := func() error {
+		have := e.registry.Checkpoint
+		if have == nil || have.Size != uint64(c.Size) || have.Root != c.Root.String() {
+			return fmt.Errorf("the newest checkpoint is another one: %w; see sluice audit head", ErrState)
+		}
+		return nil
+	}
+	for _, name := range names {
+		facts := &event.CheckpointCosigned{Size: uint64(c.Size), Witness: name, Note: note}
+		if err := e.appendInstance(ctx, actor, facts, ours); err != nil {
+			return AuditHead{}, err
+		}
+	}
+	return e.AuditHead()
+}
