@@ -230,19 +230,29 @@ func auditVerify(e *env) *urfave.Command {
 	}
 }
 
-// verifyExport verifies the export in dir; key is a public key, or the name of
-// a file with it behind an @.
-func verifyExport(dir, key string, each func(seq uint64, ev *event.Event) error) (audit.Report, error) {
-	if path, named := strings.CutPrefix(key, "@"); named {
+// readAuditKey reads a public audit key, or the name of a file with it behind
+// an @.
+func readAuditKey(text string) (*audit.Verifier, error) {
+	if path, named := strings.CutPrefix(text, "@"); named {
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			return audit.Report{}, err
+			return nil, err
 		}
-		key = strings.TrimSpace(string(raw))
+		text = strings.TrimSpace(string(raw))
 	}
-	v, err := audit.ParseVerifier(key)
+	key, err := audit.ParseVerifier(text)
 	if err != nil {
-		return audit.Report{}, usagef("--key: %v", err)
+		return nil, usagef("--key: %v", err)
+	}
+	return key, nil
+}
+
+// verifyExport verifies the export in dir; key is as
+// readAuditKey takes it.
+func verifyExport(dir, key string, each func(seq uint64, ev *event.Event) error) (audit.Report, error) {
+	v, err := readAuditKey(key)
+	if err != nil {
+		return audit.Report{}, err
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return audit.Report{}, fmt.Errorf("no folder %s: %w", dir, pipeline.ErrNotFound)

@@ -112,15 +112,21 @@ func journalVerify(e *env) *urfave.Command {
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "data", Usage: "without a daemon: verify a copy of the journal in this data `DIR`"},
+			&urfave.StringSliceFlag{Name: "checkpoint", Usage: "what this checkpoint counts, kept in `FILE`, must be there; may be given again"},
+			&urfave.StringFlag{Name: "key", Usage: "public audit key `NAME+HASH+KEY`, as it was handed over, or @FILE", DefaultText: "the daemon's own"},
 		},
 		Action: func(c *urfave.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
 			}
+			q, err := e.verifyQuery(c)
+			if err != nil {
+				return err
+			}
 			m := e.newMeter()
 			defer m.end()
 			if dir := c.String("data"); dir != "" {
-				report, err := e.verifyData(c.Context, dir, m)
+				report, err := e.verifyData(c.Context, dir, q, m)
 				m.end()
 				if err != nil {
 					return err
@@ -128,7 +134,7 @@ func journalVerify(e *env) *urfave.Command {
 				return e.printVerify(report)
 			}
 			return e.clientAction(func(client *api.Client) error {
-				report, err := client.VerifyJournal(c.Context, m.show)
+				report, err := client.VerifyJournal(c.Context, q, m.show)
 				m.end()
 				if err != nil {
 					return err
@@ -139,9 +145,26 @@ func journalVerify(e *env) *urfave.Command {
 	}
 }
 
+// verifyQuery reads what a verification relies on.
+func (e *env) verifyQuery(c *urfave.Context) (q pipeline.VerifyQuery, err error) {
+	for _, path := range c.StringSlice("checkpoint") {
+		note, err := e.readNote(path)
+		if err != nil {
+			return q, err
+		}
+		q.Checkpoints = append(q.Checkpoints, note)
+	}
+	if c.String("key") != "" {
+		q.Key, err = readAuditKey(c.String("key"))
+	} else if c.String("data") != "" && len(q.Checkpoints) > 0 {
+		err = usagef("--checkpoint without a daemon needs --key")
+	}
+	return q, err
+}
+
 // verifyData verifies a copy of the journal of a data directory that no
 // daemon runs on, so that the original stays as it is.
-func (e *env) verifyData(ctx context.Context, path string, m *meter) (report journal.VerifyReport, err error) {
+func (e *env) verifyData(ctx context.Context, path string, q pipeline.VerifyQuery, m *meter) (report journal.VerifyReport, err error) {
 	dir, err := openDataDir(path, "", false)
 	if err != nil {
 		return report, err
@@ -170,7 +193,7 @@ func (e *env) verifyData(ctx context.Context, path string, m *meter) (report jou
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
 	return journal.Verify(ctx, j, journal.VerifyOptions{
-		Chunks: true,
+		Chunks: true, Key: q.Key, Outside: q.Checkpoints,
 		Progress: func(done, total uint64) {
 			m.show(pipeline.Progress{Stage: "verify", Done: int64(done), Total: int64(total)})
 		},
@@ -212,8 +235,8 @@ func (e *env) printVerifyText(r journal.VerifyReport) error {
 	if r.FaultCount > 0 {
 		verdict = e.paint(red, "NOT sound, "+count(r.FaultCount, "fault"))
 	}
-	text := fmt.Sprintf("journal %s %s: %s of %s, %s, %s in %s", r.Identity, verdict,
-		count(r.Events, "event"), count(r.Chains, "chain"), count(r.Manifests, "manifest"), sizeText(r.ChunkBytes), count(r.Chunks, "chunk"))
+	text := fmt.Sprintf("journal %s %s: %s of %s, %s, %s, %s in %s", r.Identity, verdict, count(r.Events, "event"),
+		count(r.Chains, "chain"), count(r.Checkpoints, "checkpoint"), count(r.Manifests, "manifest"), sizeText(r.ChunkBytes), count(r.Chunks, "chunk"))
 	if r.Unknown > 0 {
 		text += fmt.Sprintf("; %s of types that this program does not know", count(r.Unknown, "event"))
 	}

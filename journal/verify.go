@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sluice/journal/audit"
 	"sluice/journal/event"
 )
 
@@ -15,6 +16,11 @@ const maxFaults = 100
 type VerifyOptions struct {
 	// Chunks reads every chunk that a manifest names and checks its hash.
 	Chunks bool
+	// Key is the public audit key; nil leaves signatures of checkpoints alone.
+	Key *audit.Verifier
+	// Outside are signed checkpoints that were kept elsewhere; they need Key.
+	// What they count must be here.
+	Outside []string
 	// Progress, where not nil, is called after each event with its sequence
 	// and the last one.
 	Progress func(seq, last uint64)
@@ -30,16 +36,19 @@ type Fault struct {
 // VerifyReport is what Verify found. The journal is sound where FaultCount is
 // 0.
 type VerifyReport struct {
-	Identity   string  `json:"identity"`
-	LastSeq    uint64  `json:"last_seq"`
-	Events     uint64  `json:"events"`
-	Chains     uint64  `json:"chains"`  // of events: one a zone, one of the facts of the whole instance
-	Unknown    uint64  `json:"unknown"` // events of types that this program does not know
-	Manifests  uint64  `json:"manifests"`
-	Chunks     uint64  `json:"chunks"`      // read and found right
-	ChunkBytes uint64  `json:"chunk_bytes"` // raw
-	Faults     []Fault `json:"faults"`      // the first ones in order
-	FaultCount uint64  `json:"fault_count"` // all of them
+	Identity  string `json:"identity"`
+	LastSeq   uint64 `json:"last_seq"`
+	Events    uint64 `json:"events"`
+	Chains    uint64 `json:"chains"`  // of events: one a zone, one of the facts of the whole instance
+	Unknown   uint64 `json:"unknown"` // events of types that this program does not know
+	Manifests uint64 `json:"manifests"`
+	// Checkpoints is those that the events give the root of, those kept outside
+	// included.
+	Checkpoints uint64  `json:"checkpoints"`
+	Chunks      uint64  `json:"chunks"`      // read and found right
+	ChunkBytes  uint64  `json:"chunk_bytes"` // raw
+	Faults      []Fault `json:"faults"`      // the first ones in order
+	FaultCount  uint64  `json:"fault_count"` // all of them
 }
 
 // Verify reads the whole journal and reports what is wrong: lines that do not
@@ -58,6 +67,9 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 	}
 	v := verifier{j: j, opts: opts, heads: make(map[event.ZoneID]Head)}
 	v.report = VerifyReport{Identity: identity, LastSeq: last, Faults: []Fault{}}
+	if err := v.readOutside(); err != nil {
+		return VerifyReport{}, err
+	}
 	next := uint64(1)
 	err = raw.ReadRaw(ctx, 1, func(seq uint64, subject string, line []byte) error {
 		if seq > last {
@@ -82,6 +94,9 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 	if next <= last {
 		v.fault(last, "", "events %d to %d are missing", next, last)
 	}
+	for _, c := range v.outside {
+		v.fault(uint64(c.Size), "", "a checkpoint kept outside counts %d events, there are %d", c.Size, v.tree.Size())
+	}
 	v.report.Chains = uint64(len(v.heads))
 	return v.report, nil
 }
@@ -94,6 +109,10 @@ type verifier struct {
 	opts   VerifyOptions
 	heads  map[event.ZoneID]Head
 	report VerifyReport
+
+	tree    audit.Tree
+	roots   [keptRoots]event.Hash // of the sizes before, by size modulo keptRoots
+	outside []audit.Checkpoint    // that the tree has not reached, smallest first
 }
 
 func (v *verifier) fault(seq uint64, zone event.ZoneID, format string, args ...any) {
@@ -104,6 +123,7 @@ func (v *verifier) fault(seq uint64, zone event.ZoneID, format string, args ...a
 }
 
 func (v *verifier) line(ctx context.Context, seq uint64, subject string, line []byte) error {
+	defer v.grow(seq, line)
 	e, err := event.Decode(line)
 	if err != nil {
 		v.fault(seq, "", "%v", err)
@@ -121,6 +141,9 @@ func (v *verifier) line(ctx context.Context, seq uint64, subject string, line []
 	}
 	if e.Cause >= seq {
 		v.fault(seq, e.Zone, "cause %d is not an earlier event", e.Cause)
+	}
+	if f, ok := e.Facts.(*event.CheckpointSigned); ok {
+		v.checkpoint(seq, f)
 	}
 	v.heads[e.Zone] = Head{Seq: seq, N: e.N, Hash: event.RecordHash(line)}
 	if e.Facts == nil {

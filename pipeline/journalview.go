@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sluice/journal"
+	"sluice/journal/audit"
 )
 
 // JournalStatus is what both streams hold, and how far the projection is.
@@ -59,10 +60,22 @@ func (e *Engine) JournalStatus(ctx context.Context) (JournalStatus, error) {
 	return out, nil
 }
 
+// VerifyQuery says what a verification of the journal relies on.
+type VerifyQuery struct {
+	// Key is the public audit key; nil is this process's own, if it has one.
+	Key *audit.Verifier
+	// Checkpoints were kept outside: what they count must be there.
+	Checkpoints []string
+}
+
 // VerifyJournal reads the whole journal and checks it.
-func (e *Engine) VerifyJournal(ctx context.Context, progress func(Progress)) (journal.VerifyReport, error) {
+func (e *Engine) VerifyJournal(ctx context.Context, q VerifyQuery, progress func(Progress)) (journal.VerifyReport, error) {
+	key := q.Key
+	if key == nil && e.cfg.Sealing.Key != nil {
+		key = e.cfg.Sealing.Key.Verifier()
+	}
 	return journal.Verify(ctx, e.cfg.Journal, journal.VerifyOptions{
-		Chunks: true,
+		Chunks: true, Key: key, Outside: q.Checkpoints,
 		Progress: func(done, total uint64) {
 			if progress != nil {
 				progress(Progress{Stage: "verify", Done: int64(done), Total: int64(total)})

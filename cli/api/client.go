@@ -178,9 +178,9 @@ func stream[T any](ctx context.Context, c *Client, path string, query url.Values
 }
 
 // streamOne is stream for an answer with exactly one item.
-func streamOne[T any](ctx context.Context, c *Client, path string, progress func(pipeline.Progress)) (T, error) {
+func streamOne[T any](ctx context.Context, c *Client, path string, query url.Values, progress func(pipeline.Progress)) (T, error) {
 	var out T
-	err := stream(ctx, c, path, nil, progress, func(item T) error {
+	err := stream(ctx, c, path, query, progress, func(item T) error {
 		out = item
 		return nil
 	})

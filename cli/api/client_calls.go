@@ -48,7 +48,7 @@ func (c *Client) Reload(ctx context.Context, name string, full bool) error {
 
 // Await waits until the zone is at rest.
 func (c *Client) Await(ctx context.Context, name string, progress func(pipeline.Progress)) (pipeline.ZoneStatus, error) {
-	return streamOne[pipeline.ZoneStatus](ctx, c, zonePath(name, "await"), progress)
+	return streamOne[pipeline.ZoneStatus](ctx, c, zonePath(name, "await"), nil, progress)
 }
 
 // History walks a zone's events, oldest first.
@@ -176,12 +176,12 @@ func (c *Client) Diff(ctx context.Context, name, from, to string, fn func(pipeli
 
 // VerifyZone verifies what the zone serves.
 func (c *Client) VerifyZone(ctx context.Context, name string, progress func(pipeline.Progress)) (Report, error) {
-	return streamOne[Report](ctx, c, zonePath(name, "verify"), progress)
+	return streamOne[Report](ctx, c, zonePath(name, "verify"), nil, progress)
 }
 
 // CheckZone runs the built-in checks over what was loaded last.
 func (c *Client) CheckZone(ctx context.Context, name string, progress func(pipeline.Progress)) (pipeline.ZoneCheck, error) {
-	return streamOne[pipeline.ZoneCheck](ctx, c, zonePath(name, "check"), progress)
+	return streamOne[pipeline.ZoneCheck](ctx, c, zonePath(name, "check"), nil, progress)
 }
 
 // Keys lists a zone's keys.
@@ -235,8 +235,12 @@ func (c *Client) JournalStatus(ctx context.Context) (pipeline.JournalStatus, err
 }
 
 // VerifyJournal reads and checks the whole journal.
-func (c *Client) VerifyJournal(ctx context.Context, progress func(pipeline.Progress)) (journal.VerifyReport, error) {
-	return streamOne[journal.VerifyReport](ctx, c, "/journal/verify", progress)
+func (c *Client) VerifyJournal(ctx context.Context, q pipeline.VerifyQuery, progress func(pipeline.Progress)) (journal.VerifyReport, error) {
+	query := url.Values{"checkpoint": q.Checkpoints}
+	if q.Key != nil {
+		query.Set("key", q.Key.String())
+	}
+	return streamOne[journal.VerifyReport](ctx, c, "/journal/verify", query, progress)
 }
 
 // writeError is an error of the caller's writer.

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 
+	"sluice/journal/audit"
 	"sluice/keymgr"
 	"sluice/pipeline"
 )
@@ -78,8 +80,16 @@ func (s *server) journalStatus(w http.ResponseWriter, r *http.Request) error {
 
 // verifyJournal streams progress; the one item is the report.
 func (s *server) verifyJournal(w http.ResponseWriter, r *http.Request) error {
+	q := pipeline.VerifyQuery{Checkpoints: r.URL.Query()["checkpoint"]}
+	if text := r.URL.Query().Get("key"); text != "" {
+		key, err := audit.ParseVerifier(text)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrRequest, err)
+		}
+		q.Key = key
+	}
 	return streamFrames(w, true, func(f *frames) error {
-		report, err := s.engine.VerifyJournal(r.Context(), f.progress)
+		report, err := s.engine.VerifyJournal(r.Context(), q, f.progress)
 		if err != nil {
 			return err
 		}
