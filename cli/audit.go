@@ -24,7 +24,7 @@ func auditCommand(e *env) *urfave.Command {
 		Usage:        "signed checkpoints of the journal, and exports that prove themselves",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
-		Subcommands:  []*urfave.Command{auditHead(e), auditCosign(e), auditExport(e), auditVerify(e)},
+		Subcommands:  []*urfave.Command{auditHead(e), auditCosign(e), auditExport(e), auditVerify(e), auditReport(e)},
 	}
 }
 

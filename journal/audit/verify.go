@@ -495,3 +495,36 @@ func (v *verifier) sum(path string) (sum event.Hash, size int64, err error) {
 	h.Sum(sum[:0])
 	return sum, size, err
 }
+
+// ReadEvents calls fn for the events of an export, in order, and proves
+// nothing. An error of fn ends it and is returned.
+func ReadEvents(dir fs.FS, fn func(seq uint64, ev *event.Event) error) error {
+	paths, err := fs.Glob(dir, eventsPrefix+"*.jsonl")
+	if err != nil {
+		return err
+	}
+	v := verifier{dir: dir}
+	for _, path := range paths {
+		var failed error
+		err := v.lines(path, func(line []byte) {
+			var l eventLine
+			if failed != nil {
+				return
+			}
+			if failed = json.Unmarshal(line, &l); failed != nil {
+				return
+			}
+			ev, err := event.Decode(l.Event)
+			if failed = err; err == nil {
+				failed = fn(l.Seq, &ev)
+			}
+		})
+		if err = errors.Join(err, failed); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if v.report.FaultCount > 0 {
+		return errors.New(v.report.Faults[0].What)
+	}
+	return nil
+}

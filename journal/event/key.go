@@ -99,3 +99,37 @@ func (*KeyRetired) EventType() string { return "key.retired" }
 
 // EventType implements Facts.
 func (*KeyRemoved) EventType() string { return "key.removed" }
+
+// Keys returns the keys that an event describes.
+func Keys(f Facts) []Key {
+	switch f := f.(type) {
+	case *KeyGenerated:
+		return f.Keys
+	case *KeyImported:
+		return f.Keys
+	default:
+		return nil
+	}
+}
+
+// KeyIDs returns the IDs of keys whose state an event changes.
+func KeyIDs(f Facts) []string {
+	switch f := f.(type) {
+	case *KeyPublished:
+		return f.IDs
+	case *KeyActivated:
+		return f.IDs
+	case *KeyIntroduced:
+		return f.IDs
+	case *KeyWithdrawn:
+		return f.IDs
+	case *KeyRetired:
+		return f.IDs
+	case *KeyRemoved:
+		return f.IDs
+	case *KeyDestroyed:
+		return f.IDs
+	default:
+		return nil
+	}
+}
