@@ -129,7 +129,7 @@ func (e *env) readNote(path string) (string, error) {
 func auditExport(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name: "export", Usage: "write events with their proofs into a new folder",
-		Description:  "Without --zone, --since and --until it is the whole journal. cli/docs/audit.md has the\nformat; sluice audit verify checks it, without a daemon.",
+		Description:  "Without --zone, --since and --until it is the whole journal. cli/docs/audit-format.md has the\nformat; sluice audit verify checks it, without a daemon.",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
 			&urfave.StringSliceFlag{Name: "zone", Usage: "events of the zone `NAME` only; may be given again"},

@@ -9,6 +9,7 @@ import (
 
 	"sluice/cli/api"
 	"sluice/journal"
+	"sluice/journal/audit"
 	"sluice/keymgr"
 	"sluice/pipeline"
 	"sluice/pipeline/simulate"
@@ -53,6 +54,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		policyCheckResult{},
 		pipeline.JournalStatus{},
 		journal.VerifyReport{},
+		pipeline.AuditHead{},
+		audit.Report{},
 		signSummary{},
 		dumpRecord{},
 		versionInfo{},

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A second verifier of audit exports, written from cli/docs/audit.md alone.
+"""A second verifier of audit exports, written from cli/docs/audit-format.md alone.
 
 Usage: audit_verify.py DIR KEY. It prints what is wrong and exits with 1, or
 "proved" and exits with 0. Python's standard library is all it needs.
