@@ -51,6 +51,7 @@ type rig struct {
 	logger  *slog.Logger // nil: the test's log
 	wrap    func(keymgr.Keystore) keymgr.Keystore
 	tokens  keymgr.Tokens
+	sealing Sealing
 	e       *Engine
 	stop    func()
 }
@@ -76,7 +77,7 @@ func (r *rig) start(policies map[string]Policy) {
 		Journal: r.journal, Keystore: keys, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
 		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe, Agents: r.agents,
-		Tokens: r.tokens,
+		Tokens: r.tokens, Sealing: r.sealing,
 	})
 	if err != nil {
 		r.t.Fatal(err)
