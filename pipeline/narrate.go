@@ -164,7 +164,7 @@ func nextOf(ev event.Event, before, after keymgr.KeySet, zone string) string {
 			return "validators follow the DS; keys are exchanged as the policy says, see: sluice key plan " + zone
 		case keymgr.RollInsecure:
 			return "the zone may be published unsigned: signer.mode in its policy"
-		case keymgr.RollZSK, keymgr.RollKSK, keymgr.RollCSK, keymgr.RollAlgorithm:
+		case keymgr.RollZSK, keymgr.RollKSK, keymgr.RollCSK, keymgr.RollAlgorithm, keymgr.RollForeign:
 		}
 		return "nothing of it is left to do; what comes: sluice key plan " + zone
 	case *event.DSSubmitted:
