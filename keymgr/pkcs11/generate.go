@@ -37,6 +37,11 @@ func (s *Store) Generate(ctx context.Context, spec keymgr.Spec, avoid []uint16) 
 	if len(taken) == 1<<16 {
 		return event.Key{}, errors.New("generate key: every key tag is taken")
 	}
+	done, err := s.change(ctx)
+	if err != nil {
+		return event.Key{}, err
+	}
+	defer done()
 	for range maxTries {
 		if err := ctx.Err(); err != nil {
 			return event.Key{}, err
@@ -161,6 +166,11 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err != nil {
 		return fmt.Errorf("remove key: %w", err)
 	}
+	done, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	err = s.do(ctx, func(ctx context.Context, c *connection) error {
 		c.forget(r) // what was found may be gone, or another one
 		o, err := s.find(ctx, c, r)

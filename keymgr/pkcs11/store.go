@@ -37,7 +37,10 @@ type Store struct {
 	// nobody waits for any more.
 	slots chan struct{}
 	turn  chan struct{} // held by who connects
-	held  int           // items in slots that stand for sessions which the token lacks; of who holds turn
+	// changing is held by who makes or deletes keys: tokens are less used to
+	// that being done at once than to signing (SoftHSM fails now and then).
+	changing chan struct{}
+	held     int // items in slots that stand for sessions which the token lacks; of who holds turn
 
 	mu       sync.Mutex
 	conn     *connection   // guarded by mu; nil: none
@@ -304,4 +307,14 @@ func (s *Store) Close() error {
 		_ = m.call(ctx, func(lib library) error { return lib.CloseAllSessions(c.slot) }) // it is over anyway
 	}
 	return s.tokens.leave(m)
+}
+
+// change waits for the turn to make or delete keys; done gives it back.
+func (s *Store) change(ctx context.Context) (done func(), err error) {
+	select {
+	case s.changing <- struct{}{}:
+		return func() { <-s.changing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }

@@ -77,7 +77,7 @@ func (t *Tokens) open(token keymgr.Token) *Store {
 		pin:     func() (string, error) { return t.pins.read(token.Name) },
 		refused: &t.pins,
 		slots:   make(chan struct{}, token.Sessions),
-		turn:    make(chan struct{}, 1),
+		turn:    make(chan struct{}, 1), changing: make(chan struct{}, 1),
 	}
 }
 
