@@ -269,6 +269,10 @@ func Abort(ks KeySet, r Rollover, p RollPolicy, reason string) ([]event.Facts, e
 		return append(end, &event.DSSubmitted{IDs: ks.wanted(ks.DS.Was, nil), CDS: p.CDS}), nil
 	case r.Turned:
 		return nil, fmt.Errorf("the rollover is on its way back already")
+	case r.Kind != RollKSK && slices.ContainsFunc(r.Old, ks.noted(Removed)):
+		return nil, fmt.Errorf("the old key had left the DNSKEY RRset before the take-over, and caches may lack it: let the rollover end")
+	case r.Kind != RollKSK && slices.ContainsFunc(r.New, ks.noted(Active, Retired)):
+		return nil, fmt.Errorf("the new key signed before the take-over, and caches may hold its signatures alone: let the rollover end")
 	case r.Kind == RollKSK && r.Method == DoubleDS && r.Step == 1, r.Kind == RollKSK && r.Method == DoubleRRset && r.Step == 1:
 		if r.DSSeen {
 			return nil, fmt.Errorf("the new DS was seen at the parent: let the rollover end, then roll back to a new key")
@@ -288,4 +292,13 @@ func Abort(ks KeySet, r Rollover, p RollPolicy, reason string) ([]event.Facts, e
 	at := next.steps()[turn-1]
 	aborted := &event.RolloverAborted{Rollover: r.ID, Step: uint64(turn), Name: at.name, Reason: reason} //nolint:gosec // small
 	return append([]event.Facts{aborted}, at.enter(ks, &next, p)...), nil
+}
+
+// noted gives what reports whether a former signer had a key in one of the
+// states.
+func (ks KeySet) noted(states ...State) func(id string) bool {
+	return func(id string) bool {
+		k, ok := ks.ByID(id)
+		return ok && k.Life != nil && slices.Contains(states, State(k.Life.State))
+	}
 }

@@ -310,8 +310,12 @@ func (t *takeover) exchanges() {
 	case len(t.secure) == 0:
 		exchanged = false
 	case len(leaves) > 0 && len(stays) > 0:
-		t.wanted = keyIDs(stays)
-		t.exchange(leaves, stays, true)
+		// The DS of both may be there before caches have the new DNSKEY.
+		known := !slices.ContainsFunc(stays, func(k *Key) bool { return k.Life == nil || !in(k.Life.DNSKEY, omnipresent) })
+		if known {
+			t.wanted = keyIDs(stays)
+		}
+		t.exchange(leaves, stays, known)
 	case len(comes) > 0:
 		old := append(leaves, stays...)
 		told := !slices.ContainsFunc(comes, func(k *Key) bool { return !in(k.Life.DS, rumoured, omnipresent) || !in(k.Life.DNSKEY, omnipresent) })
