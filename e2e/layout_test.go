@@ -26,8 +26,9 @@ const importOrder = `
 NONE < journal/event, signer/zone, keymgr/world;
 signer/zone < signer;
 signer/zone < xfr;
-journal/event < journal < journal/journaltest;
+journal/event < journal/audit < journal < journal/journaltest;
 journal/event, signer < keymgr;
+journal/audit < keymgr/file;
 keymgr < keymgr/file, keymgr/pkcs11, keymgr/kmip, keymgr/keystoretest;
 journal, signer, xfr < pipeline/store;
 keymgr < pipeline/observe;
@@ -48,6 +49,7 @@ journal !< keymgr, xfr;
 // testSupport lists what tests of any package may import besides what the
 // package itself may; nothing else imports it.
 var testSupport = []string{
+	"journal", // whose types journaltest speaks in
 	"journal/journaltest",
 	"keymgr/keystoretest",
 	"keymgr/file",

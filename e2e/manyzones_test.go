@@ -14,7 +14,7 @@ import (
 // zones that have it. With SLUICE_LONG these are 10,000 zones.
 func TestManyZones_KeysDueOnOneDay(t *testing.T) {
 	t.Parallel()
-	cfg := manyzones.Config{Sluice: program(t), Dir: shortDir(t), Zones: 500, Rate: 500, Log: io.Discard}
+	cfg := manyzones.Config{Sluice: program(t), Dir: shortDir(t), Zones: 200, Rate: 500, Log: io.Discard}
 	within := 10 * time.Minute
 	if long() {
 		cfg.Zones, cfg.Rate, within = 10_000, 60, 2*time.Hour

@@ -142,7 +142,7 @@ func (v *verifier) line(ctx context.Context, seq uint64, subject string, line []
 	if e.Cause >= seq {
 		v.fault(seq, e.Zone, "cause %d is not an earlier event", e.Cause)
 	}
-	if f, ok := e.Facts.(*event.CheckpointSigned); ok {
+	if f, ok := e.Facts.(*event.JournalCheckpointed); ok {
 		v.checkpoint(seq, f)
 	}
 	v.heads[e.Zone] = Head{Seq: seq, N: e.N, Hash: event.RecordHash(line)}

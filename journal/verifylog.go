@@ -45,7 +45,7 @@ func (v *verifier) grow(seq uint64, line []byte) {
 }
 
 // checkpoint compares a checkpoint with the events before it.
-func (v *verifier) checkpoint(seq uint64, f *event.CheckpointSigned) {
+func (v *verifier) checkpoint(seq uint64, f *event.JournalCheckpointed) {
 	size := uint64(v.tree.Size())
 	c := audit.Checkpoint{Size: int64(f.Size), Root: f.Root, Zones: int64(f.Zones), ZonesRoot: f.ZonesRoot}
 	switch {

@@ -13,7 +13,7 @@ import (
 
 // sealed is a journal with some events and a checkpoint over all before it;
 // change alters what the checkpoint says.
-func sealed(t *testing.T, reasons []string, change func(*event.CheckpointSigned)) (j journal.Journal, note string, key *audit.Key) {
+func sealed(t *testing.T, reasons []string, change func(*event.JournalCheckpointed)) (j journal.Journal, note string, key *audit.Key) {
 	t.Helper()
 	secret, err := audit.NewKey("log.example")
 	if err != nil {
@@ -38,7 +38,7 @@ func sealed(t *testing.T, reasons []string, change func(*event.CheckpointSigned)
 	if note, err = c.Sign(key); err != nil {
 		t.Fatal(err)
 	}
-	f := &event.CheckpointSigned{Size: uint64(c.Size), Root: c.Root, Zones: 1, ZonesRoot: c.ZonesRoot, Note: note}
+	f := &event.JournalCheckpointed{Size: uint64(c.Size), Root: c.Root, Zones: 1, ZonesRoot: c.ZonesRoot, Note: note}
 	if change != nil {
 		change(f)
 	}
@@ -49,13 +49,13 @@ func sealed(t *testing.T, reasons []string, change func(*event.CheckpointSigned)
 }
 
 func TestVerify_HoldsCheckpointsAgainstTheEvents(t *testing.T) {
-	for name, change := range map[string]func(*event.CheckpointSigned){
+	for name, change := range map[string]func(*event.JournalCheckpointed){
 		"":                    nil,
-		"another root":        func(f *event.CheckpointSigned) { f.Root[0]++ },
-		"other ends of zones": func(f *event.CheckpointSigned) { f.ZonesRoot[0]++ },
-		"another number":      func(f *event.CheckpointSigned) { f.Zones++ },
-		"a size to come":      func(f *event.CheckpointSigned) { f.Size += 5 },
-		"another note":        func(f *event.CheckpointSigned) { f.Note = strings.Replace(f.Note, "log", "LOG", 1) },
+		"another root":        func(f *event.JournalCheckpointed) { f.Root[0]++ },
+		"other ends of zones": func(f *event.JournalCheckpointed) { f.ZonesRoot[0]++ },
+		"another number":      func(f *event.JournalCheckpointed) { f.Zones++ },
+		"a size to come":      func(f *event.JournalCheckpointed) { f.Size += 5 },
+		"another note":        func(f *event.JournalCheckpointed) { f.Note = strings.Replace(f.Note, "log", "LOG", 1) },
 	} {
 		j, _, key := sealed(t, []string{"one", "two", "three"}, change)
 		r, err := journal.Verify(t.Context(), j, journal.VerifyOptions{Key: key.Verifier()})

@@ -95,7 +95,7 @@ func (e *Engine) CosignCheckpoint(ctx context.Context, actor event.Actor, note s
 		return nil
 	}
 	for _, name := range names {
-		facts := &event.CheckpointCosigned{Size: uint64(c.Size), Witness: name, Note: note}
+		facts := &event.JournalCosigned{Size: uint64(c.Size), Witness: name, Note: note}
 		if err := e.appendInstance(ctx, actor, facts, ours); err != nil {
 			return AuditHead{}, err
 		}

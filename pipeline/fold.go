@@ -119,7 +119,7 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	case *event.KeystoreRemoved:
 		reg.Keystores = maps.Clone(reg.Keystores)
 		delete(reg.Keystores, f.Name)
-	case *event.CheckpointSigned, *event.CheckpointCosigned:
+	case *event.JournalCheckpointed, *event.JournalCosigned:
 		reg.Checkpoint = foldCheckpoint(reg.Checkpoint, rec)
 	}
 	states := make([]store.ZoneState, 0, 2)

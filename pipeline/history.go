@@ -273,9 +273,9 @@ func Describe(ev event.Event) string {
 		return "clock not trusted, nothing is signed: " + clockText(*f)
 	case *event.ClockAccepted:
 		return fmt.Sprintf("clock trusted as it is, %s%s", time.Unix(f.Shown, 0).UTC().Format(time.RFC3339), because(f.Reason))
-	case *event.CheckpointSigned:
+	case *event.JournalCheckpointed:
 		return fmt.Sprintf("checkpoint over %d events, root %s", f.Size, f.Root)
-	case *event.CheckpointCosigned:
+	case *event.JournalCosigned:
 		return fmt.Sprintf("checkpoint over %d events cosigned by %s", f.Size, f.Witness)
 	case *event.DSObserved:
 		return observedText(f)

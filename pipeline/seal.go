@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"sluice/journal"
@@ -96,7 +95,8 @@ func (e *Engine) sealWhereDue(ctx context.Context) error {
 		return nil
 	}
 	err := e.journal.Read(ctx, "", from, folded, func(rec journal.Record) error {
-		if strings.HasPrefix(rec.Event.Type, "checkpoint.") {
+		switch rec.Event.Facts.(type) {
+		case *event.JournalCheckpointed, *event.JournalCosigned:
 			return nil
 		}
 		return errFound
@@ -131,7 +131,7 @@ func (e *Engine) Seal(ctx context.Context, actor event.Actor) (audit.Checkpoint,
 	if err != nil {
 		return c, fmt.Errorf("sign checkpoint: %w", err)
 	}
-	facts := &event.CheckpointSigned{
+	facts := &event.JournalCheckpointed{
 		Size: uint64(c.Size), Root: c.Root, Zones: uint64(c.Zones), ZonesRoot: c.ZonesRoot, Note: signed,
 	}
 	if err := e.appendInstance(ctx, actor, facts, func() error { return nil }); err != nil {
@@ -214,9 +214,9 @@ func (e *Engine) AuditHead() (AuditHead, error) {
 // foldCheckpoint is the newest checkpoint after an event.
 func foldCheckpoint(c *Checkpointed, rec journal.Record) *Checkpointed {
 	switch f := rec.Event.Facts.(type) {
-	case *event.CheckpointSigned:
+	case *event.JournalCheckpointed:
 		return &Checkpointed{Seq: rec.Seq, Time: rec.Event.Time, Size: f.Size, Root: f.Root.String(), Zones: f.Zones, Note: f.Note}
-	case *event.CheckpointCosigned:
+	case *event.JournalCosigned:
 		if c == nil || c.Size != f.Size {
 			return c
 		}

@@ -38,10 +38,10 @@ func newSealed(t *testing.T, change func(*Sealing)) (*rig, *byHand) {
 }
 
 // checkpoints lists those in the journal.
-func (r *rig) checkpoints() (all []*event.CheckpointSigned) {
+func (r *rig) checkpoints() (all []*event.JournalCheckpointed) {
 	r.t.Helper()
 	if err := r.journal.Read(r.t.Context(), event.Instance, 1, 0, func(rec journal.Record) error {
-		if f, ok := rec.Event.Facts.(*event.CheckpointSigned); ok {
+		if f, ok := rec.Event.Facts.(*event.JournalCheckpointed); ok {
 			all = append(all, f)
 		}
 		return nil

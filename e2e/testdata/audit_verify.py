@@ -315,7 +315,7 @@ class Export:
 
     def event(self, seq, text, e, where):
         m, zone, facts = self.manifest, e["zone"], e["facts"]
-        if e["type"] == "checkpoint.signed":
+        if e["type"] == "journal.checkpointed":
             check(self.notes.get(seq) == facts["note"], where + "its checkpoint is missing")
         if m.chunks and m.first <= seq <= m.last and "manifest" in facts:
             self.want(facts["manifest"])

@@ -99,7 +99,7 @@ func (l *testLog) seal() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.add(event.Instance, &event.CheckpointSigned{Size: uint64(c.Size), Root: c.Root, Zones: uint64(c.Zones), ZonesRoot: c.ZonesRoot, Note: note})
+	l.add(event.Instance, &event.JournalCheckpointed{Size: uint64(c.Size), Root: c.Root, Zones: uint64(c.Zones), ZonesRoot: c.ZonesRoot, Note: note})
 }
 
 // load appends an instance of a zone with a chunk.

@@ -155,7 +155,7 @@ var ErrNoEvents = errors.New("no event in that time")
 func (x *exporter) events(ctx context.Context) error {
 	m := &x.manifest
 	err := x.Read(ctx, "", uint64(x.size), func(seq uint64, line []byte, ev *event.Event) error {
-		if f, ok := ev.Facts.(*event.CheckpointSigned); ok {
+		if f, ok := ev.Facts.(*event.JournalCheckpointed); ok {
 			if err := x.checkpoint(seq, f); err != nil {
 				return err
 			}
@@ -261,7 +261,7 @@ func (x *exporter) chunk(raw []byte) error {
 
 // checkpoint writes an earlier checkpoint with the proof that the log of now
 // begins with its.
-func (x *exporter) checkpoint(seq uint64, f *event.CheckpointSigned) error {
+func (x *exporter) checkpoint(seq uint64, f *event.JournalCheckpointed) error {
 	proof, err := tlog.ProveTree(x.size, int64(f.Size), x.Log)
 	if err != nil {
 		return fmt.Errorf("proof of checkpoint %d: %w", f.Size, err)

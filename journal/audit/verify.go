@@ -315,7 +315,7 @@ func (v *verifier) event(file string, line []byte) error {
 			v.lists = append(v.lists, m.Indirect...)
 		}
 	}
-	if f, ok := ev.Facts.(*event.CheckpointSigned); ok {
+	if f, ok := ev.Facts.(*event.JournalCheckpointed); ok {
 		v.checkSigned(l.Seq, f)
 	}
 	if v.each == nil {
@@ -331,7 +331,7 @@ func (v *verifier) want(chunks []event.Chunk) {
 }
 
 // checkSigned compares a checkpoint among the events with the file of them.
-func (v *verifier) checkSigned(seq uint64, f *event.CheckpointSigned) {
+func (v *verifier) checkSigned(seq uint64, f *event.JournalCheckpointed) {
 	i, ok := slices.BinarySearchFunc(v.points, seq, func(p earlierPoint, seq uint64) int { return cmp.Compare(p.Seq, seq) })
 	if !ok || v.points[i].Note != f.Note {
 		v.fault(checkpointsFile, seq, "the checkpoint of this event is missing")

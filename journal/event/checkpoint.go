@@ -1,9 +1,9 @@
 package event
 
-// CheckpointSigned says what the journal held when it had Size events, signed
-// with the audit key. It stands under Instance, in ev._.checkpoint, behind the
+// JournalCheckpointed says what the journal held when it had Size events, signed
+// with the audit key. It stands under Instance, in ev._.journal, behind the
 // events that it counts.
-type CheckpointSigned struct {
+type JournalCheckpointed struct {
 	Size      uint64 `json:"size"`       // events counted: those with sequences up to it
 	Root      Hash   `json:"root"`       // of the Merkle tree over their public lines (RFC 6962)
 	Zones     uint64 `json:"zones"`      // chains of events, that of the whole instance included
@@ -11,15 +11,15 @@ type CheckpointSigned struct {
 	Note      string `json:"note"`       // the same as a signed note (C2SP tlog-checkpoint)
 }
 
-// CheckpointCosigned keeps what a witness signed. It stands under Instance.
-type CheckpointCosigned struct {
+// JournalCosigned keeps what a witness signed. It stands under Instance.
+type JournalCosigned struct {
 	Size    uint64 `json:"size"`    // of the checkpoint
 	Witness string `json:"witness"` // name of the witness's key
 	Note    string `json:"note"`    // the checkpoint with its own signature and that of the witness
 }
 
 // EventType implements Facts.
-func (*CheckpointSigned) EventType() string { return "checkpoint.signed" }
+func (*JournalCheckpointed) EventType() string { return "journal.checkpointed" }
 
 // EventType implements Facts.
-func (*CheckpointCosigned) EventType() string { return "checkpoint.cosigned" }
+func (*JournalCosigned) EventType() string { return "journal.cosigned" }

@@ -47,8 +47,8 @@ func samples() map[string]Facts {
 	m := map[string]Facts{}
 	for _, f := range []Facts{
 		&BulkSwept{Chunks: 3, Bytes: 1 << 40, Until: 99},
-		&CheckpointCosigned{Size: 12, Witness: "witness.example", Note: "log.example\n12\n"},
-		&CheckpointSigned{Size: 12, Root: hashOf(1), Zones: 3, ZonesRoot: hashOf(2), Note: "log.example\n12\n"},
+		&JournalCosigned{Size: 12, Witness: "witness.example", Note: "log.example\n12\n"},
+		&JournalCheckpointed{Size: 12, Root: hashOf(1), Zones: 3, ZonesRoot: hashOf(2), Note: "log.example\n12\n"},
 		&ClockAccepted{Shown: 1701209600, Expected: 1700604800, Reason: "the time server was wrong"},
 		&ClockDoubted{Shown: 1701209600, Expected: 1700604800, Reason: "168h0m0s after what was expected"},
 		&InstanceFetched{Fetches: []Fetch{
@@ -146,7 +146,7 @@ func samples() map[string]Facts {
 func sample(f Facts) Event {
 	e := New(time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), testZone, Actor{Name: "op", Door: "cli"}, f)
 	switch f.(type) {
-	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved, *CheckpointSigned, *CheckpointCosigned:
+	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved, *JournalCheckpointed, *JournalCosigned:
 		e.Zone = Instance
 	}
 	e.Version, e.N, e.Prev, e.Cause, e.Epoch, e.MustUnderstand = 1, 2, hashOf(0xab), 11, 3, true

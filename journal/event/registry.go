@@ -13,8 +13,6 @@ func registered() []func() Facts {
 	return []func() Facts{
 		func() Facts { return new(BulkSwept) },
 		func() Facts { return new(CDSChanged) },
-		func() Facts { return new(CheckpointCosigned) },
-		func() Facts { return new(CheckpointSigned) },
 		func() Facts { return new(ClockAccepted) },
 		func() Facts { return new(ClockDoubted) },
 		func() Facts { return new(DSNotified) },
@@ -28,6 +26,8 @@ func registered() []func() Facts {
 		func() Facts { return new(InstanceLoaded) },
 		func() Facts { return new(InstancePublished) },
 		func() Facts { return new(InstanceSigned) },
+		func() Facts { return new(JournalCheckpointed) },
+		func() Facts { return new(JournalCosigned) },
 		func() Facts { return new(KeyActivated) },
 		func() Facts { return new(KeyAdopted) },
 		func() Facts { return new(KeyBackedUp) },
