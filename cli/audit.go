@@ -14,7 +14,6 @@ import (
 
 	"sluice/cli/api"
 	"sluice/journal/audit"
-	"sluice/journal/event"
 	"sluice/pipeline"
 )
 
@@ -136,11 +135,14 @@ func auditExport(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "since", Usage: "from this `TIME` on"},
 			&urfave.StringFlag{Name: "until", Usage: "up to this `TIME`"},
 			&urfave.BoolFlag{Name: "chunks", Usage: "contents of zones go along"},
-			&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write into `DIR`, which must not be there yet", Required: true},
+			&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write into `DIR`, which must not be there yet"},
 		},
 		Action: func(c *urfave.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
+			}
+			if c.String("output") == "" {
+				return usagef("name a new folder with -o DIR")
 			}
 			q := pipeline.ExportQuery{Zones: c.StringSlice("zone"), Chunks: c.Bool("chunks")}
 			var err error
@@ -214,14 +216,17 @@ func auditVerify(e *env) *urfave.Command {
 		Name: "verify", Usage: "check an export; needs no daemon", ArgsUsage: "DIR",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "key", Usage: "public audit key `NAME+HASH+KEY`, as it was handed over, or @FILE", Required: true},
+			&urfave.StringFlag{Name: "key", Usage: "public audit key `NAME+HASH+KEY`, as it was handed over, or @FILE"},
 		},
 		Action: func(c *urfave.Context) error {
 			args, err := arguments(c, "DIR")
 			if err != nil {
 				return err
 			}
-			r, err := verifyExport(args[0], c.String("key"), nil)
+			if c.String("key") == "" {
+				return usagef("name the public audit key with --key; it proves something only if it came another way than the export")
+			}
+			r, err := verifyExport(args[0], c.String("key"))
 			if err != nil {
 				return err
 			}
@@ -249,7 +254,7 @@ func readAuditKey(text string) (*audit.Verifier, error) {
 
 // verifyExport verifies the export in dir; key is as
 // readAuditKey takes it.
-func verifyExport(dir, key string, each func(seq uint64, ev *event.Event) error) (audit.Report, error) {
+func verifyExport(dir, key string) (audit.Report, error) {
 	v, err := readAuditKey(key)
 	if err != nil {
 		return audit.Report{}, err
@@ -257,7 +262,7 @@ func verifyExport(dir, key string, each func(seq uint64, ev *event.Event) error)
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return audit.Report{}, fmt.Errorf("no folder %s: %w", dir, pipeline.ErrNotFound)
 	}
-	return audit.Verify(os.DirFS(dir), v, each)
+	return audit.Verify(os.DirFS(dir), v)
 }
 
 // printExportReport prints what was proved; faults end in exit code 1.
@@ -299,7 +304,7 @@ func (e *env) printExportText(dir string, r audit.Report) error {
 	}
 	return e.fields("export", dir+": "+e.paint(green, "proved"), "log", r.Origin, "root", r.Root,
 		"holds", what, "zones", strings.Join(r.Zones, ", "),
-		"chains", fmt.Sprintf("%d complete to the checkpoint or beyond the stretch asked for", r.Chains),
+		"chains", fmt.Sprintf("%d, the end of none is missing", r.Chains),
 		"earlier checkpoints", fmt.Sprintf("%d, all within this one", r.Checkpoints),
 		"chunks", fmt.Sprint(r.Chunks), "further signatures by", strings.Join(r.Cosigners, ", "))
 }

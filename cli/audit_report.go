@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,9 +40,12 @@ func auditReport(e *env) *urfave.Command {
 			if format != "md" && format != "csv" {
 				return usagef("--format %q: want md or csv", format)
 			}
+			if _, err := os.Stat(filepath.Join(args[0], "manifest")); err != nil {
+				return fmt.Errorf("no export in %s: %w: %w", args[0], pipeline.ErrNotFound, err)
+			}
 			proof := "not verified: no key was given"
 			if key := c.String("key"); key != "" {
-				r, err := verifyExport(args[0], key, nil)
+				r, err := verifyExport(args[0], key)
 				if err != nil {
 					return err
 				}
@@ -49,8 +53,6 @@ func auditReport(e *env) *urfave.Command {
 					return e.printExportReport(args[0], r)
 				}
 				proof = fmt.Sprintf("proved: %d of %d events of %s, root %s", r.Events, r.Size, r.Origin, r.Root)
-			} else if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
-				return fmt.Errorf("no folder %s: %w", args[0], pipeline.ErrNotFound)
 			}
 			dir := os.DirFS(args[0])
 			return e.writeTo(c.String("output"), func(w io.Writer) error {

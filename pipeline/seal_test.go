@@ -150,7 +150,7 @@ func TestAuditExport_IsProved(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		report, err := audit.Verify(dir, r.sealing.Key.Verifier(), nil)
+		report, err := audit.Verify(dir, r.sealing.Key.Verifier())
 		if err != nil || report.FaultCount != 0 || report.Checkpoints != 1 || q.Chunks != (report.Chunks > 0) {
 			t.Errorf("%+v: %+v, %v", q, report, err)
 		}

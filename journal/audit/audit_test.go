@@ -159,7 +159,7 @@ func (l *testLog) export(filter audit.Filter) fstest.MapFS {
 
 func (l *testLog) verify(dir fstest.MapFS) audit.Report {
 	l.t.Helper()
-	r, err := audit.Verify(dir, l.key.Verifier(), nil)
+	r, err := audit.Verify(dir, l.key.Verifier())
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func swap(lines []string, i, j int) []string {
 
 func TestExport_OfAnotherLogIsRefused(t *testing.T) {
 	a, b := history(t), history(t)
-	if r, err := audit.Verify(a.export(audit.Filter{}), b.key.Verifier(), nil); err != nil || r.FaultCount == 0 {
+	if r, err := audit.Verify(a.export(audit.Filter{}), b.key.Verifier()); err != nil || r.FaultCount == 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -58,28 +58,25 @@ type verifier struct {
 	reached  int                 // of points: those whose size the tree has had
 	wanted   map[event.Hash]bool // chunks that events name
 	lists    []event.Chunk       // chunks that name further ones
-	each     func(seq uint64, ev *event.Event) error
 }
 
 // Verify checks an export against the public key that its reader knows from
-// elsewhere. It reads each file once and holds one event at a time. each, where
-// not nil, is called with every event that decodes. The error tells only that
-// reading itself failed, or each did.
-func Verify(dir fs.FS, key *Verifier, each func(seq uint64, ev *event.Event) error) (Report, error) {
+// elsewhere. It holds one event at a time. The error tells only that reading
+// itself failed.
+func Verify(dir fs.FS, key *Verifier) (Report, error) {
 	v := verifier{
-		dir: dir, key: key, each: each,
+		dir: dir, key: key,
 		chains: map[event.ZoneID]chainEnd{}, added: map[event.ZoneID]bool{}, ends: map[event.ZoneID]Head{}, wanted: map[event.Hash]bool{},
 	}
 	v.report.Faults = []Fault{}
 	if !v.openManifest() || !v.openCheckpoint() {
 		return v.report, nil
 	}
-	for _, step := range []func() error{v.readHeads, v.readPoints, v.readEvents, v.checkEnds, v.checkFiles} {
-		if err := step(); err != nil {
-			return v.report, err
-		}
-	}
-	return v.report, nil
+	v.readHeads()
+	v.readPoints()
+	v.readEvents()
+	v.checkEnds()
+	return v.report, v.checkFiles()
 }
 
 func (v *verifier) fault(file string, seq uint64, format string, args ...any) {
@@ -129,11 +126,11 @@ func (v *verifier) openCheckpoint() bool {
 }
 
 // lines calls fn for each line of a file, without its end.
-func (v *verifier) lines(path string, fn func(line []byte)) error {
+func (v *verifier) lines(path string, fn func(line []byte)) {
 	f, err := v.dir.Open(path)
 	if err != nil {
 		v.fault(path, 0, "%v", err)
-		return nil
+		return
 	}
 	defer f.Close()
 	r := bufio.NewReaderSize(f, 64<<10)
@@ -141,10 +138,10 @@ func (v *verifier) lines(path string, fn func(line []byte)) error {
 		line, err := readLine(r)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return
 		case err != nil:
 			v.fault(path, 0, "%v", err)
-			return nil
+			return
 		}
 		fn(line)
 	}
@@ -183,9 +180,9 @@ type headLine struct {
 	Proof []event.Hash `json:"proof"`
 }
 
-func (v *verifier) readHeads() error {
+func (v *verifier) readHeads() {
 	before := int64(-1)
-	return v.lines(headsFile, func(line []byte) {
+	v.lines(headsFile, func(line []byte) {
 		var h headLine
 		if err := json.Unmarshal(line, &h); err != nil {
 			v.fault(headsFile, 0, "%v", err)
@@ -212,8 +209,8 @@ type earlierPoint struct {
 	point Checkpoint
 }
 
-func (v *verifier) readPoints() error {
-	return v.lines(checkpointsFile, func(line []byte) {
+func (v *verifier) readPoints() {
+	v.lines(checkpointsFile, func(line []byte) {
 		var p earlierPoint
 		err := json.Unmarshal(line, &p)
 		if err == nil {
@@ -252,22 +249,11 @@ func (l eventLine) text(whole bool) []byte {
 	return append(append(append(out, `,"event":`...), l.Event...), '}')
 }
 
-func (v *verifier) readEvents() error {
-	var failed error
+func (v *verifier) readEvents() {
 	for _, f := range v.manifest.Files {
-		if !strings.HasPrefix(f.Path, eventsPrefix) {
-			continue
+		if strings.HasPrefix(f.Path, eventsPrefix) {
+			v.lines(f.Path, func(line []byte) { v.event(f.Path, line) })
 		}
-		if err := v.lines(f.Path, func(line []byte) {
-			if failed == nil {
-				failed = v.event(f.Path, line)
-			}
-		}); err != nil {
-			return err
-		}
-	}
-	if failed != nil {
-		return failed
 	}
 	if len(v.manifest.Zones) == 0 && v.last != v.manifest.Last {
 		v.fault(manifestFile, v.last, "events %d to %d are missing", v.last+1, v.manifest.Last)
@@ -278,7 +264,6 @@ func (v *verifier) readEvents() error {
 	if v.manifest.whole() {
 		v.checkRoot(v.point, checkpointFile, 0)
 	}
-	return nil
 }
 
 // checkRoot compares what the events give with a checkpoint of them.
@@ -290,12 +275,12 @@ func (v *verifier) checkRoot(c Checkpoint, file string, seq uint64) {
 	}
 }
 
-// event checks one line of events. The error is that of each.
-func (v *verifier) event(file string, line []byte) error {
+// event checks one line of events.
+func (v *verifier) event(file string, line []byte) {
 	var l eventLine
 	if err := json.Unmarshal(line, &l); err != nil {
 		v.fault(file, v.last+1, "line of an event: %v", err)
-		return nil
+		return
 	}
 	v.report.Events++
 	if !bytes.Equal(l.text(v.manifest.whole()), line) {
@@ -305,7 +290,7 @@ func (v *verifier) event(file string, line []byte) error {
 	ev, err := event.Decode(l.Event)
 	if err != nil {
 		v.fault(file, l.Seq, "%v", err)
-		return nil
+		return
 	}
 	v.link(file, l.Seq, l.Event, &ev)
 	if v.manifest.Chunks && l.Seq >= v.manifest.First && l.Seq <= v.manifest.Last {
@@ -318,10 +303,6 @@ func (v *verifier) event(file string, line []byte) error {
 	if f, ok := ev.Facts.(*event.JournalCheckpointed); ok {
 		v.checkSigned(l.Seq, f)
 	}
-	if v.each == nil {
-		return nil
-	}
-	return v.each(l.Seq, &ev)
 }
 
 func (v *verifier) want(chunks []event.Chunk) {
@@ -399,7 +380,7 @@ type chainEnd struct {
 
 // checkEnds compares the last event of each zone with what the checkpoint
 // says.
-func (v *verifier) checkEnds() error {
+func (v *verifier) checkEnds() {
 	for _, z := range v.manifest.Zones {
 		if _, ok := v.ends[z.ID]; !ok {
 			v.fault(headsFile, 0, "the end of zone %s (%s) is missing", z.Name, z.ID)
@@ -429,14 +410,11 @@ func (v *verifier) checkEnds() error {
 			v.fault(headsFile, chain.seq, "zone %s ends here with number %d, at the checkpoint with %d", id, chain.N, end.N)
 		}
 	}
-	return nil
 }
 
 // checkFiles compares every file with the manifest.
 func (v *verifier) checkFiles() error {
-	if err := v.readLists(); err != nil {
-		return err
-	}
+	v.readLists()
 	listed := map[string]bool{manifestFile: true}
 	for _, f := range v.manifest.Files {
 		listed[f.Path] = true
@@ -467,7 +445,7 @@ func (v *verifier) checkFiles() error {
 }
 
 // readLists takes up the chunks that chunks name.
-func (v *verifier) readLists() error {
+func (v *verifier) readLists() {
 	for _, c := range v.lists {
 		path := chunksPrefix + c.SHA256.String()
 		raw, err := fs.ReadFile(v.dir, path)
@@ -481,7 +459,6 @@ func (v *verifier) readLists() error {
 		}
 		v.want(list)
 	}
-	return nil
 }
 
 func (v *verifier) sum(path string) (sum event.Hash, size int64, err error) {
@@ -506,25 +483,29 @@ func ReadEvents(dir fs.FS, fn func(seq uint64, ev *event.Event) error) error {
 	v := verifier{dir: dir}
 	for _, path := range paths {
 		var failed error
-		err := v.lines(path, func(line []byte) {
-			var l eventLine
-			if failed != nil {
-				return
-			}
-			if failed = json.Unmarshal(line, &l); failed != nil {
-				return
-			}
-			ev, err := event.Decode(l.Event)
-			if failed = err; err == nil {
-				failed = fn(l.Seq, &ev)
+		v.lines(path, func(line []byte) {
+			if failed == nil {
+				failed = readEvent(line, fn)
 			}
 		})
-		if err = errors.Join(err, failed); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		if failed != nil {
+			return fmt.Errorf("%s: %w", path, failed)
 		}
 	}
 	if v.report.FaultCount > 0 {
-		return errors.New(v.report.Faults[0].What)
+		return fmt.Errorf("%s: %s", v.report.Faults[0].File, v.report.Faults[0].What)
 	}
 	return nil
+}
+
+func readEvent(line []byte, fn func(seq uint64, ev *event.Event) error) error {
+	var l eventLine
+	if err := json.Unmarshal(line, &l); err != nil {
+		return err
+	}
+	ev, err := event.Decode(l.Event)
+	if err != nil {
+		return err
+	}
+	return fn(l.Seq, &ev)
 }
