@@ -82,11 +82,7 @@ func (s *signer) keys(t *testing.T) (keys []struct {
 func TestUnbound_ValidatesAnswersOfTwoSigners(t *testing.T) {
 	t.Parallel()
 	need(t, "named", "unbound", "dnssec-keygen", "dnssec-signzone", "dnssec-dsfromkey")
-	com := newParentZone(t, "com.", "ns.com. IN A 127.0.0.1\nexample.com. IN NS ns1.example.com.\nns1.example.com. IN A 192.0.2.1", false)
-	com.sign(t)
-	top := newParentZone(t, ".", "ns.com. IN A 127.0.0.1\ncom. IN NS ns.com.", false)
-	top.sign(t, com.ds(t))
-	parent := startNamed(t, namedPrimary("com", com.file)+namedPrimary(".", top.file))
+	com, top, parent := startParents(t, false)
 	a, b := newSigner(t), newSigner(t)
 	public := []string{a.public.addr, b.public.addr}
 	resolver := startUnbound(t, top.ds(t), map[string]string{".": parent.addr, "com.": parent.addr, example + ".": strings.Join(public, ",")})

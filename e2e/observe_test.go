@@ -31,6 +31,17 @@ func newParentZone(t *testing.T, name, records string, nsec3 bool) *parentZone {
 	return &parentZone{name: name, dir: dir, file: filepath.Join(dir, "signed"), records: records, nsec3: nsec3, serial: 1, ttl: 600}
 }
 
+// startParents starts named with com., which has example.com., and the root
+// above it, both signed; nsec3 is for com.
+func startParents(t *testing.T, nsec3 bool) (com, top *parentZone, server *secondary) {
+	t.Helper()
+	com = newParentZone(t, "com.", "ns.com. IN A 127.0.0.1\nexample.com. IN NS ns1.example.com.\nns1.example.com. IN A 192.0.2.1", nsec3)
+	com.sign(t)
+	top = newParentZone(t, ".", "ns.com. IN A 127.0.0.1\ncom. IN NS ns.com.", false)
+	top.sign(t, com.ds(t))
+	return com, top, startNamed(t, namedPrimary("com", com.file)+namedPrimary(".", top.file))
+}
+
 // sign signs the zone with these further records.
 func (p *parentZone) sign(t *testing.T, more ...string) {
 	t.Helper()
@@ -103,11 +114,7 @@ func (d *daemon) observe(t *testing.T) (s seen) {
 // from a root zone down by what a resolver passes on.
 func TestObserve_RealServersAndAChainFromTheRoot(t *testing.T) {
 	need(t, "named", "knotd", "nsd", "unbound", "dnssec-keygen", "dnssec-signzone", "dnssec-dsfromkey")
-	com := newParentZone(t, "com.", "ns.com. IN A 127.0.0.1\nexample.com. IN NS ns1.example.com.\nns1.example.com. IN A 192.0.2.1", true)
-	com.sign(t)
-	top := newParentZone(t, ".", "ns.com. IN A 127.0.0.1\ncom. IN NS ns.com.", false)
-	top.sign(t, com.ds(t))
-	named := startNamed(t, namedPrimary("com", com.file)+namedPrimary(".", top.file))
+	com, top, named := startParents(t, true)
 	knot := startKnotd(t, "com", named.addr)
 	knot.awaitSerial(t, "com", 2)
 	resolver := startUnbound(t, top.ds(t), map[string]string{".": named.addr, "com.": named.addr})

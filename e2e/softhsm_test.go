@@ -215,11 +215,7 @@ func TestSoftHSM_PolicyMovesKeysToTheToken(t *testing.T) {
 	t.Parallel()
 	need(t, "named", "unbound", "dnssec-keygen", "dnssec-signzone", "dnssec-dsfromkey")
 	token := newSoftToken(t)
-	com := newParentZone(t, "com.", "ns.com. IN A 127.0.0.1\nexample.com. IN NS ns1.example.com.\nns1.example.com. IN A 192.0.2.1", false)
-	com.sign(t)
-	top := newParentZone(t, ".", "ns.com. IN A 127.0.0.1\ncom. IN NS ns.com.", false)
-	top.sign(t, com.ds(t))
-	parent := startNamed(t, namedPrimary("com", com.file)+namedPrimary(".", top.file))
+	com, top, parent := startParents(t, false)
 	dir := shortDir(t)
 	d := &daemon{data: filepath.Join(dir, "data"), addr: freeAddr(t)}
 	public := startNamed(t, namedSecondary(example, d.addr))

@@ -166,11 +166,7 @@ func TestNamed_SignedZoneComesAndGoesBack(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			need(t, "named", "unbound", "rndc", "dnssec-keygen", "dnssec-signzone", "dnssec-dsfromkey", "dnssec-settime")
-			com := newParentZone(t, "com.", "ns.com. IN A 127.0.0.1\nexample.com. IN NS ns1.example.com.\nns1.example.com. IN A 192.0.2.1", false)
-			com.sign(t)
-			top := newParentZone(t, ".", "ns.com. IN A 127.0.0.1\ncom. IN NS ns.com.", false)
-			top.sign(t, com.ds(t))
-			parent := startNamed(t, namedPrimary("com", com.file)+namedPrimary(".", top.file))
+			com, top, parent := startParents(t, false)
 
 			// named signs, and is public by way of a secondary.
 			first, last := freeAddr(t), freeAddr(t)

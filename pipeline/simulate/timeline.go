@@ -92,7 +92,11 @@ func (r *run) tell(before pipeline.State, ev event.Event) {
 		l.Text = "seen at the parent: " + r.lives.sets(f.Sets)
 	default:
 		l.Text = r.lives.replace(pipeline.Describe(ev))
-		if ids := keysOf(f); len(ids) > 0 {
+		ids := event.KeyIDs(f)
+		if submitted, ok := f.(*event.DSSubmitted); ok {
+			ids = submitted.IDs
+		}
+		if len(ids) > 0 {
 			if i := slices.IndexFunc(before.Keys.Rollovers, func(ro keymgr.Rollover) bool { return ro.Concerns(ids[0]) }); i >= 0 {
 				l.Rollover, l.Of = r.number(before.Keys.Rollovers[i].ID), before.Keys.Rollovers[i].Kind
 			}
@@ -100,27 +104,6 @@ func (r *run) tell(before pipeline.State, ev event.Event) {
 	}
 	r.out.sign(r.now, &r.sigs)
 	r.out.add(l)
-}
-
-// keysOf is the keys that an event changes.
-func keysOf(f event.Facts) []string {
-	switch f := f.(type) {
-	case *event.KeyPublished:
-		return f.IDs
-	case *event.KeyActivated:
-		return f.IDs
-	case *event.KeyIntroduced:
-		return f.IDs
-	case *event.KeyWithdrawn:
-		return f.IDs
-	case *event.KeyRetired:
-		return f.IDs
-	case *event.KeyRemoved:
-		return f.IDs
-	case *event.DSSubmitted:
-		return f.IDs
-	}
-	return nil
 }
 
 // advanced tells how a rollover goes on.
