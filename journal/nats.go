@@ -57,6 +57,8 @@ type NATS struct {
 	// shift is by how much the sequence of a chunk last found by search
 	// differed from its hint.
 	shift atomic.Int64
+	// coordination is that of the workers, nil where nobody asked for it.
+	coordination atomic.Pointer[natsCoordinator]
 
 	sweeping sync.Mutex
 	swept    sweeper // guarded by sweeping
@@ -126,6 +128,12 @@ func (j *NATS) start(ctx context.Context, m marker) error {
 	if err := j.prepare(ctx, s, m); err != nil {
 		s.close()
 		return err
+	}
+	if c := j.coordination.Load(); c != nil {
+		if err := c.resume(ctx, s); err != nil {
+			s.close()
+			return fmt.Errorf("coordinate workers: %w", err)
+		}
 	}
 	j.mu.Lock()
 	j.sess = s
