@@ -41,6 +41,7 @@ cli, pipeline/simulate < e2e;
 cli < cli/sluice, e2e;
 NONE < e2e/zonegen < e2e/zonegen/cmd, e2e/bench, e2e;
 NONE < e2e/manyzones < e2e/bench, e2e;
+NONE < e2e/natscluster < e2e;
 xfr < e2e/bench;
 cli < e2e/sim;
 journal !< keymgr, xfr;
@@ -54,6 +55,7 @@ var testSupport = []string{
 	"keymgr/keystoretest",
 	"keymgr/file",
 	"keymgr/world",
+	"e2e/natscluster",
 	"e2e/zonegen",
 }
 
