@@ -47,6 +47,11 @@ func samples() map[string]Facts {
 	m := map[string]Facts{}
 	for _, f := range []Facts{
 		&BulkSwept{Chunks: 3, Bytes: 1 << 40, Until: 99},
+		&JournalBackedUp{Size: 12, Hash: hashOf(1), Chunks: 7, Missing: 1, Place: "/backup/sluice"},
+		&JournalContinued{
+			Origin: "sluice/0011", Stream: "0011", Size: 12, Hash: hashOf(1), Root: hashOf(2),
+			Key: "sluice/0011+12345678+AQID", Reason: "restored from a backup",
+		},
 		&JournalCosigned{Size: 12, Witness: "witness.example", Note: "log.example\n12\n"},
 		&JournalCheckpointed{Size: 12, Root: hashOf(1), Zones: 3, ZonesRoot: hashOf(2), Note: "log.example\n12\n"},
 		&ClockAccepted{Shown: 1701209600, Expected: 1700604800, Reason: "the time server was wrong"},
@@ -146,7 +151,8 @@ func samples() map[string]Facts {
 func sample(f Facts) Event {
 	e := New(time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), testZone, Actor{Name: "op", Door: "cli"}, f)
 	switch f.(type) {
-	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved, *JournalCheckpointed, *JournalCosigned:
+	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved, *JournalCheckpointed, *JournalCosigned,
+		*JournalBackedUp, *JournalContinued:
 		e.Zone = Instance
 	}
 	e.Version, e.N, e.Prev, e.Cause, e.Epoch, e.MustUnderstand = 1, 2, hashOf(0xab), 11, 3, true
