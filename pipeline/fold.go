@@ -119,8 +119,8 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	case *event.KeystoreRemoved:
 		reg.Keystores = maps.Clone(reg.Keystores)
 		delete(reg.Keystores, f.Name)
-	case *event.JournalCheckpointed, *event.JournalCosigned:
-		reg.Checkpoint = foldCheckpoint(reg.Checkpoint, rec)
+	default:
+		reg = foldJournal(reg, rec)
 	}
 	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)

@@ -273,15 +273,14 @@ func Describe(ev event.Event) string {
 		return "clock not trusted, nothing is signed: " + clockText(*f)
 	case *event.ClockAccepted:
 		return fmt.Sprintf("clock trusted as it is, %s%s", time.Unix(f.Shown, 0).UTC().Format(time.RFC3339), because(f.Reason))
-	case *event.JournalCheckpointed:
-		return fmt.Sprintf("checkpoint over %d events, root %s", f.Size, f.Root)
-	case *event.JournalCosigned:
-		return fmt.Sprintf("checkpoint over %d events cosigned by %s", f.Size, f.Witness)
 	case *event.DSObserved:
 		return observedText(f)
 	case *event.BulkSwept:
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:
+		if text := describeJournal(ev); text != "" {
+			return text
+		}
 		if text := describeReview(ev); text != "" {
 			return text
 		}

@@ -14,6 +14,10 @@ type JournalStatus struct {
 	Zones       []ZonePosition     `json:"zones"`
 	// Reserve is the room on the disk that is kept for signing.
 	Reserve *ReserveStatus `json:"reserve,omitempty"`
+	// Backup is the last copy of the journal; Continued says from which log
+	// this one goes on.
+	Backup    *BackedUp  `json:"backup,omitempty"`
+	Continued *Continued `json:"continued,omitempty"`
 }
 
 // ProjectionStatus is how far a projection has read.
@@ -41,8 +45,8 @@ func (e *Engine) JournalStatus(ctx context.Context) (JournalStatus, error) {
 	}
 	e.mu.RLock()
 	folded := e.folded
+	out := JournalStatus{Status: st, Zones: []ZonePosition{}, Backup: e.registry.Backup, Continued: e.registry.Continued}
 	e.mu.RUnlock()
-	out := JournalStatus{Status: st, Zones: []ZonePosition{}}
 	lag := uint64(0)
 	if st.Events.LastSeq > folded {
 		lag = st.Events.LastSeq - folded

@@ -95,8 +95,7 @@ func (e *Engine) sealWhereDue(ctx context.Context) error {
 		return nil
 	}
 	err := e.journal.Read(ctx, "", from, folded, func(rec journal.Record) error {
-		switch rec.Event.Facts.(type) {
-		case *event.JournalCheckpointed, *event.JournalCosigned:
+		if selfMatter(rec.Event.Facts) {
 			return nil
 		}
 		return errFound

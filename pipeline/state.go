@@ -157,6 +157,10 @@ type Registry struct {
 	Clock *ClockDoubt `json:"clock,omitempty"`
 	// Checkpoint is the newest one.
 	Checkpoint *Checkpointed `json:"checkpoint,omitempty"`
+	// Backup is the last copy of the journal, Continued where this log goes on
+	// from another one.
+	Backup    *BackedUp  `json:"backup,omitempty"`
+	Continued *Continued `json:"continued,omitempty"`
 }
 
 func registered(rec journal.Record, f *event.ZoneAdded) Registered {
