@@ -72,7 +72,10 @@ func (e *env) printJournal(s pipeline.JournalStatus) error {
 			return err
 		}
 	}
-	if err := e.printReserve(s.Reserve); err != nil || len(s.Zones) == 0 {
+	if err := e.printReserve(s.Reserve); err != nil {
+		return err
+	}
+	if err := e.printCopies(s); err != nil || len(s.Zones) == 0 {
 		return err
 	}
 	rows = nil
