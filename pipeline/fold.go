@@ -119,6 +119,8 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	case *event.KeystoreRemoved:
 		reg.Keystores = maps.Clone(reg.Keystores)
 		delete(reg.Keystores, f.Name)
+	case *event.WorkerEnrolled, *event.WorkerRemoved:
+		reg.Workers = foldWorkers(reg.Workers, rec)
 	default:
 		reg = foldJournal(reg, rec)
 	}

@@ -269,6 +269,10 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("keystore %s added: token %q, serial number %s, by %s", f.Name, f.Token, f.Serial, f.Module)
 	case *event.KeystoreRemoved:
 		return fmt.Sprintf("keystore %s removed; its keys stay on the token", f.Name)
+	case *event.WorkerEnrolled:
+		return fmt.Sprintf("worker %s enrolled for %s", f.Name, strings.Join(f.Roles, ", "))
+	case *event.WorkerRemoved:
+		return fmt.Sprintf("worker %s removed; it can no longer reach the journal", f.Name)
 	case *event.ClockDoubted:
 		return "clock not trusted, nothing is signed: " + clockText(*f)
 	case *event.ClockAccepted:

@@ -153,6 +153,9 @@ type Registry struct {
 	// Keystores holds the tokens that keys are kept on, by the name of the
 	// keystore. It is replaced, never changed.
 	Keystores map[string]event.KeystoreAdded `json:"keystores,omitempty"`
+	// Workers holds the processes that may join, by name. It is replaced, never
+	// changed.
+	Workers map[string]Enrolled `json:"workers,omitempty"`
 	// Clock is set while the clock is not trusted.
 	Clock *ClockDoubt `json:"clock,omitempty"`
 	// Checkpoint is the newest one.

@@ -142,7 +142,7 @@ func samples() map[string]Facts {
 	} {
 		m[f.EventType()] = f
 	}
-	for _, f := range lifeSamples() {
+	for _, f := range slices.Concat(lifeSamples(), workerSamples()) {
 		m[f.EventType()] = f
 	}
 	return m
@@ -152,7 +152,7 @@ func sample(f Facts) Event {
 	e := New(time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), testZone, Actor{Name: "op", Door: "cli"}, f)
 	switch f.(type) {
 	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved, *JournalCheckpointed, *JournalCosigned,
-		*JournalBackedUp, *JournalContinued:
+		*JournalBackedUp, *JournalContinued, *WorkerEnrolled, *WorkerRemoved:
 		e.Zone = Instance
 	}
 	e.Version, e.N, e.Prev, e.Cause, e.Epoch, e.MustUnderstand = 1, 2, hashOf(0xab), 11, 3, true

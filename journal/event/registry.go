@@ -60,6 +60,8 @@ func registered() []func() Facts {
 		func() Facts { return new(SignalPushed) },
 		func() Facts { return new(TSIGAdded) },
 		func() Facts { return new(TSIGRemoved) },
+		func() Facts { return new(WorkerEnrolled) },
+		func() Facts { return new(WorkerRemoved) },
 		func() Facts { return new(ZoneAdded) },
 		func() Facts { return new(ZoneChanged) },
 		func() Facts { return new(ZoneHalted) },
