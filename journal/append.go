@@ -118,6 +118,9 @@ func (j *NATS) publish(ctx context.Context, zone event.ZoneID, expected uint64, 
 			msg.Header[hdrBatchSeq] = []string{strconv.Itoa(i + 1)}
 		}
 		if i < len(lines)-1 {
+			if err := j.mayPublish(msg.Subject); err != nil {
+				return 0, err
+			}
 			s, err := j.session()
 			if err != nil {
 				return 0, err

@@ -25,9 +25,10 @@ const (
 	storeLimit = 1 << 60
 )
 
-// session is one life of the embedded server and the connection to it.
+// session is one life of the embedded server and the connection to it, or the
+// connection to a server elsewhere.
 type session struct {
-	srv *server.Server
+	srv *server.Server // nil where it is elsewhere
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	// broken ends once the server has said that it cannot write, after which
@@ -91,8 +92,10 @@ func (s *session) close() {
 	if s.nc != nil {
 		s.nc.Close()
 	}
-	s.srv.Shutdown()
-	s.srv.WaitForShutdown()
+	if s.srv != nil {
+		s.srv.Shutdown()
+		s.srv.WaitForShutdown()
+	}
 }
 
 // serverLog hands the server's log lines on: what it calls notices are of no

@@ -28,10 +28,12 @@ const (
 	identityKey   = "sluice-identity"
 )
 
-// Config is what Open needs.
+// Config is what Open and Connect need.
 type Config struct {
-	// Dir is the store's directory; it is made if it does not exist.
+	// Dir is the store's directory, for Open; it is made if it does not exist.
 	Dir string
+	// Remote is where the journal is, for Connect.
+	Remote Remote
 	// Logger takes what the embedded server has to say; nil drops it.
 	Logger *slog.Logger
 	// EventsMaxBytes and BulkMaxBytes limit the streams; 0 means no limit.
@@ -42,11 +44,11 @@ type Config struct {
 	Timeout time.Duration
 }
 
-// NATS is the journal in an embedded NATS server.
+// NATS is the journal in a NATS server: the embedded one, or one elsewhere.
 type NATS struct {
 	cfg      Config
 	log      *slog.Logger
-	lock     *os.File
+	lock     *os.File // nil where the server is elsewhere
 	identity string
 	hub      *hub
 	enc      *zstd.Encoder
@@ -72,28 +74,46 @@ type NATS struct {
 // Open opens the journal in a directory, or makes a new one where that is
 // empty. A store that another process holds is ErrLocked.
 func Open(ctx context.Context, cfg Config) (*NATS, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 10 * time.Second
-	}
 	lock, err := lockStore(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	j := &NATS{
-		cfg: cfg, log: cfg.Logger, lock: lock, hub: newHub(),
-		compressing: make(chan struct{}, compressors),
-		buffers:     make(buffers, 2*compressors),
-	}
+	j := newNATS(cfg)
+	j.lock = lock
 	if err := j.init(ctx); err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
 }
 
+// newNATS makes a journal that is not connected yet.
+func newNATS(cfg Config) *NATS {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	return &NATS{
+		cfg: cfg, log: cfg.Logger, hub: newHub(),
+		compressing: make(chan struct{}, compressors),
+		buffers:     make(buffers, 2*compressors),
+	}
+}
+
 func (j *NATS) init(ctx context.Context) error {
+	if err := j.initCodecs(); err != nil {
+		return err
+	}
+	m, err := readMarker(j.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	j.identity = m.Identity
+	return j.start(ctx, m)
+}
+
+func (j *NATS) initCodecs() error {
 	var err error
 	j.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithEncoderConcurrency(compressors), zstd.WithEncoderCRC(false),
@@ -106,12 +126,7 @@ func (j *NATS) init(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make decompressor: %w", err)
 	}
-	m, err := readMarker(j.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	j.identity = m.Identity
-	return j.start(ctx, m)
+	return nil
 }
 
 // start begins a session: server, connection, streams.
@@ -157,6 +172,11 @@ func (j *NATS) prepare(ctx context.Context, s *session, m marker) error {
 			return err
 		}
 	}
+	return j.subscribe(s)
+}
+
+// subscribe wakes the followers of the zones whose events the server stores.
+func (j *NATS) subscribe(s *session) error {
 	_, err := s.nc.Subscribe(storedSubject+"ev.>", func(msg *nats.Msg) {
 		if zone, _, ok := strings.Cut(strings.TrimPrefix(msg.Subject, storedSubject+"ev."), "."); ok {
 			j.hub.wake(event.ZoneID(zone))
@@ -219,9 +239,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		have.PersistMode != want.PersistMode || have.Retention != want.Retention || have.Storage != want.Storage {
 		return errors.New("its settings were changed so that it may lose data; restore a backup")
 	}
-	next := have
-	next.MaxBytes, next.MaxMsgSize, next.Duplicates = want.MaxBytes, want.MaxMsgSize, want.Duplicates
-	next.AllowDirect, next.AllowAtomicPublish, next.RePublish = want.AllowDirect, want.AllowAtomicPublish, want.RePublish
+	next := tuned(want, have)
 	if reflect.DeepEqual(have, next) {
 		return nil
 	}
@@ -244,19 +262,24 @@ func (j *NATS) session() (*session, error) {
 	return j.sess, nil
 }
 
-// Reopen restarts the embedded server on the same store. Calls under way fail
-// with ErrStorage; followers go on where they were.
+// Reopen restarts the embedded server on the same store; with a server elsewhere
+// it looks whether that answers, and connects anew where it does not. Calls under
+// way fail with ErrStorage; followers go on where they were.
 func (j *NATS) Reopen(ctx context.Context) error {
 	j.reopening.Lock()
 	defer j.reopening.Unlock()
 	j.mu.Lock()
 	old, closed := j.sess, j.closed
-	j.sess = nil
-	j.mu.Unlock()
-	if closed {
-		return ErrClosed
+	if !j.remote() {
+		j.sess = nil
 	}
-	if old != nil {
+	j.mu.Unlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case j.remote():
+		return j.rejoin(ctx, old)
+	case old != nil:
 		old.close()
 	}
 	m, err := readMarker(j.cfg.Dir)
@@ -287,6 +310,9 @@ func (j *NATS) Close() error {
 	if j.dec != nil {
 		j.dec.Close()
 	}
+	if j.lock == nil {
+		return nil
+	}
 	if err := j.lock.Close(); err != nil {
 		return fmt.Errorf("close journal: %w", err)
 	}
@@ -295,6 +321,9 @@ func (j *NATS) Close() error {
 
 // request sends one message and waits for its answer.
 func (j *NATS) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	if err := j.mayPublish(msg.Subject); err != nil {
+		return nil, err
+	}
 	s, err := j.session()
 	if err != nil {
 		return nil, err
@@ -325,8 +354,9 @@ func (j *NATS) failure(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout),
 		errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrConnectionClosed),
-		errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionReconnecting):
-		return fmt.Errorf("%w (%w)", ErrStorage, err)
+		errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionReconnecting),
+		errors.Is(err, nats.ErrReconnectBufExceeded):
+		return j.noAnswer(err)
 	}
 	return err
 }

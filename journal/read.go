@@ -118,7 +118,7 @@ func (j *NATS) page(ctx context.Context, zone event.ZoneID, from uint64, limit i
 		case "404":
 			return p, nil
 		case "503":
-			return page{}, fmt.Errorf("%w (%w)", ErrStorage, nats.ErrNoResponders)
+			return page{}, j.noAnswer(nats.ErrNoResponders)
 		default:
 			return page{}, fmt.Errorf("store answers %s %s", status, m.Header.Get("Description"))
 		}

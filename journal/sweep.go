@@ -34,11 +34,15 @@ type SweepReport struct {
 // SweepOrphans removes chunks older than grace, judged at now, that no
 // manifest names. Each zone is told first by bulk.swept, so that a command
 // still about to commit such a chunk conflicts and sends it again. The first
-// sweep reads all events, later ones only what is new.
+// sweep reads all events, later ones only what is new. A member of a journal
+// elsewhere leaves it to the main process.
 func (j *NATS) SweepOrphans(ctx context.Context, grace time.Duration, now time.Time) (SweepReport, error) {
 	j.sweeping.Lock()
 	defer j.sweeping.Unlock()
 	var r SweepReport
+	if j.cfg.Remote.Member {
+		return r, nil
+	}
 	if err := j.learnNamed(ctx); err != nil {
 		return r, fmt.Errorf("sweep chunks: %w", err)
 	}
