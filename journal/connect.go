@@ -356,6 +356,11 @@ func (j *NATS) meetAgain(s *session, breaks context.CancelCauseFunc) {
 		s.nc.Close()
 		return
 	}
+	if c := j.coordination.Load(); c != nil && !j.cfg.Remote.Member {
+		if err := c.ensureBucket(ctx, s); err != nil { // it is in the server's memory
+			j.log.Warn("coordination of workers not made anew", "err", err)
+		}
+	}
 	j.hub.wakeAll()
 }
 

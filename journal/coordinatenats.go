@@ -91,8 +91,11 @@ func (c *natsCoordinator) resume(ctx context.Context, s *session) error {
 // servers as the events are: with a server that is lost, work would rest.
 func (c *natsCoordinator) ensureBucket(ctx context.Context, s *session) error {
 	_, err := s.js.Stream(ctx, workersStream)
-	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+	switch {
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
 		return err
+	case c.j.cfg.Remote.Member:
+		return fmt.Errorf("%w: it has no bucket %s: start the main process first", ErrServer, workersBucket)
 	}
 	events, err := s.js.Stream(ctx, eventsStream)
 	if err != nil {
@@ -275,7 +278,7 @@ func (c *natsCoordinator) entries(ctx context.Context) (map[string]storedLine, e
 		case "204", "404":
 			return out, nil
 		case "503":
-			return nil, fmt.Errorf("%w (%w)", ErrStorage, nats.ErrNoResponders)
+			return nil, c.j.noAnswer(nats.ErrNoResponders)
 		default:
 			return nil, fmt.Errorf("store answers %s %s", status, m.Header.Get("Description"))
 		}
@@ -286,6 +289,9 @@ func (c *natsCoordinator) entries(ctx context.Context) (map[string]storedLine, e
 func (c *natsCoordinator) Ask(ctx context.Context, subject string, data []byte) ([]byte, error) {
 	if len(data) > MaxMessage {
 		return nil, fmt.Errorf("ask %s: a question of %d bytes is too long", subject, len(data))
+	}
+	if err := c.j.mayPublish(subject); err != nil {
+		return nil, fmt.Errorf("ask %s: %w", subject, err)
 	}
 	s, err := c.j.session()
 	if err != nil {
