@@ -77,6 +77,9 @@ type Load struct {
 	Full bool
 	// PassThrough keeps the DNSSEC records of the input.
 	PassThrough bool
+	// Released is the sequence of the zone.released after which the source is
+	// compared in full; 0 for none.
+	Released uint64
 
 	// What follows is no part of the identity: a request that comes while the
 	// command runs does not undo it.

@@ -100,6 +100,10 @@ func decideContent(d *Decision, s State, p Policy, m Moment) Command {
 	}
 	remote := IsTransfer(s.Source)
 	switch {
+	case s.Held != nil:
+		return decideHeld(s, p)
+	case s.Released != nil:
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p), Full: remote, Released: s.Released.Seq, Asked: m.Reload}
 	case s.Loaded == nil || s.Loaded.Broken != "":
 		return Load{Source: s.Source, PassThrough: p.passThrough(), Full: remote && m.Full, Asked: m.Reload}
 	case !s.Loaded.fits(p):

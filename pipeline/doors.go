@@ -197,6 +197,8 @@ func (e *Engine) Reload(_ context.Context, _ event.Actor, name string, full bool
 		return fmt.Errorf("zone %s is halted at its %s review; %s: %w", s.Name, s.Stopped.Stage, overrideOrReset(s, s.Stopped.Stage), ErrState)
 	case s.Maintenance != nil:
 		return fmt.Errorf("zone %s is in maintenance; sluice zone maintenance disable %s: %w", s.Name, s.Name, ErrState)
+	case s.Held != nil:
+		return errHeld(s)
 	}
 	r.askReload(full)
 	return nil

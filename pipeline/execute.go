@@ -22,6 +22,8 @@ func Cause(s State, c Command) uint64 {
 		return max(c.Loaded, c.Refresh)
 	case Publish:
 		return c.Signed
+	case Rollback:
+		return c.Held
 	case OpenReview:
 		return c.Instance
 	case RunHook:
@@ -68,6 +70,8 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doNotifyParent(ctx, s, c)
 	case Load:
 		return e.doLoad(ctx, s, c, report)
+	case Rollback:
+		return e.doRollback(ctx, s, c, report)
 	case Sign:
 		return e.doSign(ctx, s, c, report)
 	case Publish:

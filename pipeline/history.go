@@ -236,6 +236,10 @@ func Describe(ev event.Event) string {
 		return "load failed: " + f.Reason
 	case *event.InstanceLoaded:
 		from := f.Source
+		if f.Rollback != 0 {
+			return fmt.Sprintf("content of l%d taken back: serial %d, %d records, %d added, %d removed",
+				f.Rollback, f.Serial, f.Records, f.Added, f.Removed)
+		}
 		if f.Peer != "" {
 			from = f.Peer + " by " + f.Transfer
 		}
@@ -286,6 +290,9 @@ func Describe(ev event.Event) string {
 			return text
 		}
 		if text := describeReview(ev); text != "" {
+			return text
+		}
+		if text := describeHold(ev); text != "" {
 			return text
 		}
 		if text := describeRollover(ev); text != "" {

@@ -200,6 +200,9 @@ func (r *runner) soaTimers() soaTimers {
 // inbound is what Decide is told. The caller holds mu.
 func (r *runner) inbound() Inbound {
 	s := r.state
+	if s.Held != nil {
+		return Inbound{Read: r.up.read()} // nobody is asked, and a person vouches for the contents
+	}
 	if !IsTransfer(s.Source) {
 		return Inbound{Read: r.up.read()}
 	}
@@ -209,7 +212,7 @@ func (r *runner) inbound() Inbound {
 	}
 	if s.Loaded != nil && s.Loaded.Broken == "" {
 		since := r.began
-		for _, t := range []time.Time{s.Loaded.Time, r.up.good} {
+		for _, t := range []time.Time{s.Loaded.Time, r.up.good, s.releasedAt()} {
 			if t.After(since) && !t.After(r.e.clock.Now()) {
 				since = t
 			}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/journal/event"
 	"sluice/signer/zone"
@@ -20,6 +21,12 @@ var errUnchanged = errors.New("source unchanged")
 func (e *Engine) doLoad(ctx context.Context, s State, c Load, report func(Progress)) ([]event.Facts, error) {
 	began := e.clock.Now()
 	loaded, err := e.load(ctx, s, c, report)
+	return e.loadOutcome(ctx, s, c.Source, loaded, began, err)
+}
+
+// loadOutcome is what a load that began then leads to: an instance, a failure,
+// or nothing where it is the same as before.
+func (e *Engine) loadOutcome(ctx context.Context, s State, source string, loaded *event.InstanceLoaded, began time.Time, err error) ([]event.Facts, error) {
 	switch {
 	case err == nil:
 		loaded.DurationMS = uint64(max(0, e.clock.Now().Sub(began).Milliseconds()))
@@ -29,7 +36,7 @@ func (e *Engine) doLoad(ctx context.Context, s State, c Load, report func(Progre
 	case ctx.Err() != nil:
 		return nil, err
 	}
-	failed := loadFailed(c.Source, err)
+	failed := loadFailed(source, err)
 	if last := s.LoadFailure; last != nil && last.Reason == failed.Reason && last.Source == failed.Source &&
 		slices.Equal(last.Errors, failed.Errors) {
 		return nil, err
@@ -173,11 +180,11 @@ func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, fact
 	if err != nil {
 		return err
 	}
-	if changes == 0 && s.LoadFailure == nil {
+	if changes == 0 && s.LoadFailure == nil && s.Released == nil {
 		return errUnchanged
 	}
-	// Where a failure stands there, the good input is told though it is the
-	// same as before: it ends the failure.
+	// Where a failure stands there, or a hold has ended, the good input is told
+	// though it is the same as before: it ends the one, and completes the other.
 	return nil
 }
 

@@ -68,6 +68,9 @@ func (e *Engine) Notified(name zone.Name, serial *zone.Serial, _ xfr.Peer) {
 	}
 	pausing := r.pauseNotify()
 	r.mu.Unlock()
+	if s.Held != nil {
+		return // the source is read in full once the zone is released
+	}
 	if pausing {
 		r.step()
 		return

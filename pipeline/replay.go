@@ -29,6 +29,9 @@ type scratch struct {
 	store *store.Store
 	state State
 	limit uint64 // the last sequence to fold; 0 for all
+	// lenient: instances whose chunks are no longer held are passed over, as by
+	// the projection.
+	lenient bool
 }
 
 // newScratch makes an empty projection for a zone.
@@ -67,7 +70,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return err
 	}
 	err = s.e.journal.Read(ctx, s.id, 1, s.limit, func(rec journal.Record) error {
-		if err := s.store.Apply(ctx, rec, s.e.chunks); err != nil {
+		if err := s.apply(ctx, rec); err != nil {
 			return fmt.Errorf("event %d: %w", rec.Seq, err)
 		}
 		s.state = EvolveNext(s.state, rec, "")
@@ -75,6 +78,15 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 	})
 	if errors.Is(err, errEnough) {
 		return nil
+	}
+	return err
+}
+
+// apply folds one event into the store.
+func (s *scratch) apply(ctx context.Context, rec journal.Record) error {
+	err := s.store.Apply(ctx, rec, s.e.chunks)
+	if s.lenient && (errors.Is(err, journal.ErrNoChunk) || errors.Is(err, store.ErrBroken)) {
+		return s.store.Skip(ctx, rec)
 	}
 	return err
 }

@@ -225,7 +225,7 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 		if len(facts) == 0 {
 			return failure
 		}
-		if _, ok := c.(Load); ok {
+		if brings(c) {
 			// Newer content never cancels a running sign: it waits for it.
 			if err := r.awaitSigning(ctx); err != nil {
 				return err
@@ -255,7 +255,7 @@ func (r *runner) do(ctx context.Context, s State, c Command) ([]event.Facts, err
 			return nil, err
 		}
 		defer give(r.e.heavy)
-	case Load, BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview,
+	case Load, Rollback, BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview,
 		ChangeCDS, RunParentHook, PushDS, PushSignal, NotifyParent: // a load takes its place itself
 	}
 	return r.e.do(ctx, s, c, r.report)

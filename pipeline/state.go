@@ -59,6 +59,10 @@ type State struct {
 	Stopped *Stop `json:"stopped,omitempty"`
 	// Maintenance is set while new work is blocked.
 	Maintenance *Maintenance `json:"maintenance,omitempty"`
+	// Held is set while a rollback holds the zone; Released from then on until
+	// the source was read in full.
+	Held     *Hold    `json:"held,omitempty"`
+	Released *Release `json:"released,omitempty"`
 
 	// Swept is the sequence of the newest bulk.swept.
 	Swept uint64 `json:"swept,omitempty"`

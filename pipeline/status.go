@@ -98,7 +98,7 @@ func (r *runner) describe(st *ZoneStatus) {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "warning",
 			Text:     fmt.Sprintf("loading %s failed at %s: %s", f.Source, f.Time.Format(time.RFC3339), f.Reason),
-			Hint:     loadHint(f.Reason) + ", then: sluice zone reload " + s.Name,
+			Hint:     r.state.afterLoadFailure(f.Reason),
 		})
 	}
 	if f := s.SignFailure; f != nil {
@@ -230,6 +230,7 @@ func (r *runner) describeReviews(st *ZoneStatus) {
 			Hint: "sluice zone maintenance disable " + s.Name,
 		})
 	}
+	describeHeld(s, st)
 	if stop := s.Stopped; stop != nil {
 		st.Notices = append(st.Notices, Notice{
 			Severity: "alarm",
@@ -286,6 +287,8 @@ func waits(s State, st ZoneStatus, l [lanes]laneWork) (text string, since *time.
 		return "a person, after a review halted it", &s.Stopped.Time
 	case s.Maintenance != nil:
 		return "the end of maintenance", &s.Maintenance.Time
+	case s.Held != nil && s.LoadFailure == nil && s.SignFailure == nil:
+		return "a person, to release it", &s.Held.Time
 	case s.SignFailure != nil:
 		return "its signing to succeed", &s.SignFailure.Time
 	case s.LoadFailure != nil:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"sluice/journal"
 	"sluice/journal/event"
@@ -16,7 +17,8 @@ import (
 
 // version is one instance of a zone opened for reading, one iterator a kind.
 type version struct {
-	parts  []zone.Iterator
+	parts  []zone.Iterator // contents first
+	meta   store.InstanceMeta
 	signed bool // the signer's SOA stands in the place of the input's
 	close  func() error
 }
@@ -37,7 +39,7 @@ func (e *Engine) resolve(ctx context.Context, name string, q DumpQuery) (target,
 		return target{}, err
 	}
 	t := target{id: id, loaded: q.Loaded}
-	err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
+	err = e.journal.Read(ctx, id, 1, q.Seq, func(rec journal.Record) error {
 		if !q.At.IsZero() && rec.Event.Time.After(q.At) {
 			return errEnough
 		}
@@ -74,23 +76,75 @@ func (e *Engine) open(ctx context.Context, t target) (*version, error) {
 	if err == nil || !errors.Is(err, store.ErrNoInstance) {
 		return v, err
 	}
+	if err := e.isInstance(ctx, t); err != nil {
+		return nil, err
+	}
 	s, err := e.newScratch(ctx, t.id)
 	if err != nil {
 		return nil, err
 	}
-	s.limit = t.upTo
+	s.limit, s.lenient = t.upTo, true
 	if err = s.fold(ctx, func(journal.Record) error { return nil }); err == nil {
 		v, err = openVersion(s.store, t)
 	}
+	if err != nil {
+		err = errors.Join(err, s.close())
+	}
 	if errors.Is(err, store.ErrNoInstance) {
-		err = fmt.Errorf("no instance of sequence %d: %w", t.seq, ErrNotFound)
+		return nil, e.notHeld(ctx, t)
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, err
 	}
 	inner := v.close
 	v.close = func() error { return errors.Join(inner(), s.close()) }
 	return v, nil
+}
+
+// isInstance reports ErrNotFound where the journal names no such instance.
+func (e *Engine) isInstance(ctx context.Context, t target) (err error) {
+	if t.loaded {
+		_, _, err = factsAt[*event.InstanceLoaded](ctx, e.journal, t.id, t.seq)
+	} else {
+		_, _, err = factsAt[*event.InstanceSigned](ctx, e.journal, t.id, t.seq)
+	}
+	return err
+}
+
+// notHeld says that the journal holds an instance's chunks no longer, and which
+// published version is the oldest that can be had.
+func (e *Engine) notHeld(ctx context.Context, t target) error {
+	stage := event.StageSigned
+	if t.loaded {
+		stage = event.StageLoaded
+	}
+	gone := fmt.Sprintf("the contents of instance %s are no longer held", instanceWordOf(stage, t.seq))
+	s, err := e.newScratch(ctx, t.id)
+	if err != nil {
+		return err
+	}
+	defer s.close() //nolint:errcheck // a scratch folder
+	s.lenient = true
+	oldest := ""
+	err = s.fold(ctx, func(rec journal.Record) error {
+		f, ok := rec.Event.Facts.(*event.InstancePublished)
+		if !ok {
+			return nil
+		}
+		v, err := s.store.Signed(s.id, f.Signed)
+		if err != nil {
+			return nil //nolint:nilerr // this one is not held either
+		}
+		oldest = fmt.Sprintf("serial %d, s%d, published at %s", f.Serial, f.Signed, rec.Event.Time.Format(time.RFC3339))
+		return errors.Join(v.Close(), errEnough)
+	})
+	switch {
+	case err != nil && !errors.Is(err, errEnough):
+		return err
+	case oldest == "":
+		return fmt.Errorf("%s, nor those of any other: %w", gone, ErrNotFound)
+	}
+	return fmt.Errorf("%s; the oldest version that is: %s: %w", gone, oldest, ErrNotFound)
 }
 
 // openVersion opens an instance that a store holds.
@@ -103,7 +157,7 @@ func openVersion(st *store.Store, t target) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &version{signed: !t.loaded && !view.Meta().Whole}
+	v := &version{meta: view.Meta(), signed: !t.loaded && !view.Meta().Whole}
 	v.close = func() error {
 		var err error
 		for _, it := range v.parts {
@@ -122,6 +176,9 @@ func openVersion(st *store.Store, t target) (*version, error) {
 	}
 	return v, nil
 }
+
+// contents walks what came from the source, without DNSSEC records.
+func (v *version) contents() zone.Iterator { return v.parts[0] }
 
 // signedItems walks a signed instance in canonical order, all kinds merged.
 func signedItems(st *store.Store, id event.ZoneID, seq uint64) (zone.Iterator, error) {
@@ -165,7 +222,7 @@ func (e *Engine) Dump(ctx context.Context, name string, q DumpQuery, w io.Writer
 }
 
 // Diff calls fn for each record that differs between two versions, each a
-// serial of a published instance, l<seq>, s<seq> or a time.
+// serial of a published instance, l<seq>, s<seq>, seq:N or a time.
 func (e *Engine) Diff(ctx context.Context, name, from, to string, fn func(DiffLine) error) error {
 	a, err := e.openNamed(ctx, name, from)
 	if err != nil {
@@ -204,27 +261,31 @@ func isInputSOA(key []byte) bool {
 
 // openNamed opens the version that a word of the command line names.
 func (e *Engine) openNamed(ctx context.Context, name, word string) (*version, error) {
-	id, err := e.historyID(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if seq, loaded, ok := instanceWord(word); ok {
-		t := target{id: id, loaded: loaded, seq: seq, upTo: seq}
-		return e.open(ctx, t)
-	}
-	g, err := parseGoal(word)
-	if err != nil {
-		return nil, err
-	}
-	q := DumpQuery{Serial: g.serial, At: g.at}
-	if g.seq != 0 {
-		return nil, fmt.Errorf("%w: name the instance, l%d or s%d", ErrInvalid, g.seq, g.seq)
-	}
-	t, err := e.resolve(ctx, name, q)
+	t, err := e.named(ctx, name, word)
 	if err != nil {
 		return nil, err
 	}
 	return e.open(ctx, t)
+}
+
+// named finds the version that a word of the command line names: an instance,
+// or what was published under a serial, as of an event, or at a time.
+func (e *Engine) named(ctx context.Context, name, word string) (target, error) {
+	id, err := e.historyID(ctx, name)
+	if err != nil {
+		return target{}, err
+	}
+	if seq, loaded, ok := instanceWord(word); ok {
+		return target{id: id, loaded: loaded, seq: seq, upTo: seq}, nil
+	}
+	g, err := parseGoal(word)
+	if err != nil {
+		return target{}, err
+	}
+	if word == "" {
+		return target{}, fmt.Errorf("%w: no version is named", ErrInvalid)
+	}
+	return e.resolve(ctx, name, DumpQuery{Serial: g.serial, At: g.at, Seq: g.seq})
 }
 
 // instanceWord reads l<seq> or s<seq>.

@@ -65,6 +65,8 @@ type ZoneStatus struct {
 	// Reviews is what is under review, and what halted the zone there.
 	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
+	// Held says by which rollback the zone is held; nil where it is not.
+	Held *HoldStatus `json:"held,omitempty"`
 	// ParentTold is what became of telling the parent what DS it is to have; nil
 	// where there is nothing to tell.
 	ParentTold *ToldStatus `json:"parent_told,omitempty"`
@@ -167,6 +169,7 @@ type DumpQuery struct {
 	Loaded bool      // the loaded instance behind it, unsigned
 	Serial *uint32   // of the published (or loaded) instance
 	At     time.Time // what was published (or loaded) then
+	Seq    uint64    // what was published (or loaded) as of this event; 0 for no bound
 }
 
 // DiffLine is one record that went or came.

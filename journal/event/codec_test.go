@@ -142,7 +142,7 @@ func samples() map[string]Facts {
 	} {
 		m[f.EventType()] = f
 	}
-	for _, f := range slices.Concat(lifeSamples(), workerSamples()) {
+	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples()) {
 		m[f.EventType()] = f
 	}
 	return m
@@ -164,6 +164,7 @@ func sample(f Facts) Event {
 // after their first golden file; the name of their own begins with the type.
 func variants() map[string]Facts {
 	m := lifeVariants()
+	maps.Copy(m, holdVariants())
 	maps.Copy(m, map[string]Facts{
 		"instance.loaded-transfer": &InstanceLoaded{
 			Source: "192.0.2.1:53^tsig", Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), RRsets: 10, Records: 20,

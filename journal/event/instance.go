@@ -64,6 +64,9 @@ type InstanceLoaded struct {
 	// ZONEMD says what became of the ZONEMD records of the input: verified,
 	// unsupported, unchecked; empty where there was none.
 	ZONEMD string `json:"zonemd,omitempty"`
+	// Rollback is set where the contents are those of an earlier instance: the
+	// sequence of its instance.loaded. Source then names it in words.
+	Rollback uint64 `json:"rollback,omitempty"`
 }
 
 // InstanceSigned commits a signed instance: s<sequence of this event>.

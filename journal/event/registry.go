@@ -65,6 +65,8 @@ func registered() []func() Facts {
 		func() Facts { return new(ZoneAdded) },
 		func() Facts { return new(ZoneChanged) },
 		func() Facts { return new(ZoneHalted) },
+		func() Facts { return new(ZoneHeld) },
+		func() Facts { return new(ZoneReleased) },
 		func() Facts { return new(ZoneRemoved) },
 		func() Facts { return new(ZoneReset) },
 	}
