@@ -34,6 +34,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		zoneOutcome{},
 		api.Event{},
 		pipeline.ZonePlan{},
+		pipeline.RollbackPlan{},
 		pipeline.ZoneSerials{},
 		pipeline.TSIGKey{},
 		pipeline.TSIGSecret{},

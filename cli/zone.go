@@ -20,13 +20,13 @@ import (
 func zoneCommand(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name:         "zone",
-		Usage:        "add, look at, review and compare zones",
+		Usage:        "add, look at, review, compare and take back zones",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
 			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneSet(e), zoneReload(e), zoneResign(e), zoneSerial(e), zoneNotify(e), zoneObserve(e),
 			zoneApprove(e), zoneReject(e), zoneOverride(e), zoneReset(e), zoneMaintenance(e),
-			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneCheck(e), zoneVerify(e),
+			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneRollback(e), zoneRelease(e), zoneCheck(e), zoneVerify(e),
 		},
 	}
 }

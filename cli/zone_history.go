@@ -148,7 +148,7 @@ func zoneReplay(e *env) *urfave.Command {
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
 			to := c.String("to")
-			if to != "" && !strings.HasPrefix(to, "seq:") {
+			if to != "" {
 				var err error
 				if to, err = versionWord(to); err != nil {
 					return err

@@ -60,7 +60,7 @@ func zoneDump(e *env) *urfave.Command {
 func zoneDiff(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name: "diff", Usage: "the records removed and added between two versions", ArgsUsage: "ZONE FROM TO",
-		Description:  "FROM and TO are serials, instances (l12, s14) or times.",
+		Description:  "FROM and TO are serials, instances (l12, s14), seq:N (what was published as of that event) or times.",
 		OnUsageError: onUsageError,
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
 			var versions [2]string
@@ -84,9 +84,15 @@ func zoneDiff(e *env) *urfave.Command {
 	}
 }
 
-// versionWord checks what names a version: a serial, an instance, or a time,
-// which is returned in RFC 3339.
+// versionWord checks what names a version: a serial, an instance, seq:N, or a
+// time, which is returned in RFC 3339.
 func versionWord(text string) (string, error) {
+	if digits, ok := strings.CutPrefix(text, "seq:"); ok {
+		if n, err := strconv.ParseUint(digits, 10, 63); err != nil || n == 0 {
+			return "", usagef("version %q: want seq:N, N from 1", text)
+		}
+		return text, nil
+	}
 	if _, err := strconv.ParseUint(text, 10, 32); err == nil {
 		return text, nil
 	}
@@ -97,7 +103,7 @@ func versionWord(text string) (string, error) {
 	}
 	t, err := parseTime(text, time.Now())
 	if err != nil || strings.TrimLeft(text, "0123456789") == "" && len(text) != len("20060102150405") {
-		return "", usagef("version %q: want a serial, an instance such as l12 or s14, or a time", text)
+		return "", usagef("version %q: want a serial, an instance such as l12 or s14, seq:N or a time", text)
 	}
 	return t.Format(time.RFC3339Nano), nil
 }

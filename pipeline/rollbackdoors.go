@@ -299,7 +299,7 @@ func factsAt[T event.Facts](ctx context.Context, j journal.Journal, id event.Zon
 		return nil
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("no such instance of sequence %d: %w", seq, ErrNotFound)
+		err = fmt.Errorf("no instance of sequence %d: %w", seq, ErrNotFound)
 	}
 	return facts, at, err
 }

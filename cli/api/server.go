@@ -80,6 +80,8 @@ func (s *server) routes() map[string]handler {
 		"POST /zones/{zone}/reviews/{stage}/override": s.override,
 		"POST /zones/{zone}/reset":                    s.reset,
 		"POST /zones/{zone}/maintenance":              s.maintenance,
+		"POST /zones/{zone}/rollback":                 s.rollback,
+		"POST /zones/{zone}/release":                  s.release,
 		"GET /zones/{zone}/history":                   s.history,
 		"GET /zones/{zone}/events":                    s.tail,
 		"GET /events":                                 s.tail,
