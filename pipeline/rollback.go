@@ -46,11 +46,9 @@ func (Rollback) command() {}
 
 // brings reports whether a command brings new contents.
 func brings(c Command) bool {
-	switch c.(type) {
-	case Load, Rollback:
-		return true
-	}
-	return false
+	_, load := c.(Load)
+	_, back := c.(Rollback)
+	return load || back
 }
 
 // evolveHold folds the beginning and the end of a hold, and what is loaded
