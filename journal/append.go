@@ -27,6 +27,8 @@ const (
 	hdrBatchCommit     = "Nats-Batch-Commit"
 
 	codeWrongSequence   = 10071
+	codeInFlight        = 10164
+	codeUnavailable     = 10008 // a cluster without leader
 	codeNoResources     = 10023
 	codeNoStorage       = 10047
 	codeTooManyRequests = 10167
@@ -84,7 +86,7 @@ func (j *NATS) Append(ctx context.Context, zone event.ZoneID, head Head, events 
 	}
 	// Commit: once the store has answered, the events exist for ever. A crash
 	// before leaves none of them.
-	seq, err := j.publish(ctx, zone, head.Seq, lines)
+	seq, err := j.publishInTurn(ctx, zone, head.Seq, lines)
 	if err == nil {
 		return Head{Seq: seq, N: head.N + uint64(len(lines)), Hash: lines[len(lines)-1].Hash}, nil
 	}
@@ -97,6 +99,25 @@ func (j *NATS) Append(ctx context.Context, zone event.ZoneID, head Head, events 
 		return now, nil
 	}
 	return head, fmt.Errorf("append to zone %q: %w", zone, err)
+}
+
+// publishInTurn waits until no other write to the zone is on its way between a
+// cluster's servers: whether that one wins, and is a conflict, is not known
+// before.
+func (j *NATS) publishInTurn(ctx context.Context, zone event.ZoneID, expected uint64, lines []Line) (uint64, error) {
+	bounded, cancel := context.WithTimeout(ctx, j.cfg.Timeout)
+	defer cancel()
+	for {
+		seq, err := j.publish(ctx, zone, expected, lines)
+		if !errors.Is(err, errInFlight) {
+			return seq, err
+		}
+		select {
+		case <-bounded.Done():
+			return 0, j.failure(ctx, bounded.Err())
+		case <-time.After(turnWait):
+		}
+	}
 }
 
 // publish sends lines and returns the sequence of the last one.
@@ -168,16 +189,26 @@ type apiError struct {
 
 var errBusy = errors.New("store is busy")
 
+// errInFlight reports that another write to the zone was not decided yet. Of
+// this one nothing was stored.
+var errInFlight = errors.New("another write is on its way")
+
+// turnWait is how long to wait for that one: about the time that the servers of
+// a cluster take to agree on a write.
+const turnWait = 5 * time.Millisecond
+
 func (e *apiError) err() error {
 	switch {
-	case e.Code == codeDenied:
-		return fmt.Errorf("%w: %s", ErrDenied, e.Description)
 	case e.ErrCode == codeWrongSequence:
 		var c conflict
 		if _, err := fmt.Sscanf(e.Description, "wrong last sequence: %d", &c.last); err != nil {
 			return ErrConflict // the sequence is a hint
 		}
 		return c
+	case e.ErrCode == codeInFlight:
+		return errInFlight
+	case e.ErrCode == codeUnavailable:
+		return fmt.Errorf("%w: %s", errAway, e.Description)
 	case e.ErrCode == codeTooManyRequests:
 		return errBusy
 	case e.ErrCode == codeNoStorage, e.ErrCode == codeNoResources,

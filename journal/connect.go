@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -104,7 +103,7 @@ func (j *NATS) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.nc, err = nats.Connect(j.cfg.Remote.servers(), options...); err != nil {
+	if s.nc, err = nats.Connect(strings.Join(j.cfg.Remote.URLs, ","), options...); err != nil {
 		return connectError(err)
 	}
 	if s.js, err = jetstream.New(s.nc); err != nil {
@@ -143,11 +142,11 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 			go j.meetAgain(s, breaks)
 		}),
 	}
-	switch {
-	case r.TLS != nil && r.HandshakeFirst:
-		options = append(options, nats.SetCustomDialer(tlsDialer{r.TLS, j.cfg.Timeout}))
-	case r.TLS != nil:
+	if r.TLS != nil {
 		options = append(options, nats.Secure(r.TLS))
+		if r.HandshakeFirst {
+			options = append(options, nats.TLSHandshakeFirst())
+		}
 	}
 	if r.Seed != "" {
 		key, err := nkeys.FromSeed([]byte(r.Seed))
@@ -161,30 +160,6 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 		options = append(options, nats.Nkey(public, key.Sign))
 	}
 	return options, nil
-}
-
-// servers is the URLs as the client takes them. Of TLS that its dialer does the
-// client need not know.
-func (r Remote) servers() string {
-	all := strings.Join(r.URLs, ",")
-	if r.HandshakeFirst {
-		all = strings.ReplaceAll(all, "tls://", "nats://")
-	}
-	return all
-}
-
-// tlsDialer connects to where TLS begins at once.
-type tlsDialer struct {
-	cfg     *tls.Config
-	timeout time.Duration
-}
-
-// Dial implements nats.CustomDialer.
-func (d tlsDialer) Dial(network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
-	defer cancel()
-	t := tls.Dialer{Config: d.cfg}
-	return t.DialContext(ctx, network, address)
 }
 
 // connectError says what a failed connection means.
@@ -269,13 +244,21 @@ func (j *NATS) joinStream(ctx context.Context, s *session, want jetstream.Stream
 				want.Replicas = clusterReplicas
 			}
 		}
-		if _, err := s.js.CreateStream(ctx, want); err != nil {
+		to := end{nc: s.nc, js: s.js, timeout: j.cfg.Timeout}
+		err := to.insist(ctx, func(ctx context.Context) error {
+			_, err := s.js.CreateStream(ctx, want)
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("make it with %d replicas: %w", want.Replicas, err)
 		}
 		return nil
 	}
 	if owner := have.Config.Metadata[identityKey]; owner != j.identity {
 		return fmt.Errorf("%w: it belongs to journal %q, the other stream to %q", ErrServer, owner, j.identity)
+	}
+	if have.Config.Metadata[copyKey] != "" {
+		return fmt.Errorf("%w: it is the copy of a journal, and not finished: run sluice cluster grow again", ErrServer)
 	}
 	if fault := unfit(want, have.Config); fault != "" {
 		return fmt.Errorf("%w: %s", ErrServer, fault)

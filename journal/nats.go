@@ -34,16 +34,16 @@ type Config struct {
 	Dir string
 	// Remote is where the journal is, for Connect.
 	Remote Remote
-	// Listen is where other processes reach it, for Open; Admit says which.
-	Listen Listen
 	// Logger takes what the embedded server has to say; nil drops it.
 	Logger *slog.Logger
 	// EventsMaxBytes and BulkMaxBytes limit the streams; 0 means no limit.
 	// What does not fit is refused with ErrNoSpace, nothing old is dropped.
 	EventsMaxBytes, BulkMaxBytes int64
 	// Timeout is how long to wait for the store's answer to one request; 0
-	// means ten seconds.
+	// means ten seconds, or five where the store is elsewhere.
 	Timeout time.Duration
+
+	mode string // that the marker of Dir has to have; "" means standalone
 }
 
 // NATS is the journal in a NATS server: the embedded one, or one elsewhere.
@@ -51,7 +51,6 @@ type NATS struct {
 	cfg      Config
 	log      *slog.Logger
 	lock     *os.File // nil where the server is elsewhere
-	gate     *gate    // nil where nobody else reaches the embedded server
 	identity string
 	hub      *hub
 	enc      *zstd.Encoder
@@ -83,11 +82,7 @@ func Open(ctx context.Context, cfg Config) (*NATS, error) {
 	}
 	j := newNATS(cfg)
 	j.lock = lock
-	err = j.init(ctx)
-	if err == nil && cfg.Listen.Address != "" {
-		err = j.openGate(ctx)
-	}
-	if err != nil {
+	if err := j.init(ctx); err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
@@ -100,6 +95,14 @@ func newNATS(cfg Config) *NATS {
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Second
+		if len(cfg.Remote.URLs) > 0 {
+			// A cluster that chooses a leader, which takes it about five
+			// seconds, answers nothing that was asked meanwhile.
+			cfg.Timeout = 5 * time.Second
+		}
+	}
+	if cfg.mode == "" {
+		cfg.mode = standalone
 	}
 	return &NATS{
 		cfg: cfg, log: cfg.Logger, hub: newHub(),
@@ -112,7 +115,7 @@ func (j *NATS) init(ctx context.Context) error {
 	if err := j.initCodecs(); err != nil {
 		return err
 	}
-	m, err := readMarker(j.cfg.Dir)
+	m, err := readMarker(j.cfg.Dir, j.cfg.mode)
 	if err != nil {
 		return err
 	}
@@ -143,7 +146,7 @@ func (j *NATS) start(ctx context.Context, m marker) error {
 			return fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
 	}
-	s, err := connectEmbedded(ctx, j.cfg, j.log, j.gate.list())
+	s, err := connectEmbedded(ctx, j.cfg.Dir, j.log)
 	if err != nil {
 		return err
 	}
@@ -289,7 +292,7 @@ func (j *NATS) Reopen(ctx context.Context) error {
 	case old != nil:
 		old.close()
 	}
-	m, err := readMarker(j.cfg.Dir)
+	m, err := readMarker(j.cfg.Dir, j.cfg.mode)
 	if err == nil {
 		err = j.start(ctx, m)
 	}
@@ -311,9 +314,6 @@ func (j *NATS) Close() error {
 		return ErrClosed
 	}
 	j.hub.wakeAll()
-	if j.gate != nil {
-		j.gate.close()
-	}
 	if old != nil {
 		old.close()
 	}
@@ -407,6 +407,9 @@ func (j *NATS) info(ctx context.Context, stream string) (*jetstream.StreamInfo, 
 	}
 	if err := json.Unmarshal(answer.Data, &info); err != nil {
 		return nil, err
+	}
+	if info.Error != nil && info.Error.ErrorCode == codeUnavailable {
+		return nil, j.noAnswer(info.Error)
 	}
 	if info.Error != nil {
 		return nil, info.Error

@@ -49,6 +49,39 @@ var errNotFound = errors.New("not found")
 
 // get reads one message.
 func (j *NATS) get(ctx context.Context, stream string, req getRequest) (storedLine, error) {
+	// Only the leader knows for sure what the last one is.
+	if req.LastFor != "" && j.replicated() {
+		return j.getFromLeader(ctx, stream, req)
+	}
+	line, err := j.getDirect(ctx, stream, req)
+	if errors.Is(err, errNotFound) && j.replicated() {
+		return j.getFromLeader(ctx, stream, req)
+	}
+	return line, err
+}
+
+// replicated reports whether several servers may hold the journal. Each of
+// them answers readers, and may lag behind what was acknowledged.
+func (j *NATS) replicated() bool {
+	s, err := j.session()
+	return err == nil && j.remote() && s.nc.ConnectedClusterName() != ""
+}
+
+// getFromLeader reads one message from a stream's leader.
+func (j *NATS) getFromLeader(ctx context.Context, stream string, req getRequest) (storedLine, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return storedLine{}, err
+	}
+	answer, err := j.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.MSG.GET." + stream, Data: body})
+	if err != nil {
+		return storedLine{}, err
+	}
+	return parseMessage(answer.Data)
+}
+
+// getDirect reads one message from any server that holds the stream.
+func (j *NATS) getDirect(ctx context.Context, stream string, req getRequest) (storedLine, error) {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return storedLine{}, err
@@ -76,6 +109,34 @@ func parseStored(m *nats.Msg) (storedLine, error) {
 // page reads up to limit events of zone from a sequence on, in one bounded
 // request that leaves no state in the server.
 func (j *NATS) page(ctx context.Context, zone event.ZoneID, from uint64, limit int) (page, error) {
+	p, err := j.pageDirect(ctx, zone, from, limit)
+	if err != nil || p.pending > 0 || !j.replicated() {
+		return p, err
+	}
+	// That was the end as one server has it. Whether it is the end the leader
+	// knows.
+	req := getRequest{Seq: max(from, 1), NextFor: "ev.>"}
+	if n := len(p.lines); n > 0 {
+		req.Seq = p.lines[n-1].seq + 1
+	}
+	if zone != "" {
+		req.NextFor = zone.Filter()
+	}
+	line, err := j.getFromLeader(ctx, eventsStream, req)
+	switch {
+	case errors.Is(err, errNotFound):
+		return p, nil
+	case err != nil:
+		return page{}, err
+	}
+	p.pending = 1 // there may be more
+	if len(p.lines) < limit {
+		p.lines = append(p.lines, line)
+	}
+	return p, nil
+}
+
+func (j *NATS) pageDirect(ctx context.Context, zone event.ZoneID, from uint64, limit int) (page, error) {
 	req := getRequest{Seq: max(from, 1), Batch: min(max(limit, 1), pageEvents), MaxBytes: pageBytes}
 	if zone != "" {
 		req.NextFor = zone.Filter()
