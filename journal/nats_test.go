@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -9,7 +10,14 @@ import (
 	"sluice/journal/journaltest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if servers.dir != "" {
+			_ = os.RemoveAll(servers.dir) // a temporary folder
+		}
+		os.Exit(code)
+	}))
+}
 
 func openDir(t testing.TB, cfg journal.Config) *journal.NATS {
 	t.Helper()

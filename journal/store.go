@@ -18,6 +18,8 @@ const (
 	lockFile     = "lock"
 	storeVersion = 1
 	standalone   = "standalone"
+	// moved is the mode of a store whose journal lives elsewhere.
+	moved = "moved"
 )
 
 // marker says what a store directory is. It guards a standalone store from
@@ -29,6 +31,10 @@ type marker struct {
 	// Complete is set once both streams are on disk: from then on a missing
 	// stream is a loss and never made anew.
 	Complete bool `json:"complete"`
+	// MovedTo is where the journal of a store that moved lives, once Finished;
+	// until then neither takes events.
+	MovedTo  string `json:"moved_to,omitempty"`
+	Finished bool   `json:"finished,omitempty"`
 }
 
 // lockStore takes the advisory lock of a store directory. The lock ends with
@@ -52,33 +58,61 @@ func lockStore(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("lock %s: %w", dir, err)
 }
 
-// readMarker returns the marker of a store, after making one in an empty
-// directory.
-func readMarker(dir string) (marker, error) {
+// readMarker returns the marker of a store of a mode, after making one in an
+// empty directory.
+func readMarker(dir, mode string) (marker, error) {
+	m, err := peekMarker(dir)
+	switch {
+	case err != nil:
+		return marker{}, err
+	case m == nil:
+		return newMarker(dir, mode)
+	case m.Mode != mode:
+		return marker{}, modeError(dir, *m)
+	}
+	return *m, nil
+}
+
+// peekMarker returns the marker of a store, whatever its mode; nil where there
+// is none.
+func peekMarker(dir string) (*marker, error) {
 	path := filepath.Join(dir, markerFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return newMarker(dir)
+		return nil, nil //nolint:nilnil // there is none
 	}
 	if err != nil {
-		return marker{}, fmt.Errorf("read journal marker: %w", err)
+		return nil, fmt.Errorf("read journal marker: %w", err)
 	}
 	var m marker
 	if err := json.Unmarshal(data, &m); err != nil {
-		return marker{}, fmt.Errorf("read journal marker %s: %w", path, err)
+		return nil, fmt.Errorf("read journal marker %s: %w", path, err)
 	}
 	switch {
 	case m.Format < 1 || m.Format > storeVersion:
-		return marker{}, fmt.Errorf("journal %s has format %d, this program knows %d", dir, m.Format, storeVersion)
-	case m.Mode != standalone:
-		return marker{}, fmt.Errorf("journal %s was made for mode %q, not %q; see the manual on migration", dir, m.Mode, standalone)
+		return nil, fmt.Errorf("journal %s has format %d, this program knows %d", dir, m.Format, storeVersion)
 	case m.Identity == "":
-		return marker{}, fmt.Errorf("journal marker %s names no identity", path)
+		return nil, fmt.Errorf("journal marker %s names no identity", path)
 	}
-	return m, nil
+	return &m, nil
 }
 
-func newMarker(dir string) (marker, error) {
+// ErrMode reports a store that is not for the use that was tried: its journal
+// moved elsewhere, say.
+var ErrMode = errors.New("the journal is not to be used so")
+
+// modeError says why a store is not opened, and what to do instead.
+func modeError(dir string, m marker) error {
+	switch {
+	case m.Mode == moved && m.Finished:
+		return fmt.Errorf("%w: that of %s moved to %s: start with --nats-url %s", ErrMode, dir, m.MovedTo, m.MovedTo)
+	case m.Mode == moved:
+		return fmt.Errorf("%w: that of %s is on its way to %s: run sluice cluster grow again to finish that", ErrMode, dir, m.MovedTo)
+	}
+	return fmt.Errorf("%w: %s was made for mode %q, which this program does not open like this", ErrMode, dir, m.Mode)
+}
+
+func newMarker(dir, mode string) (marker, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return marker{}, fmt.Errorf("read journal directory: %w", err)
@@ -92,7 +126,7 @@ func newMarker(dir string) (marker, error) {
 	if _, err := rand.Read(id); err != nil {
 		return marker{}, fmt.Errorf("make journal identity: %w", err)
 	}
-	m := marker{Format: storeVersion, Mode: standalone, Identity: hex.EncodeToString(id)}
+	m := marker{Format: storeVersion, Mode: mode, Identity: hex.EncodeToString(id)}
 	return m, writeMarker(dir, m)
 }
 
