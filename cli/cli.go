@@ -95,6 +95,7 @@ func newApp(e *env) *urfave.App {
 			keystoreCommand(e),
 			policyCommand(e),
 			journalCommand(e),
+			clusterCommand(e),
 			auditCommand(e),
 			clockCommand(e),
 			signzoneCommand(e),
@@ -190,7 +191,7 @@ func exitCode(err error) int {
 		return 2
 	case errors.Is(err, pipeline.ErrNotFound):
 		return 3
-	case errors.Is(err, pipeline.ErrState), errors.Is(err, journal.ErrLocked):
+	case errors.Is(err, pipeline.ErrState), errors.Is(err, journal.ErrLocked), errors.Is(err, journal.ErrMode), errors.Is(err, journal.ErrRefused):
 		return 4
 	case errors.Is(err, api.ErrUnreachable):
 		return 5

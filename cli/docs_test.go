@@ -55,6 +55,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		policyCheckResult{},
 		pipeline.JournalStatus{},
 		journal.VerifyReport{},
+		journal.ClusterStatus{},
+		journal.GrowReport{},
 		pipeline.AuditHead{},
 		audit.Report{},
 		signSummary{},

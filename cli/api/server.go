@@ -112,6 +112,7 @@ func (s *server) routes() map[string]handler {
 		"POST /audit/checkpoints":                     s.seal,
 		"POST /audit/cosignatures":                    s.cosign,
 		"GET /audit/export":                           s.auditExport,
+		"GET /cluster":                                s.cluster,
 		"GET /journal":                                s.journalStatus,
 		"GET /journal/verify":                         s.verifyJournal,
 	}
