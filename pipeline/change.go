@@ -234,7 +234,7 @@ func publishedSerial(s State) *uint32 {
 // Resign asks for a zone to be signed now: with full, every signature is made
 // again. It returns at once; Await tells when it was. Errors: ErrNotFound,
 // ErrState where nothing was signed yet, or where the serial cannot move.
-func (e *Engine) Resign(_ context.Context, _ event.Actor, name string, full bool) error {
+func (e *Engine) Resign(ctx context.Context, _ event.Actor, name string, full bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
@@ -255,8 +255,7 @@ func (e *Engine) Resign(_ context.Context, _ event.Actor, name string, full bool
 				source, s.Signed.Facts.Serial)
 		}
 	}
-	r.askResign(full)
-	return nil
+	return r.ask(ctx, RoleSign, question{Do: askResign, Full: full}, func() { r.askResign(full) })
 }
 
 // askResign notes a request to sign.

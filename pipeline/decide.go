@@ -29,6 +29,9 @@ type Moment struct {
 	Inbound Inbound
 	// Sights is what the world shows of the zone.
 	Sights Sights
+	// Elsewhere are the roles whose work in the zone others do. What depends on
+	// what they alone know is left to them.
+	Elsewhere []Role
 	// Lanes is what this process does for the zone, and what failed before.
 	Lanes [lanes]LaneState
 }
@@ -52,6 +55,17 @@ type Decision struct {
 
 // Decide says what a zone needs. It is pure.
 func Decide(s State, p Policy, m Moment) Decision {
+	d := decide(s, p, m)
+	if len(s.Quarantines) > 0 {
+		d.Commands = slices.DeleteFunc(d.Commands, func(c Command) bool {
+			_, rests := s.Quarantines[RoleOf(c)]
+			return rests
+		})
+	}
+	return d
+}
+
+func decide(s State, p Policy, m Moment) Decision {
 	var d Decision
 	if s.Removed != 0 || s.Halted != nil {
 		return d
@@ -136,13 +150,10 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 		if c := decideKeys(s, p); c != nil {
 			return c
 		}
-		if c := decideRollovers(d, s, p, m); c != nil {
-			return c
-		}
-		if c := decideDestroy(d, s, p, m); c != nil {
-			d.add(m, c) // what keeps it from that keeps nothing else
-			if n := len(d.Commands); n > 0 && d.Commands[n-1].Identity() == c.Identity() {
-				return nil
+		// Who keeps the keys knows what the world sees of them.
+		if !s.elsewhere(m)[RoleKeys] {
+			if c, done := decideKeyLife(d, s, p, m); done {
+				return c
 			}
 		}
 	}
@@ -165,6 +176,21 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 		return c
 	}
 	return decidePool(s, p)
+}
+
+// decideKeyLife is what rollovers and the end of keys ask for; done where the
+// lane has nothing else to do now.
+func decideKeyLife(d *Decision, s State, p Policy, m Moment) (c Command, done bool) {
+	if c := decideRollovers(d, s, p, m); c != nil {
+		return c, true
+	}
+	if c := decideDestroy(d, s, p, m); c != nil {
+		d.add(m, c) // what keeps it from that keeps nothing else
+		if n := len(d.Commands); n > 0 && d.Commands[n-1].Identity() == c.Identity() {
+			return nil, true
+		}
+	}
+	return nil, false
 }
 
 // decideKeys makes up for the keys that a zone lacks. All keys of a new zone

@@ -187,7 +187,7 @@ func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string,
 // Reload asks for the source to be read now; with full, everything is taken
 // from its servers, whatever its serial. It returns at once; Await tells
 // when it was.
-func (e *Engine) Reload(_ context.Context, _ event.Actor, name string, full bool) error {
+func (e *Engine) Reload(ctx context.Context, _ event.Actor, name string, full bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
@@ -200,8 +200,7 @@ func (e *Engine) Reload(_ context.Context, _ event.Actor, name string, full bool
 	case s.Held != nil:
 		return errHeld(s)
 	}
-	r.askReload(full)
-	return nil
+	return r.ask(ctx, RoleLoad, question{Do: askReload, Full: full}, func() { r.askReload(full) })
 }
 
 // Await returns once the zone is at rest, published or failed. progress is
@@ -216,7 +215,14 @@ func (e *Engine) Await(ctx context.Context, name string, progress func(Progress)
 		rest, at, changed := r.atRest(), r.progress, r.changed
 		r.mu.Unlock()
 		if rest {
-			return e.Zone(ctx, name)
+			moved, err := r.awaitOthers(ctx)
+			if err != nil {
+				return ZoneStatus{}, err
+			}
+			if !moved {
+				return e.Zone(ctx, name)
+			}
+			continue
 		}
 		if progress != nil && at.Stage != "" {
 			progress(at)
@@ -232,6 +238,9 @@ func (e *Engine) Await(ctx context.Context, name string, progress func(Progress)
 // GenerateKey makes a key; it waits in state generated. algorithm and keystore
 // are the policy's where they are "".
 func (e *Engine) GenerateKey(ctx context.Context, actor event.Actor, name string, role keymgr.Role, algorithm, keystore string) ([]keymgr.Key, error) {
+	if err := e.keepsKeys(); err != nil {
+		return nil, err
+	}
 	r, err := e.find(name)
 	if err != nil {
 		return nil, err
@@ -327,6 +336,9 @@ func (e *Engine) appendKeys(ctx context.Context, actor event.Actor, r *runner, f
 func (e *Engine) readFiles(ctx context.Context, apex zone.Name, files []KeyFile, keep bool) ([]event.Key, error) {
 	if len(files) == 0 {
 		return nil, nil
+	}
+	if err := e.keepsKeys(); err != nil {
+		return nil, err
 	}
 	importer, ok := e.keystore.(keymgr.Importer)
 	if !ok {

@@ -69,6 +69,21 @@ type Config struct {
 	Agents func(ctx context.Context, child zone.Name, now time.Time) (observe.Agents, error)
 	// Workers is the number of signing goroutines of one run; 0: one a core.
 	Workers int
+	// Worker is this process's name among those that share the stream; empty is
+	// "main". Roles are the parts of the work that it takes on; none is all.
+	Worker string
+	Roles  []Role
+	// Coordinator divides the work among the workers on the stream; nil where
+	// this process shares it with nobody.
+	Coordinator journal.Coordinator
+	// Remote: the journal's store is in another process, or on another machine.
+	Remote bool
+	// Version is what this process tells others of its program.
+	Version string
+	// RunDir keeps what a start is to know of the run before it: which commands
+	// were under way when that died, and when the journal last answered. It may
+	// be lost; "" keeps nothing.
+	RunDir string
 	// TSIG keeps the secrets of TSIG keys; nil keeps none.
 	TSIG TSIGStore
 	// Sealing is how the journal is sealed; without a key it is not.
@@ -93,6 +108,14 @@ type Engine struct {
 	cfg         Config
 	// spill and signSpill take the temporary files of loads, and of signing.
 	spill, signSpill roomySpill
+
+	worker  string
+	roles   []Role
+	duties  *duties // nil where the stream is shared with nobody
+	intents *intents
+	since   time.Time // when this run began, by the machine's clock
+	contact contact
+	local   func(ctx context.Context, q observe.Question) keymgr.Observation // asks the world from here; nil where that is not its role
 
 	sealing  sync.Mutex    // held while a checkpoint is made
 	sealable chan struct{} // asks for a checkpoint before its time
@@ -169,6 +192,9 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	e.signSpill = roomySpill{SpillDir(cfg.SpillDir), e.signRoom}
 	cfg.Client.Keys = e.TSIG()
 	e.client = xfr.NewClient(cfg.Client)
+	if err := e.takePart(); err != nil {
+		return nil, err
+	}
 	maps.Copy(e.policies, cfg.Policies)
 	e.faults = faultsByPolicy(cfg.PolicyFaults)
 	addDefault(e.policies, e.faults)
@@ -189,9 +215,11 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 // from another journal, is removed and folded anew.
 func (e *Engine) openStore(ctx context.Context) error {
 	identity, last, err := e.journal.Stream(ctx)
-	if err != nil {
+	away := e.unreachable(err)
+	if err != nil && !away {
 		return err
 	}
+	e.startContact(away)
 	var opened atomic.Bool // damage found before is an error of the opening
 	defer opened.Store(true)
 	fault := func(err error) {
@@ -205,6 +233,10 @@ func (e *Engine) openStore(ctx context.Context) error {
 	}
 	if err = e.marked(); err == nil {
 		err = open()
+	}
+	if err == nil && away {
+		e.log.ErrorContext(ctx, "the journal does not answer: what was published last is served as it stands")
+		return nil // it is held against the journal once that answers
 	}
 	if err == nil {
 		ok, cerr := e.journal.Check(ctx, e.store.Position())
@@ -268,8 +300,15 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.work.Go(func() { e.tend(ctx) })
 	e.work.Go(func() { e.keepHints(ctx) })
+	if e.cfg.Remote {
+		e.work.Go(func() { e.keepContact(ctx) })
+	}
 	done := make(chan error, 1)
 	go func() {
+		if err := e.awaitContact(ctx); err != nil {
+			done <- err
+			return
+		}
 		done <- e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
 			return e.foldOrWait(ctx, rec)
 		})
@@ -281,6 +320,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	cancel(nil)
 	e.work.Wait()
+	if e.duties != nil {
+		e.duties.leave()
+	}
 	for _, r := range e.allRunners() {
 		r.mu.Lock()
 		r.disarm()
@@ -319,6 +361,9 @@ func (e *Engine) caughtUp() {
 	e.start(e.watchKeystores)
 	if e.cfg.Sealing.Key != nil {
 		e.start(e.seals)
+	}
+	if e.duties != nil {
+		e.start(e.share)
 	}
 	all := e.allRunners()
 	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })
@@ -392,6 +437,11 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 			Type: f.EventType(), Time: now, Zone: id, Actor: actor, Cause: cause,
 			MustUnderstand: !passable(f), Facts: f,
 		})
+	}
+	if actor == event.Program && id != event.Instance {
+		if err := e.stamp(id, events); err != nil {
+			return head, err
+		}
 	}
 	next, err := e.journal.Append(ctx, id, head, events...)
 	if err == nil {

@@ -38,6 +38,10 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		}
 		return s
 	}
+	if !s.Counts(rec) {
+		s.Stale++
+		return s
+	}
 	s.Keys = keymgr.Evolve(s.Keys, rec.Event)
 	switch f := rec.Event.Facts.(type) {
 	case *event.PolicyBound:
@@ -83,6 +87,8 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.Signal = s.Signal.evolve(f, rec.Event.Time)
 	case *event.BulkSwept:
 		s.Swept = rec.Seq
+	case *event.WorkerGranted, *event.WorkerQuarantined:
+		return evolveWorkers(s, rec)
 	default:
 		return evolveReview(s, rec)
 	}

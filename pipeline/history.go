@@ -301,6 +301,9 @@ func Describe(ev event.Event) string {
 		if text := describeTold(ev); text != "" {
 			return text
 		}
+		if text := describeWorkers(ev); text != "" {
+			return text
+		}
 		return describeKeys(ev)
 	}
 }

@@ -212,7 +212,7 @@ func (r *runner) inbound() Inbound {
 	}
 	if s.Loaded != nil && s.Loaded.Broken == "" {
 		since := r.began
-		for _, t := range []time.Time{s.Loaded.Time, r.up.good, s.releasedAt()} {
+		for _, t := range []time.Time{s.Loaded.Time, r.up.good, r.answered, s.releasedAt()} {
 			if t.After(since) && !t.After(r.e.clock.Now()) {
 				since = t
 			}

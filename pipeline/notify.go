@@ -56,11 +56,39 @@ func (e *Engine) Notified(name zone.Name, serial *zone.Serial, _ xfr.Peer) {
 	if err != nil {
 		return // removed since it was allowed
 	}
+	if r.e.owns(RoleLoad, r.id) {
+		r.notified(serial)
+		return
+	}
+	q := question{Do: askNotified}
+	if serial != nil {
+		q.Serial = new(uint32(*serial))
+	}
 	r.mu.Lock()
+	news := r.isNews(serial)
+	r.mu.Unlock()
+	if news {
+		e.start(func(ctx context.Context) {
+			if _, err := r.owner(ctx, RoleLoad, q); err != nil && ctx.Err() == nil {
+				e.log.WarnContext(ctx, "NOTIFY not handed on", "zone", name.String(), "error", err)
+			}
+		})
+	}
+}
+
+// isNews reports whether a serial that a server told may be newer than what is
+// loaded. The caller holds mu.
+func (r *runner) isNews(serial *zone.Serial) bool {
 	s := r.state
 	known := s.Loaded != nil && s.Loaded.Broken == "" && s.Loaded.Facts.Source == s.Source && IsTransfer(s.Source)
+	return serial == nil || !known || zone.Serial(s.Loaded.Facts.Serial).Before(*serial)
+}
+
+// notified takes up that a server of the source has news.
+func (r *runner) notified(serial *zone.Serial) {
+	r.mu.Lock()
 	if serial != nil {
-		if known && !zone.Serial(s.Loaded.Facts.Serial).Before(*serial) {
+		if !r.isNews(serial) {
 			r.mu.Unlock()
 			return
 		}
@@ -136,7 +164,7 @@ func (r *runner) announce() {
 		r.out.stop = nil
 	}
 	p, err := r.e.boundPolicy(r.state)
-	if err != nil || r.state.Removed != 0 || r.state.Published == nil {
+	if err != nil || r.state.Removed != 0 || r.state.Published == nil || !r.e.owns(RolePublish, r.id) {
 		return
 	}
 	now := map[string]SecondaryStatus{}
@@ -242,7 +270,7 @@ func (r *runner) secondaries() []SecondaryStatus {
 // NotifySecondaries tells the secondaries of a zone again what is published.
 // It returns at once; the zone's status says what they answered. Errors:
 // ErrNotFound, ErrState (nothing is published, or there is nobody to tell).
-func (e *Engine) NotifySecondaries(_ context.Context, name string) error {
+func (e *Engine) NotifySecondaries(ctx context.Context, name string) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
@@ -258,6 +286,5 @@ func (e *Engine) NotifySecondaries(_ context.Context, name string) error {
 	case len(p.NotifyTo()) == 0 && !p.NotifiesNS():
 		return errorState("policy %s names nobody in server.outbound.send-notify-to, and notify-ns is false", p.Name)
 	}
-	r.announce()
-	return nil
+	return r.ask(ctx, RolePublish, question{Do: askNotify}, r.announce)
 }

@@ -79,7 +79,7 @@ func (l *Sightings) Due(wanted time.Time) time.Time {
 func (r *runner) observed(wanted time.Time) time.Time {
 	l := &r.sight
 	p, err := r.e.boundPolicy(r.state)
-	if err != nil || r.e.cfg.Observe == nil || r.state.Published == nil || r.state.Removed != 0 || r.state.Halted != nil {
+	if err != nil || r.e.cfg.Observe == nil || !r.e.owns(RoleKeys, r.id) || r.state.Published == nil || r.state.Removed != 0 || r.state.Halted != nil {
 		l.next = time.Time{}
 		return time.Time{}
 	}
@@ -371,6 +371,12 @@ func (l *Sightings) Saw(obs keymgr.Observation, before []keymgr.PastDS) {
 
 // tellDS appends what the parent has, where that changed.
 func (r *runner) tellDS(ctx context.Context, obs keymgr.Observation) error {
+	if DSChange(r.snapshot().ParentDS, obs) == nil {
+		return nil
+	}
+	if err := r.takeUp(ctx, RoleKeys); err != nil {
+		return err
+	}
 	return r.e.appendZone(ctx, event.Program, r, func(s State) (event.Facts, error) {
 		if f := DSChange(s.ParentDS, obs); f != nil {
 			return f, nil
@@ -395,6 +401,24 @@ func (e *Engine) Observe(ctx context.Context, name string) (ZoneStatus, error) {
 	case s.Published == nil:
 		return ZoneStatus{}, errorState("zone %s is not published yet", s.Name)
 	}
+	if !e.owns(RoleKeys, r.id) {
+		a, err := r.owner(ctx, RoleKeys, question{Do: askObserve})
+		if err != nil {
+			return ZoneStatus{}, err
+		}
+		if a.Status == nil {
+			return ZoneStatus{}, errorState("the observation of zone %s takes long; it goes on", name)
+		}
+		return *a.Status, nil
+	}
+	if err := r.lookFresh(ctx); err != nil {
+		return ZoneStatus{}, err
+	}
+	return e.Zone(ctx, name)
+}
+
+// lookFresh observes the zone now, and waits until that has ended.
+func (r *runner) lookFresh(ctx context.Context) error {
 	r.mu.Lock()
 	n := r.look(true)
 	r.mu.Unlock()
@@ -403,14 +427,14 @@ func (e *Engine) Observe(ctx context.Context, name string) (ZoneStatus, error) {
 		done, changed := r.sight.seen >= n, r.changed
 		r.mu.Unlock()
 		if done {
-			return e.Zone(ctx, name)
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ZoneStatus{}, ctx.Err()
-		case <-e.context().Done():
-			return ZoneStatus{}, errorState("the daemon stops")
+			return ctx.Err()
+		case <-r.e.context().Done():
+			return errorState("the daemon stops")
 		}
 	}
 }

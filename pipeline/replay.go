@@ -70,6 +70,10 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return err
 	}
 	err = s.e.journal.Read(ctx, s.id, 1, s.limit, func(rec journal.Record) error {
+		if !s.state.Counts(rec) {
+			s.state = EvolveNext(s.state, rec, "")
+			return s.store.Skip(ctx, rec)
+		}
 		if err := s.apply(ctx, rec); err != nil {
 			return fmt.Errorf("event %d: %w", rec.Seq, err)
 		}

@@ -105,8 +105,11 @@ func (e *Engine) Override(ctx context.Context, actor event.Actor, name, stage, r
 func (e *Engine) Reset(ctx context.Context, actor event.Actor, name, reason string) (ZoneStatus, error) {
 	return e.throughDoor(ctx, actor, name, func(s State, _ Policy) ([]event.Facts, error) {
 		stop := s.Stopped
-		if stop == nil {
+		switch {
+		case stop == nil && len(s.Quarantines) == 0:
 			return nil, fmt.Errorf("zone %s is not halted: %w", s.Name, ErrState)
+		case stop == nil:
+			return []event.Facts{&event.ZoneReset{Reason: reason}}, nil
 		}
 		return []event.Facts{
 			&event.InstanceAbandoned{Stage: stop.Stage, Instance: stop.Instance, Reason: stop.Reason},

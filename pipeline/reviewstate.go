@@ -162,6 +162,7 @@ func evolveReview(s State, rec journal.Record) State {
 	case *event.ZoneHalted:
 		s.Stopped = &Stop{Seq: rec.Seq, Time: rec.Event.Time, Stage: f.Stage, Instance: f.Instance, Reason: f.Reason}
 	case *event.ZoneReset:
+		s.Quarantines = nil
 		if stop := s.Stopped; stop != nil {
 			s.Stopped = nil
 			return s.abandon(stop.Stage, stop.Instance, stop.Reason)

@@ -37,6 +37,9 @@ type runner struct {
 	out        outbound        // guarded by mu
 	fetches    fetches         // guarded by mu
 	sight      sight           // guarded by mu
+	// answered: guarded by mu; when a server of the source last answered the
+	// worker that loads the zone, where that is another process.
+	answered time.Time
 }
 
 // laneWork is what this process does in one lane.
@@ -107,6 +110,7 @@ func (r *runner) moment() Moment {
 	m := Moment{
 		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil,
 		Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound(),
+		Elsewhere: r.e.elsewhere(r.id),
 		Sights: Sights{Observation: r.sight.last, Refresh: t.refresh, Retry: t.retry, Expire: t.expire},
 	}
 	for i := range r.lanes {
@@ -125,7 +129,7 @@ func (r *runner) step() {
 	d := r.decide()
 	for _, c := range d.Commands {
 		lane := &r.lanes[c.Lane()]
-		if lane.busy {
+		if lane.busy || !r.e.beginDuty(RoleOf(c), r.id) {
 			continue
 		}
 		if l, ok := c.(Load); ok {
@@ -133,6 +137,7 @@ func (r *runner) step() {
 			c = l
 		}
 		if !r.e.start(func(ctx context.Context) { r.run(ctx, c) }) {
+			r.e.endDuty(RoleOf(c), r.id)
 			return
 		}
 		lane.busy = true
@@ -160,8 +165,9 @@ func (r *runner) arm(at time.Time) {
 
 // run executes one command and decides again.
 func (r *runner) run(ctx context.Context, c Command) {
-	err := r.e.note(r.execute(ctx, c))
-	dropped := errors.Is(err, errDropped)
+	err := r.e.note(r.attempt(ctx, c))
+	r.e.endDuty(RoleOf(c), r.id)
+	dropped := errors.Is(err, errDropped) || errors.Is(err, errNotOurs)
 	if dropped {
 		err = nil
 	}
@@ -214,6 +220,42 @@ func (r *runner) loadFailed(c Load, lane *laneWork, err error) {
 // row: a minute, doubled up to an hour.
 func backoff(tries int) time.Duration {
 	return min(time.Minute<<max(0, min(tries-1, 6)), time.Hour)
+}
+
+// attempt has the work granted to this process and does it. A command that
+// brought its process down too often is not tried again: its zone's work of
+// that role rests. A panic is an error like others.
+func (r *runner) attempt(ctx context.Context, c Command) error {
+	if err := r.takeUp(ctx, RoleOf(c)); err != nil {
+		return err
+	}
+	before, err := r.e.intents.begin(r.id, c)
+	if err != nil {
+		return fmt.Errorf("note what is under way: %w", err)
+	}
+	bad := ""
+	if before.Tries >= maxTries {
+		err = r.e.appendZone(ctx, event.Program, r, func(s State) (event.Facts, error) {
+			if _, ok := s.Quarantines[RoleOf(c)]; ok {
+				return nil, nil
+			}
+			return &event.WorkerQuarantined{
+				WorkerRole: string(RoleOf(c)), Command: commandWord(c), Tries: before.Tries, Error: before.Error,
+			}, nil
+		})
+		if err != nil {
+			return err
+		}
+	} else if err = attempt(func() error { return r.execute(ctx, c) }); err != nil {
+		if p, ok := errors.AsType[panicked](err); ok {
+			bad = p.text
+			r.e.log.ErrorContext(ctx, "command panicked", "zone", r.snapshot().Name, "command", commandWord(c), "panic", p.text, "stack", string(p.stack))
+		}
+	}
+	if werr := r.e.intents.end(r.id, c, before, bad); werr != nil {
+		r.e.log.WarnContext(ctx, "command under way not noted", "error", werr)
+	}
+	return err
 }
 
 // execute does what the command says and appends what came of it. Events are
@@ -282,6 +324,14 @@ func (r *runner) commit(ctx context.Context, began State, c Command, facts []eve
 		if s.Swept != began.Swept {
 			return errSwept
 		}
+		if s.Grants[RoleOf(c)].Epoch != began.Grants[RoleOf(c)].Epoch {
+			return errDropped // it was another's meanwhile
+		}
+		for _, f := range facts {
+			if failed, ok := f.(*event.SignFailed); ok && RoleOf(c) != RoleSign && (len(s.Grants) > 0 || r.e.duties != nil) {
+				failed.WorkerRole = string(RoleOf(c))
+			}
+		}
 		head, err := r.e.append(ctx, r.id, s.Head, Cause(s, c), event.Program, facts...)
 		if errors.Is(err, journal.ErrConflict) {
 			if err := r.await(ctx, func(now State) bool { return now.Head.Seq > s.Head.Seq }); err != nil {
@@ -313,7 +363,7 @@ func (r *runner) awaitSigning(ctx context.Context) error {
 		busy, changed := r.lanes[SigningLane].busy, r.changed
 		r.mu.Unlock()
 		if !busy {
-			return nil
+			return r.awaitSigner(ctx)
 		}
 		select {
 		case <-changed:
@@ -357,5 +407,7 @@ func (r *runner) atRest() bool {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(r.decide().Commands, func(c Command) bool { return !c.Lane().aside() })
+	return !slices.ContainsFunc(r.decide().Commands, func(c Command) bool {
+		return !c.Lane().aside() && (r.e.duties == nil || r.e.owns(RoleOf(c), r.id))
+	})
 }

@@ -84,6 +84,9 @@ func (e *Engine) seals(ctx context.Context) {
 // sealWhereDue makes a checkpoint where there are events that none counts,
 // other than checkpoints.
 func (e *Engine) sealWhereDue(ctx context.Context) error {
+	if !e.chief() {
+		return nil
+	}
 	e.mu.RLock()
 	last, folded := e.registry.Checkpoint, e.folded
 	e.mu.RUnlock()

@@ -16,11 +16,11 @@ type published struct{ e *Engine }
 
 // served is the runner of a zone that listeners may serve.
 func (e *Engine) served(name zone.Name) (*runner, error) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if !e.ready {
+	if !e.mayServe() {
 		return nil, xfr.ErrNotReady
 	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
 	id, ok := e.names[name.Fold().String()]
 	if !ok {
 		return nil, xfr.ErrUnknownZone
@@ -47,6 +47,9 @@ func (p published) View(name zone.Name) (xfr.View, error) {
 	}
 	if err != nil {
 		return nil, p.e.note(err)
+	}
+	if err := r.checkStale(v); err != nil {
+		return nil, errors.Join(err, v.Close())
 	}
 	return &publishedView{View: v, zone: r, allowed: policy.ProvideXFRTo(), whole: policy.AXFROnlyTo()}, nil
 }

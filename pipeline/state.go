@@ -64,6 +64,15 @@ type State struct {
 	Held     *Hold    `json:"held,omitempty"`
 	Released *Release `json:"released,omitempty"`
 
+	// Grants is who does the zone's work, by role; a role that was never granted
+	// to anybody is missing. It is replaced, never changed.
+	Grants map[Role]Grant `json:"grants,omitempty"`
+	// Quarantines is the roles whose work rests. It is replaced, never changed.
+	Quarantines map[Role]Quarantine `json:"quarantines,omitempty"`
+	// Stale counts the events that did not count: their writers' work had been
+	// granted to others.
+	Stale uint64 `json:"stale,omitempty"`
+
 	// Swept is the sequence of the newest bulk.swept.
 	Swept uint64 `json:"swept,omitempty"`
 	// Halted is set where this program met an event that it must understand

@@ -125,6 +125,7 @@ func (r *runner) describe(st *ZoneStatus) {
 			st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: text, Hint: "see: sluice journal status"})
 		}
 	}
+	r.workerNotices(st)
 	doubt := r.e.watch.check()
 	if doubt != nil {
 		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: clockAlarm(*doubt), Hint: ClockHint})
@@ -396,6 +397,9 @@ func (s State) takesPartAsNew(id string) bool {
 
 // Health reports whether the fold is running and has caught up.
 func (e *Engine) Health(context.Context) error {
+	if err := e.staleError(); err != nil {
+		return err
+	}
 	if !e.running() {
 		return fmt.Errorf("the journal is still being read: %w", ErrState)
 	}

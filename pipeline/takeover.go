@@ -323,6 +323,9 @@ func fills(k keymgr.Key) bool {
 // next signer has to know of it. That it did stands in the journal first.
 // Errors: ErrNotFound, ErrState where the keystore gives no keys out.
 func (e *Engine) ExportKey(ctx context.Context, actor event.Actor, name, id string) (keymgr.KeyFiles, error) {
+	if err := e.keepsKeys(); err != nil {
+		return keymgr.KeyFiles{}, err
+	}
 	s, p, m, err := e.zoneMoment(name)
 	if err != nil {
 		return keymgr.KeyFiles{}, err

@@ -155,7 +155,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // time, so that is what they are judged by, also in a rehearsal.
 func (e *Engine) sweep(ctx context.Context, grace time.Duration) {
 	j, ok := e.cfg.Journal.(sweeper)
-	if !ok {
+	if !ok || !e.chief() {
 		return
 	}
 	done, err := j.SweepOrphans(ctx, grace, machineTime().UTC())

@@ -134,6 +134,8 @@ func samples() map[string]Facts {
 		&SignalPushed{Keys: []string{key.ID}, Owners: []string{"_dsboot.example._signal.ns1.example.net."}, Error: "192.0.2.8:53: REFUSED"},
 		&TSIGAdded{Name: "transfer.example.", Algorithm: "hmac-sha256"},
 		&TSIGRemoved{Name: "transfer.example."},
+		&WorkerGranted{Worker: "w1", WorkerRole: "sign", Epoch: 3},
+		&WorkerQuarantined{WorkerRole: "sign", Command: "sign", Tries: 5, Error: "index out of range"},
 		&ZoneAdded{Name: "example.", ID: testZone, Source: "file", Policy: "default", SerialFloor: &floor},
 		&ZoneChanged{Source: "192.0.2.2"},
 		&ZoneHalted{Stage: StageLoaded, Instance: 8, Reason: "rejected by hook 1"},
@@ -166,6 +168,7 @@ func variants() map[string]Facts {
 	m := lifeVariants()
 	maps.Copy(m, holdVariants())
 	maps.Copy(m, map[string]Facts{
+		"sign.failed-worker": &SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", WorkerRole: "review"},
 		"instance.loaded-transfer": &InstanceLoaded{
 			Source: "192.0.2.1:53^tsig", Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), RRsets: 10, Records: 20,
 			Peer: "192.0.2.1:53^tsig.", Transfer: "IXFR", Bytes: 1 << 33,

@@ -138,6 +138,9 @@ type SignFailed struct {
 	Stage  string   `json:"stage"` // sign, verify
 	Reason string   `json:"reason"`
 	Errors []string `json:"errors,omitempty"`
+	// WorkerRole is the role of the worker that found it, where workers share
+	// the zone's work: review, publish; empty is sign.
+	WorkerRole string `json:"worker_role,omitempty"`
 }
 
 // InstancePublished says that a signed instance is served from here on.

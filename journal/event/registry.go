@@ -61,6 +61,8 @@ func registered() []func() Facts {
 		func() Facts { return new(TSIGAdded) },
 		func() Facts { return new(TSIGRemoved) },
 		func() Facts { return new(WorkerEnrolled) },
+		func() Facts { return new(WorkerGranted) },
+		func() Facts { return new(WorkerQuarantined) },
 		func() Facts { return new(WorkerRemoved) },
 		func() Facts { return new(ZoneAdded) },
 		func() Facts { return new(ZoneChanged) },
