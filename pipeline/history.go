@@ -289,20 +289,10 @@ func Describe(ev event.Event) string {
 		if text := describeJournal(ev); text != "" {
 			return text
 		}
-		if text := describeReview(ev); text != "" {
-			return text
-		}
-		if text := describeHold(ev); text != "" {
-			return text
-		}
-		if text := describeRollover(ev); text != "" {
-			return text
-		}
-		if text := describeTold(ev); text != "" {
-			return text
-		}
-		if text := describeWorkers(ev); text != "" {
-			return text
+		for _, describe := range []func(event.Event) string{describeReview, describeHold, describeRollover, describeTold, describeWorkers} {
+			if text := describe(ev); text != "" {
+				return text
+			}
 		}
 		return describeKeys(ev)
 	}

@@ -94,9 +94,9 @@ func (r *runner) notified(serial *zone.Serial) {
 		}
 		r.up.hint = *serial
 	}
-	pausing := r.pauseNotify()
+	held, pausing := r.state.Held != nil, r.pauseNotify()
 	r.mu.Unlock()
-	if s.Held != nil {
+	if held {
 		return // the source is read in full once the zone is released
 	}
 	if pausing {

@@ -72,7 +72,7 @@ func PartitionOf(id event.ZoneID) int {
 // RoleOf is the role whose work a command is.
 func RoleOf(c Command) Role {
 	switch c.(type) {
-	case Load:
+	case Load, Rollback:
 		return RoleLoad
 	case OpenReview, RunHook, CloseReview:
 		return RoleReview

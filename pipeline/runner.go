@@ -111,7 +111,7 @@ func (r *runner) moment() Moment {
 		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil,
 		Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound(),
 		Elsewhere: r.e.elsewhere(r.id),
-		Sights: Sights{Observation: r.sight.last, Refresh: t.refresh, Retry: t.retry, Expire: t.expire},
+		Sights:    Sights{Observation: r.sight.last, Refresh: t.refresh, Retry: t.retry, Expire: t.expire},
 	}
 	for i := range r.lanes {
 		m.Lanes[i] = r.lanes[i].LaneState
