@@ -34,6 +34,8 @@ const (
 type dataDir struct {
 	path string
 	lock *os.File
+	// beside is what may stand in an unmarked directory; "" for nothing.
+	beside string
 }
 
 func (d *dataDir) journal() string     { return filepath.Join(d.path, "journal") }
@@ -163,6 +165,17 @@ func (d *dataDir) checkMarker(clock string, create bool) error {
 	return withHint(err, "a rehearsal needs a directory of its own: --data DIR")
 }
 
+// rehearsal reports whether the directory was made with a simulated clock.
+func (d *dataDir) rehearsal() (bool, error) {
+	text, err := os.ReadFile(filepath.Join(d.path, "version"))
+	if err != nil {
+		return false, err
+	}
+	var m marker
+	err = json.Unmarshal(text, &m)
+	return m.Clock == rehearsalClock, err
+}
+
 // checkOurs refuses a directory that holds something else and no marker: it is
 // not ours to mark.
 func (d *dataDir) checkOurs() error {
@@ -176,7 +189,7 @@ func (d *dataDir) checkOurs() error {
 		if name == "version" {
 			return nil
 		}
-		if foreign == "" && name != "lock" && !strings.HasPrefix(name, ".") {
+		if foreign == "" && name != "lock" && name != d.beside && !strings.HasPrefix(name, ".") {
 			foreign = name
 		}
 	}

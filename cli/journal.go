@@ -17,10 +17,10 @@ import (
 func journalCommand(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name:         "journal",
-		Usage:        "the state of the journal, and its proof",
+		Usage:        "the state of the journal, its proof, its copies",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
-		Subcommands:  []*urfave.Command{journalStatus(e), journalVerify(e)},
+		Subcommands:  []*urfave.Command{journalStatus(e), journalVerify(e), journalBackup(e), journalRestore(e)},
 	}
 }
 

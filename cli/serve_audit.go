@@ -3,9 +3,11 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/journal/audit"
+	"sluice/journal/backup"
 	"sluice/keymgr/file"
 	"sluice/pipeline"
 )
@@ -39,21 +41,42 @@ func (a auditConfig) check() *badValue {
 	return nil
 }
 
+// auditOrigin is the name of the log: what the config wants, or one that follows
+// from the journal's identity. A journal that goes on from another one never has
+// that one's name: two logs of one name would be a fork that no witness could
+// tell from a forgery.
+func auditOrigin(wanted string, former []string, identity string) string {
+	switch {
+	case wanted == "":
+		return backup.Origin(identity)
+	case slices.Contains(former, wanted):
+		return wanted + "/" + identity[:8]
+	}
+	return wanted
+}
+
+// auditKeyFile is where the audit key stands. A journal that goes on from
+// another one has a file of its own, so that the keys of that one, where they
+// are copied here, do not replace it.
+func auditKeyFile(former []string, identity string) string {
+	if len(former) == 0 {
+		return file.AuditFile
+	}
+	return "audit-" + identity[:8] + ".key"
+}
+
 // sealing opens the audit key, and makes it at the first start.
 func (s *serving) sealing(ctx context.Context) (pipeline.Sealing, error) {
 	a := s.cfg.Audit
 	if a.Interval == 0 {
 		return pipeline.Sealing{}, nil
 	}
-	origin := a.Origin
-	if origin == "" {
-		identity, _, err := s.journal.Stream(ctx)
-		if err != nil {
-			return pipeline.Sealing{}, err
-		}
-		origin = "sluice/" + identity
+	identity, _, err := s.journal.Stream(ctx)
+	if err != nil {
+		return pipeline.Sealing{}, err
 	}
-	key, err := file.OpenAudit(s.data.keys(), origin)
+	former := s.journal.Former()
+	key, err := file.OpenAuditFile(s.data.keys(), auditKeyFile(former, identity), auditOrigin(a.Origin, former, identity))
 	if err != nil {
 		return pipeline.Sealing{}, err
 	}

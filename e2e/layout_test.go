@@ -27,6 +27,7 @@ NONE < journal/event, signer/zone, keymgr/world;
 signer/zone < signer;
 signer/zone < xfr;
 journal/event < journal/audit < journal < journal/journaltest;
+journal < journal/backup < pipeline;
 journal/event, signer < keymgr;
 journal/audit < keymgr/file;
 keymgr < keymgr/file, keymgr/pkcs11, keymgr/kmip, keymgr/keystoretest;

@@ -218,8 +218,8 @@ func (j *NATS) Chunk(ctx context.Context, subject string, c event.Chunk) ([]byte
 	if c.Bytes > MaxRawChunk {
 		return nil, fmt.Errorf("read chunk of %s: %d bytes, more than %d: %w", subject, c.Bytes, MaxRawChunk, ErrNoChunk)
 	}
-	// In a restored store the sequences are usually all off by the same.
-	hints := []uint64{c.Seq, c.Seq + uint64(j.shift.Load())}
+	// In a copied store the sequences are usually all off by the same.
+	hints := []uint64{j.moves.find(c.Seq), c.Seq + uint64(j.shift.Load())}
 	for i, seq := range hints {
 		if seq == 0 || i > 0 && seq == c.Seq {
 			continue

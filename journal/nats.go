@@ -52,6 +52,8 @@ type NATS struct {
 	log      *slog.Logger
 	lock     *os.File // nil where the server is elsewhere
 	identity string
+	restored *restored  // nil where the store was empty at first
+	moves    *moveTable // of such a store
 	hub      *hub
 	enc      *zstd.Encoder
 	dec      *zstd.Decoder
@@ -119,7 +121,10 @@ func (j *NATS) init(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.identity = m.Identity
+	j.identity, j.restored = m.Identity, m.Restored
+	if j.moves, err = openMoves(j.cfg.Dir); err != nil {
+		return err
+	}
 	return j.start(ctx, m)
 }
 
@@ -212,7 +217,11 @@ func (j *NATS) eventsConfig() jetstream.StreamConfig {
 }
 
 func (j *NATS) bulkConfig() jetstream.StreamConfig {
-	return j.streamConfig(bulkStream, "bulk.>", j.cfg.BulkMaxBytes)
+	c := j.streamConfig(bulkStream, "bulk.>", j.cfg.BulkMaxBytes)
+	if j.restored != nil {
+		c.FirstSeq = j.restored.BulkFirst
+	}
+	return c
 }
 
 func (j *NATS) streamConfig(name, subjects string, maxBytes int64) jetstream.StreamConfig {
@@ -323,7 +332,7 @@ func (j *NATS) Close() error {
 	if j.lock == nil {
 		return nil
 	}
-	if err := j.lock.Close(); err != nil {
+	if err := errors.Join(j.moves.close(), j.lock.Close()); err != nil {
 		return fmt.Errorf("close journal: %w", err)
 	}
 	return nil

@@ -35,6 +35,25 @@ type marker struct {
 	// until then neither takes events.
 	MovedTo  string `json:"moved_to,omitempty"`
 	Finished bool   `json:"finished,omitempty"`
+	// Restored is set where the store was filled with what an earlier journal
+	// held.
+	Restored *restored `json:"restored,omitempty"`
+}
+
+// restored is what a filled store keeps of its origin.
+type restored struct {
+	// Former are the logs that this one goes on from, by their origins.
+	Former []string `json:"former"`
+	// BulkFirst and BulkLast are the sequences in BULK of the chunks that were
+	// filled in, each named by an event under another sequence. They stand
+	// behind all that events name, so that a hint never meets another chunk.
+	BulkFirst uint64 `json:"bulk_first"`
+	BulkLast  uint64 `json:"bulk_last"`
+}
+
+// holds reports whether a sequence in BULK is that of a chunk filled in.
+func (r *restored) holds(seq uint64) bool {
+	return r != nil && seq >= r.BulkFirst && seq <= r.BulkLast
 }
 
 // lockStore takes the advisory lock of a store directory. The lock ends with

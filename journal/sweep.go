@@ -162,7 +162,7 @@ func (j *NATS) listOrphans(ctx context.Context, before time.Time) (map[event.Zon
 		if !meta.Timestamp.Before(before) || seq > info.State.LastSeq {
 			break
 		}
-		if !j.swept.named.has(seq) {
+		if !j.swept.named.has(seq) && !j.restored.holds(seq) {
 			found++
 			zone, _, _ := strings.Cut(strings.TrimPrefix(m.Subject(), "bulk."), ".")
 			var size uint64

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/journal"
+	"sluice/journal/backup"
 	"sluice/journal/event"
 )
 
@@ -72,6 +73,42 @@ func describeJournal(ev event.Event) string {
 			f.Size, f.Origin, f.Reason)
 	}
 	return ""
+}
+
+// Backup tells what a copy of the journal holds when it is made now, and where
+// its events come from. after is where an earlier copy ends; the zero value for
+// none. Errors: ErrState (the earlier copy is of another journal, or the journal
+// is still being read).
+func (e *Engine) Backup(ctx context.Context, after journal.Position) (head backup.Head, s backup.Source, err error) {
+	if err := e.Health(ctx); err != nil {
+		return head, nil, err
+	}
+	if key := e.cfg.Sealing.Key; key != nil {
+		if err := e.sealWhereDue(ctx); err != nil {
+			return head, nil, err
+		}
+		head.Key, head.Origin = key.Verifier().String(), key.Name()
+		e.mu.RLock()
+		if c := e.registry.Checkpoint; c != nil {
+			head.Checkpoint = c.Note
+		}
+		e.mu.RUnlock()
+	}
+	head.Rehearsal = e.clock.Simulated()
+	if head, err = backup.Complete(ctx, e.cfg.Journal, head); err != nil {
+		return head, nil, err
+	}
+	if after.Seq > 0 {
+		ours, err := e.cfg.Journal.Check(ctx, after)
+		if err != nil {
+			return head, nil, err
+		}
+		if !ours || after.Seq > head.Size {
+			return head, nil, fmt.Errorf("the backup there ends with event %d of journal %s, which is not part of this journal %s: %w",
+				after.Seq, after.Stream, head.Identity, ErrState)
+		}
+	}
+	return head, backup.OfJournal(e.cfg.Journal), nil
 }
 
 // BackupDone is a copy of the journal that somebody made.

@@ -115,6 +115,8 @@ func (s *server) routes() map[string]handler {
 		"GET /cluster":                                s.cluster,
 		"GET /journal":                                s.journalStatus,
 		"GET /journal/verify":                         s.verifyJournal,
+		"GET /journal/backup":                         s.backupJournal,
+		"POST /journal/backups":                       s.recordBackup,
 	}
 }
 

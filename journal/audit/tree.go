@@ -18,6 +18,18 @@ type Tree struct {
 	edges []tlog.Hash // of the complete subtrees that make up size, largest first
 }
 
+// NewTree is a tree of that many leaves, by what Edges gave.
+func NewTree(size int64, edges []event.Hash) (Tree, error) {
+	if size < 0 || bits.OnesCount64(uint64(size)) != len(edges) {
+		return Tree{}, fmt.Errorf("a tree of %d leaves does not consist of %d complete ones", size, len(edges))
+	}
+	return Tree{size: size, edges: hashes(edges)}, nil
+}
+
+// Edges are the roots of the complete subtrees that make up the tree, largest
+// first: all that is needed to go on with it.
+func (t *Tree) Edges() []event.Hash { return fromHashes(t.edges) }
+
 // Append adds a leaf by its record hash.
 func (t *Tree) Append(h event.Hash) {
 	top := tlog.Hash(h)
