@@ -10,6 +10,7 @@ import (
 	"sluice/cli/api"
 	"sluice/journal"
 	"sluice/journal/audit"
+	"sluice/journal/backup"
 	"sluice/keymgr"
 	"sluice/pipeline"
 	"sluice/pipeline/simulate"
@@ -57,6 +58,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		journal.VerifyReport{},
 		journal.ClusterStatus{},
 		journal.GrowReport{},
+		backup.Summary{},
+		restored{},
 		pipeline.AuditHead{},
 		audit.Report{},
 		signSummary{},

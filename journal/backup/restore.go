@@ -38,8 +38,18 @@ type CheckOptions struct {
 	Progress func(seq, last uint64)
 	// Fill, where not nil, is filled with the events and chunks. The caller
 	// ends it, whatever becomes of the check.
-	Fill *journal.Rebuild
+	Fill Target
 }
+
+// Target takes what a backup holds: an empty store that is filled with it.
+type Target interface {
+	// Event takes the next line, and may keep it.
+	Event(ctx context.Context, e *event.Event, line []byte) error
+	// Chunk takes a chunk that the event names, and may keep it.
+	Chunk(ctx context.Context, subject string, c event.Chunk, raw []byte) error
+}
+
+var _ Target = (*journal.Rebuild)(nil)
 
 // Checked is what a backup was found to be.
 type Checked struct {
@@ -207,7 +217,7 @@ type Continuation struct {
 // fork is recorded before anything else, and serials are raised above what may
 // have been published meanwhile.
 func (c *Checked) Continue(ctx context.Context, j journal.Journal, how Continuation) error {
-	root := event.Hash(c.chain.tree.Root())
+	root := c.chain.tree.Root()
 	facts := []struct {
 		zone event.ZoneID
 		f    event.Facts
