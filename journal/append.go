@@ -199,6 +199,8 @@ const turnWait = 5 * time.Millisecond
 
 func (e *apiError) err() error {
 	switch {
+	case e.Code == codeDenied:
+		return fmt.Errorf("%w: %s", ErrDenied, e.Description)
 	case e.ErrCode == codeWrongSequence:
 		var c conflict
 		if _, err := fmt.Sscanf(e.Description, "wrong last sequence: %d", &c.last); err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -103,7 +104,7 @@ func (j *NATS) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.nc, err = nats.Connect(strings.Join(j.cfg.Remote.URLs, ","), options...); err != nil {
+	if s.nc, err = nats.Connect(j.cfg.Remote.servers(), options...); err != nil {
 		return connectError(err)
 	}
 	if s.js, err = jetstream.New(s.nc); err != nil {
@@ -142,11 +143,11 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 			go j.meetAgain(s, breaks)
 		}),
 	}
-	if r.TLS != nil {
+	switch {
+	case r.TLS != nil && r.HandshakeFirst:
+		options = append(options, nats.SetCustomDialer(tlsDialer{r.TLS, j.cfg.Timeout}))
+	case r.TLS != nil:
 		options = append(options, nats.Secure(r.TLS))
-		if r.HandshakeFirst {
-			options = append(options, nats.TLSHandshakeFirst())
-		}
 	}
 	if r.Seed != "" {
 		key, err := nkeys.FromSeed([]byte(r.Seed))
@@ -160,6 +161,30 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 		options = append(options, nats.Nkey(public, key.Sign))
 	}
 	return options, nil
+}
+
+// servers is the URLs as the client takes them. Of TLS that its dialer does the
+// client need not know.
+func (r Remote) servers() string {
+	all := strings.Join(r.URLs, ",")
+	if r.HandshakeFirst {
+		all = strings.ReplaceAll(all, "tls://", "nats://")
+	}
+	return all
+}
+
+// tlsDialer connects to where TLS begins at once.
+type tlsDialer struct {
+	cfg     *tls.Config
+	timeout time.Duration
+}
+
+// Dial implements nats.CustomDialer.
+func (d tlsDialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	defer cancel()
+	t := tls.Dialer{Config: d.cfg}
+	return t.DialContext(ctx, network, address)
 }
 
 // connectError says what a failed connection means.

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 )
 
 const (
@@ -20,6 +21,8 @@ const (
 	// written within it.
 	dedupeWindow = time.Second
 	startTimeout = 2 * time.Minute
+	// answerTime is how long a member may take to answer a question.
+	answerTime = 10 * time.Minute
 	// storeLimit keeps the server from refusing a stream because the disk
 	// happens to be full when it starts; the streams have limits of their own.
 	storeLimit = 1 << 60
@@ -28,18 +31,19 @@ const (
 // session is one life of the embedded server and the connection to it, or the
 // connection to a server elsewhere.
 type session struct {
-	srv *server.Server // nil where it is elsewhere
-	nc  *nats.Conn
-	js  jetstream.JetStream
+	srv  *server.Server // nil where it is elsewhere
+	opts *server.Options
+	own  nkeys.KeyPair // of this process; nil where nobody else reaches the server
+	nc   *nats.Conn
+	js   jetstream.JetStream
 	// broken ends once the server has said that it cannot write, after which
 	// it answers no more until it is started again.
 	broken context.Context //nolint:containedctx // ends with the server's ability to write
 }
 
-// connectEmbedded starts a server without any listener on dir and connects to
-// it inside the process.
-func connectEmbedded(ctx context.Context, dir string, log *slog.Logger) (*session, error) {
-	srv, err := server.NewServer(&server.Options{
+// serverOptions are those of the embedded server: without any listener.
+func serverOptions(dir string) *server.Options {
+	return &server.Options{
 		ServerName:             "sluice",
 		DontListen:             true,
 		NoSigs:                 true,
@@ -53,25 +57,72 @@ func connectEmbedded(ctx context.Context, dir string, log *slog.Logger) (*sessio
 		// The default is to sync every two minutes: an acknowledged event
 		// would be lost with the power.
 		SyncAlways: true,
-	})
+	}
+}
+
+// users lets this process do everything, and each member what is its own.
+func (s *session) users(members []Member) ([]*server.NkeyUser, error) {
+	public, err := s.own.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	users := []*server.NkeyUser{{Nkey: public}}
+	for _, m := range members {
+		a := m.Access()
+		users = append(users, &server.NkeyUser{Nkey: m.NKey, Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: a.Publish, Deny: a.Deny},
+			Subscribe: &server.SubjectPermission{Allow: a.Subscribe},
+			Response:  &server.ResponsePermission{MaxMsgs: 1, Expires: answerTime},
+		}})
+	}
+	return users, nil
+}
+
+// reload has the server know other members.
+func (s *session) reload(members []Member) error {
+	next := s.opts.Clone()
+	var err error
+	if next.Nkeys, err = s.users(members); err != nil {
+		return err
+	}
+	return s.srv.ReloadOptions(next)
+}
+
+// connectEmbedded starts a server on a store and connects to it inside the
+// process. Where others are to reach it, everybody proves who they are.
+func connectEmbedded(ctx context.Context, cfg Config, log *slog.Logger, members []Member) (*session, error) {
+	s := &session{opts: serverOptions(cfg.Dir)}
+	options := []nats.Option{}
+	if cfg.Listen.Address != "" {
+		var err error
+		if s.own, err = nkeys.CreateUser(); err != nil {
+			return nil, fmt.Errorf("make embedded server: %w", err)
+		}
+		if s.opts.Nkeys, err = s.users(members); err != nil {
+			return nil, fmt.Errorf("make embedded server: %w", err)
+		}
+		options = append(options, nats.Nkey(s.opts.Nkeys[0].Nkey, s.own.Sign))
+	}
+	srv, err := server.NewServer(s.opts)
 	if err != nil {
 		return nil, fmt.Errorf("make embedded server: %w", err)
 	}
-	broken, breaks := context.WithCancelCause(context.Background())
+	s.srv = srv
+	var breaks context.CancelCauseFunc
+	s.broken, breaks = context.WithCancelCause(context.Background())
 	srv.SetLoggerV2(serverLog{log, breaks}, false, false, false)
 	srv.Start()
-	s := &session{srv: srv, broken: broken}
 	if !srv.ReadyForConnections(startTimeout) {
 		s.close()
 		return nil, errors.New("embedded server did not start")
 	}
-	s.nc, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("sluice"),
+	s.nc, err = nats.Connect("", append(options, nats.InProcessServer(srv), nats.Name("sluice"),
 		// A page of events is the longest answer that is read from a queue;
 		// the default queue takes half a megabyte a request.
 		nats.SyncQueueLen(2*pageEvents), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			log.Warn("journal connection", "err", err)
-		}))
+		}))...)
 	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("connect to embedded server: %w", err)

@@ -34,6 +34,8 @@ type Config struct {
 	Dir string
 	// Remote is where the journal is, for Connect.
 	Remote Remote
+	// Listen is where other processes reach it, for Open; Admit says which.
+	Listen Listen
 	// Logger takes what the embedded server has to say; nil drops it.
 	Logger *slog.Logger
 	// EventsMaxBytes and BulkMaxBytes limit the streams; 0 means no limit.
@@ -51,6 +53,7 @@ type NATS struct {
 	cfg      Config
 	log      *slog.Logger
 	lock     *os.File // nil where the server is elsewhere
+	gate     *gate    // nil where nobody else reaches the embedded server
 	identity string
 	restored *restored  // nil where the store was empty at first
 	moves    *moveTable // of such a store
@@ -84,7 +87,11 @@ func Open(ctx context.Context, cfg Config) (*NATS, error) {
 	}
 	j := newNATS(cfg)
 	j.lock = lock
-	if err := j.init(ctx); err != nil {
+	err = j.init(ctx)
+	if err == nil && cfg.Listen.Address != "" {
+		err = j.openGate(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
@@ -151,7 +158,7 @@ func (j *NATS) start(ctx context.Context, m marker) error {
 			return fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
 	}
-	s, err := connectEmbedded(ctx, j.cfg.Dir, j.log)
+	s, err := connectEmbedded(ctx, j.cfg, j.log, j.gate.list())
 	if err != nil {
 		return err
 	}
@@ -323,6 +330,9 @@ func (j *NATS) Close() error {
 		return ErrClosed
 	}
 	j.hub.wakeAll()
+	if j.gate != nil {
+		j.gate.close()
+	}
 	if old != nil {
 		old.close()
 	}
