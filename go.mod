@@ -3,6 +3,7 @@ module sluice
 go 1.26.0
 
 require (
+	filippo.io/age v1.2.1
 	filippo.io/bigmod v0.1.0
 	filippo.io/nistec v0.0.4
 	github.com/cloudflare/circl v1.6.5

@@ -66,7 +66,7 @@ func (m Member) Access() Access {
 		Publish: []string{
 			"$JS.API.STREAM.INFO." + eventsStream, "$JS.API.STREAM.INFO." + bulkStream, "$JS.API.STREAM.INFO." + workersStream,
 			"$JS.API.DIRECT.GET." + eventsStream, "$JS.API.DIRECT.GET." + bulkStream, "$JS.API.DIRECT.GET." + workersStream,
-			workersSubject + aliveKey + m.Name, "ask.*.*", DoSubject("observe"), InboxPrefix(m.Name) + ".>",
+			workersSubject + aliveKey + m.Name, "ask.*.*", DoSubject("observe"), ToSubject("*"), InboxPrefix(m.Name) + ".>",
 		},
 		Deny:      []string{event.Instance.Filter()},
 		Subscribe: []string{InboxPrefix(m.Name) + ".>", storedSubject + "ev.>", ToSubject(m.Name)},
@@ -86,8 +86,6 @@ func (m Member) Access() Access {
 			a.Publish = append(a.Publish, "bulk.*.*")
 		case roleSign:
 			a.Publish = append(a.Publish, "bulk.*.*", DoSubject(roleSign))
-		case roleKeys:
-			a.Publish = append(a.Publish, ToSubject("*"))
 		}
 	}
 	for noun := range nouns {
@@ -153,7 +151,8 @@ func (m Member) mayWrite(e *event.Event, line []byte) error {
 		return fmt.Errorf("%s of role %s", e.Type, role)
 	case role == "" && !allowed, role != "" && !allowed && !slices.Contains(anyRoleFacts(), e.Type):
 		return fmt.Errorf("%s", e.Type)
-	case says.Facts.Worker != "" && says.Facts.Worker != m.Name:
+	case says.Facts.Worker != "" && says.Facts.Worker != m.Name && (!slices.Contains(m.Roles, roleKeys) || nounOf(e.Type) != "key"):
+		// Who keeps keys records the proofs of others.
 		return fmt.Errorf("%s in the name of worker %s", e.Type, says.Facts.Worker)
 	}
 	return nil

@@ -356,7 +356,7 @@ func TestGate_RefusesWhatARoleMustNotDo(t *testing.T) {
 				}
 			}
 			if role != "keys" {
-				subjects = append(subjects, "to.v", "ev.00000000000000aa.key", "ev.00000000000000aa.rollover", "ev.00000000000000aa.policy")
+				subjects = append(subjects, "ev.00000000000000aa.key", "ev.00000000000000aa.rollover", "ev.00000000000000aa.policy")
 			}
 			if role != "load" && role != "sign" {
 				subjects = append(subjects, "bulk.00000000000000aa.c0")
