@@ -15,6 +15,10 @@ var ErrConflict = errors.New("the zone has newer events")
 // not those that its manifest names.
 var ErrNoChunk = errors.New("chunk missing or damaged")
 
+// ErrPurged reports chunks that retention has removed. It is a kind of
+// ErrNoChunk.
+var ErrPurged error = purgedError{}
+
 // ErrStorage reports that the store does not answer, or cannot write. What was
 // being written may or may not be stored; the same call again finds out.
 // Reopen recovers the embedded server once the cause is gone.

@@ -63,59 +63,54 @@ func (j *NATS) SweepOrphans(ctx context.Context, grace time.Duration, now time.T
 
 // sweeper is what the sweeps have learned from the events so far.
 type sweeper struct {
-	next  uint64 // sequence to read from
-	heads map[event.ZoneID]Head
-	named seqSet // sequences in BULK that manifests name
-}
-
-// seqSet is a set of sequences, dense in parts.
-type seqSet map[uint64]*[64]uint64
-
-func (s seqSet) add(seq uint64) {
-	p := s[seq>>12]
-	if p == nil {
-		p = new([64]uint64)
-		s[seq>>12] = p
-	}
-	p[seq>>6&63] |= 1 << (seq & 63)
-}
-
-func (s seqSet) has(seq uint64) bool {
-	p := s[seq>>12]
-	return p != nil && p[seq>>6&63]&(1<<(seq&63)) != 0
+	next   uint64 // sequence to read from
+	heads  map[event.ZoneID]Head
+	named  SeqSet // sequences in BULK that manifests name
+	purged SeqSet // events whose chunks retention has purged
+	// unread are manifests whose lists are missing, by event: purged, or damaged.
+	unread map[uint64]event.Manifest
 }
 
 // learnNamed reads the events since the last sweep.
 func (j *NATS) learnNamed(ctx context.Context) error {
 	s := &j.swept
 	if s.named == nil {
-		*s = sweeper{next: 1, heads: make(map[event.ZoneID]Head), named: make(seqSet)}
+		*s = sweeper{next: 1, heads: make(map[event.ZoneID]Head), named: make(SeqSet), purged: make(SeqSet), unread: make(map[uint64]event.Manifest)}
 	}
-	return j.Read(ctx, "", s.next, 0, func(r Record) error {
+	name := func(c event.Chunk) error { //nolint:unparam // what EachChunk calls may fail
+		s.named.Add(c.Seq)
+		return nil
+	}
+	err := j.Read(ctx, "", s.next, 0, func(r Record) error {
 		for _, m := range event.Manifests(r.Event.Facts) {
-			if err := j.eachListed(ctx, m, func(c event.Chunk) { s.named.add(c.Seq) }); err != nil {
+			err := EachChunk(ctx, j, m, name)
+			if errors.Is(err, ErrNoChunk) {
+				s.unread[r.Seq], err = m, nil
+			}
+			if err != nil {
 				return err
+			}
+		}
+		if f, ok := r.Event.Facts.(*event.BulkPurged); ok {
+			for _, seq := range f.Instances {
+				s.purged.Add(seq)
+				delete(s.unread, seq)
 			}
 		}
 		s.heads[r.Event.Zone], s.next = r.Head(), r.Seq+1
 		return nil
 	})
-}
-
-// eachListed calls fn for every chunk of a manifest, those of its indirect
-// list too.
-func (j *NATS) eachListed(ctx context.Context, m event.Manifest, fn func(event.Chunk)) error {
-	for _, c := range m.Chunks {
-		fn(c)
-	}
-	return ahead(ctx, j, m.Subject, m.Indirect, func(c event.Chunk, raw []byte) error {
-		fn(c)
-		part, err := event.DecodeChunkList(raw)
-		for _, c := range part {
-			fn(c)
-		}
+	if err != nil {
 		return err
-	})
+	}
+	// What a damaged list names cannot be told from orphans.
+	for seq, m := range s.unread {
+		if err := EachChunk(ctx, j, m, name); err != nil {
+			return fmt.Errorf("event %d: %w", seq, err)
+		}
+		delete(s.unread, seq)
+	}
+	return nil
 }
 
 // orphan is a chunk that no manifest names.
@@ -128,50 +123,20 @@ type orphan struct {
 // zone.
 func (j *NATS) listOrphans(ctx context.Context, before time.Time) (map[event.ZoneID][]orphan, error) {
 	orphans, found := make(map[event.ZoneID][]orphan), 0
-	info, err := j.info(ctx, bulkStream)
-	if err != nil || info.State.Msgs == 0 {
-		return orphans, err
-	}
-	s, err := j.session()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c, err := s.js.OrderedConsumer(ctx, bulkStream, jetstream.OrderedConsumerConfig{HeadersOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	msgs, err := c.Messages(jetstream.PullMaxMessages(1000))
-	if err != nil {
-		return nil, err
-	}
-	defer msgs.Stop()
-	for found < maxSwept {
-		bounded, done := context.WithTimeout(ctx, j.cfg.Timeout)
-		m, err := msgs.Next(jetstream.NextContext(bounded))
-		done()
-		if err != nil {
-			return nil, j.failure(ctx, err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return nil, err
-		}
+	err := j.eachHeader(ctx, "bulk.>", func(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
 		seq := meta.Sequence.Stream
-		if !meta.Timestamp.Before(before) || seq > info.State.LastSeq {
-			break
+		if !meta.Timestamp.Before(before) {
+			return false
 		}
-		if !j.swept.named.has(seq) && !j.restored.holds(seq) {
+		if !j.swept.named.Has(seq) && !j.restored.holds(seq) {
 			found++
 			zone, _, _ := strings.Cut(strings.TrimPrefix(m.Subject(), "bulk."), ".")
-			var size uint64
-			_, _ = fmt.Sscanf(m.Headers().Get("Nats-Msg-Size"), "%d", &size)
-			orphans[event.ZoneID(zone)] = append(orphans[event.ZoneID(zone)], orphan{seq, size, m.Subject()})
+			orphans[event.ZoneID(zone)] = append(orphans[event.ZoneID(zone)], orphan{seq, messageSize(m), m.Subject()})
 		}
-		if meta.NumPending == 0 {
-			break
-		}
+		return found < maxSwept
+	})
+	if err != nil {
+		return nil, err
 	}
 	return orphans, nil
 }
@@ -186,22 +151,18 @@ func (j *NATS) keepMisnamed(ctx context.Context, orphans map[event.ZoneID][]orph
 		}
 	}
 	check := func(m event.Manifest) error {
-		return j.eachListed(ctx, m, func(c event.Chunk) {
-			if misnamed[m.Subject] {
-				return
-			}
-			line, err := j.get(ctx, bulkStream, getRequest{Seq: max(c.Seq, 1)})
-			if err == nil && line.subject == m.Subject {
-				if _, ok := j.unpack(line.data, c); ok {
-					return
-				}
-			}
-			misnamed[m.Subject] = true
+		err := EachChunk(ctx, j, m, func(c event.Chunk) error {
+			misnamed[m.Subject] = misnamed[m.Subject] || !j.stands(ctx, m.Subject, c)
+			return nil
 		})
+		if errors.Is(err, ErrNoChunk) {
+			misnamed[m.Subject], err = true, nil
+		}
+		return err
 	}
 	err := j.Read(ctx, "", 1, 0, func(r Record) error {
 		for _, m := range event.Manifests(r.Event.Facts) {
-			if subjects[m.Subject] {
+			if subjects[m.Subject] && !j.swept.purged.Has(r.Seq) {
 				if err := check(m); err != nil {
 					return err
 				}

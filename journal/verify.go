@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type VerifyReport struct {
 	// included.
 	Checkpoints uint64  `json:"checkpoints"`
 	Chunks      uint64  `json:"chunks"`      // read and found right
+	Purged      uint64  `json:"purged"`      // manifests whose chunks retention has purged
 	ChunkBytes  uint64  `json:"chunk_bytes"` // raw
 	Faults      []Fault `json:"faults"`      // the first ones in order
 	FaultCount  uint64  `json:"fault_count"` // all of them
@@ -61,11 +63,15 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 	if !ok {
 		return VerifyReport{}, errors.New("verify journal: it cannot show raw lines")
 	}
+	purged, err := purgedEvents(ctx, raw)
+	if err != nil {
+		return VerifyReport{}, fmt.Errorf("verify journal: %w", err)
+	}
 	identity, last, err := j.Stream(ctx)
 	if err != nil {
 		return VerifyReport{}, fmt.Errorf("verify journal: %w", err)
 	}
-	v := verifier{j: j, opts: opts, heads: make(map[event.ZoneID]Head)}
+	v := verifier{j: j, opts: opts, heads: make(map[event.ZoneID]Head), purged: purged}
 	v.report = VerifyReport{Identity: identity, LastSeq: last, Faults: []Fault{}}
 	if err := v.readOutside(); err != nil {
 		return VerifyReport{}, err
@@ -104,10 +110,33 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 // errEnd ends a reading where it was to end.
 var errEnd = errors.New("end")
 
+// purgedEvents reads which events have lost their chunks to retention. Each is
+// named by a later event, whose place in the chain the verification checks.
+func purgedEvents(ctx context.Context, raw RawReader) (SeqSet, error) {
+	purged := make(SeqSet)
+	noun := []byte(`"type":"` + (*event.BulkPurged)(nil).EventType() + `"`)
+	err := raw.ReadRaw(ctx, 1, func(at uint64, _ string, line []byte) error {
+		if !bytes.Contains(line, noun) {
+			return nil
+		}
+		e, err := event.Decode(line)
+		if f, ok := e.Facts.(*event.BulkPurged); ok && err == nil {
+			for _, seq := range f.Instances {
+				if seq < at {
+					purged.Add(seq)
+				}
+			}
+		}
+		return nil
+	})
+	return purged, err
+}
+
 type verifier struct {
 	j      Journal
 	opts   VerifyOptions
 	heads  map[event.ZoneID]Head
+	purged SeqSet // events whose chunks retention has purged
 	report VerifyReport
 
 	tree    audit.Tree
@@ -159,6 +188,10 @@ func (v *verifier) line(ctx context.Context, seq uint64, subject string, line []
 }
 
 func (v *verifier) manifest(ctx context.Context, seq uint64, zone event.ZoneID, m event.Manifest) error {
+	if v.purged.Has(seq) {
+		v.report.Purged++
+		return nil
+	}
 	if !v.opts.Chunks {
 		return nil
 	}

@@ -86,6 +86,8 @@ type Config struct {
 	RunDir string
 	// TSIG keeps the secrets of TSIG keys; nil keeps none.
 	TSIG TSIGStore
+	// Archive keeps what retention purges; nil: it is lost.
+	Archive *journal.Archive
 	// Sealing is how the journal is sealed; without a key it is not.
 	Sealing Sealing
 	// Client is how zones are transferred in and secondaries told; its Keys
@@ -109,13 +111,17 @@ type Engine struct {
 	// spill and signSpill take the temporary files of loads, and of signing.
 	spill, signSpill roomySpill
 
-	worker  string
-	roles   []Role
-	duties  *duties // nil where the stream is shared with nobody
-	intents *intents
-	since   time.Time // when this run began, by the machine's clock
-	contact contact
-	local   func(ctx context.Context, q observe.Question) keymgr.Observation // asks the world from here; nil where that is not its role
+	worker    string
+	roles     []Role
+	duties    *duties // nil where the stream is shared with nobody
+	intents   *intents
+	since     time.Time // when this run began, by the machine's clock
+	contact   contact
+	local     func(ctx context.Context, q observe.Question) keymgr.Observation // asks the world from here; nil where that is not its role
+	retention sync.Mutex                                                       // held while retention works on a zone
+	retained  retainer                                                         // guarded by retention
+	retainNow chan struct{}                                                    // asks for retention before its time
+	fill      streamFill
 
 	sealing  sync.Mutex    // held while a checkpoint is made
 	sealable chan struct{} // asks for a checkpoint before its time
@@ -141,6 +147,7 @@ type Engine struct {
 	answered         atomic.Bool // a server has, since the hints were written
 
 	foldTries   int         // of the event being folded; only the fold uses it
+	purges      purges      // ahead of the fold; only the fold uses it
 	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
 	refused     atomic.Bool // the journal itself has refused something for want of room
 	roomier     atomic.Bool // the reserve was given up
@@ -171,6 +178,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		stuck:     make(chan struct{}, 1),
 		sealable:  make(chan struct{}, 1),
 		short:     make(chan struct{}, 1),
+		retainNow: make(chan struct{}, 1),
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		transfers: make(chan struct{}, maxTransfers),
 		checks:    make(chan struct{}, maxChecks),
@@ -185,9 +193,10 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		names:     map[string]event.ZoneID{},
 		policies:  map[string]Policy{},
 		parsed:    map[event.Hash]Policy{},
+		retained:  retainer{looked: map[event.ZoneID]uint64{}, finished: map[event.ZoneID]bool{}},
 	}
-	e.journal = roomyJournal{cfg.Journal, e.room}
-	e.signJournal = roomyJournal{cfg.Journal, e.signRoom}
+	e.journal = roomyJournal{cfg.Journal, e.room, e.bulkRoom}
+	e.signJournal = roomyJournal{cfg.Journal, e.signRoom, nil}
 	e.spill = roomySpill{SpillDir(cfg.SpillDir), e.room}
 	e.signSpill = roomySpill{SpillDir(cfg.SpillDir), e.signRoom}
 	cfg.Client.Keys = e.TSIG()
@@ -309,7 +318,16 @@ func (e *Engine) Run(ctx context.Context) error {
 			done <- err
 			return
 		}
-		done <- e.journal.Follow(ctx, "", first, e.caughtUp, func(rec journal.Record) error {
+		// A rebuild meets events whose chunks are long gone.
+		if err := e.purges.learn(ctx, e.journal, "", first); err != nil && !errors.Is(err, journal.ErrStorage) {
+			done <- err
+			return
+		}
+		caughtUp := func() {
+			e.purges = purges{}
+			e.caughtUp()
+		}
+		done <- e.journal.Follow(ctx, "", first, caughtUp, func(rec journal.Record) error {
 			return e.foldOrWait(ctx, rec)
 		})
 	}()
@@ -359,6 +377,9 @@ func (e *Engine) caughtUp() {
 	e.mu.Unlock()
 	e.start(e.watchClock)
 	e.start(e.watchKeystores)
+	if e.worker == mainWorker {
+		e.start(e.retains)
+	}
 	if e.cfg.Sealing.Key != nil {
 		e.start(e.seals)
 	}

@@ -52,8 +52,11 @@ type rig struct {
 	wrap    func(keymgr.Keystore) keymgr.Keystore
 	tokens  keymgr.Tokens
 	sealing Sealing
+	archive *journal.Archive
 	e       *Engine
 	stop    func()
+
+	policies map[string]Policy // for tests that start it more than once
 }
 
 func newRig(t *testing.T, j journal.Journal, policies map[string]Policy) *rig {
@@ -77,7 +80,7 @@ func (r *rig) start(policies map[string]Policy) {
 		Journal: r.journal, Keystore: keys, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
 		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe, Agents: r.agents,
-		Tokens: r.tokens, Sealing: r.sealing,
+		Tokens: r.tokens, Sealing: r.sealing, Archive: r.archive,
 	})
 	if err != nil {
 		r.t.Fatal(err)

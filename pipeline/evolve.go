@@ -89,6 +89,8 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.Swept = rec.Seq
 	case *event.WorkerGranted, *event.WorkerQuarantined:
 		return evolveWorkers(s, rec)
+	case *event.BulkPurged:
+		s.Retained = evolveRetained(s.Retained, rec, f)
 	default:
 		return evolveReview(s, rec)
 	}

@@ -47,7 +47,7 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 		e.log.WarnContext(ctx, "event of a former owner passed over", "zone", s.Name, "seq", rec.Seq, "type", rec.Event.Type, "epoch", rec.Event.Epoch)
 		return next, e.store.Skip(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
 	}
-	err = e.store.Apply(ctx, rec, e.chunks, store.ZoneState{Zone: s.Zone, Data: data})
+	err = e.foldHeld(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
 	if err == nil {
 		return next, nil
 	}

@@ -286,10 +286,9 @@ func Describe(ev event.Event) string {
 	case *event.BulkSwept:
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:
-		if text := describeJournal(ev); text != "" {
-			return text
-		}
-		for _, describe := range []func(event.Event) string{describeReview, describeHold, describeRollover, describeTold, describeWorkers} {
+		for _, describe := range []func(event.Event) string{
+			describeJournal, describeRetention, describeReview, describeHold, describeRollover, describeTold, describeWorkers,
+		} {
 			if text := describe(ev); text != "" {
 				return text
 			}

@@ -5,6 +5,7 @@ import (
 
 	"sluice/journal"
 	"sluice/journal/audit"
+	"sluice/journal/event"
 )
 
 // JournalStatus is what both streams hold, and how far the projection is.
@@ -30,11 +31,21 @@ type ProjectionStatus struct {
 // ZonePosition is where a zone's chain of events ends, and from where on its
 // instances can be rebuilt.
 type ZonePosition struct {
-	Zone       string `json:"zone"`
-	ID         string `json:"id"`
-	Seq        uint64 `json:"seq"`
-	N          uint64 `json:"n"`
-	OldestFrom uint64 `json:"oldest_rebuildable"` // sequence of zone.added: every chunk is still kept
+	Zone string `json:"zone"`
+	ID   string `json:"id"`
+	Seq  uint64 `json:"seq"`
+	N    uint64 `json:"n"`
+	// OldestFrom is the sequence of the oldest instance.published that can be
+	// rebuilt, OldestSerial its serial; that of zone.added, and 0, where every chunk
+	// is still kept.
+	OldestFrom   uint64 `json:"oldest_rebuildable"`
+	OldestSerial uint32 `json:"oldest_serial,omitempty"`
+	// Retention is what the policy says of it. Held is what the zone takes up in
+	// BULK and Purgeable what would go of it now, in bytes; both are absent where
+	// there are very many zones, see CompactQuery.DryRun.
+	Retention string  `json:"retention"`
+	Held      *uint64 `json:"held_bytes,omitempty"`
+	Purgeable *uint64 `json:"purgeable_bytes,omitempty"`
 }
 
 // JournalStatus describes the journal and the projection.
@@ -52,16 +63,30 @@ func (e *Engine) JournalStatus(ctx context.Context) (JournalStatus, error) {
 		lag = st.Events.LastSeq - folded
 	}
 	out.Projections = []ProjectionStatus{{Name: "zones", Seq: folded, Lag: lag}}
+	held := e.retentionStatus(ctx)
 	for _, s := range e.states() {
-		out.Zones = append(out.Zones, ZonePosition{
-			Zone: s.Name, ID: string(s.Zone), Seq: s.Head.Seq, N: s.Head.N, OldestFrom: s.Added.Seq,
-		})
+		out.Zones = append(out.Zones, e.zonePosition(s, held))
 	}
 	if e.cfg.Reserve != nil {
 		reserve := e.cfg.Reserve.status()
 		out.Reserve = &reserve
 	}
 	return out, nil
+}
+
+// zonePosition describes one zone; held is what was read of some.
+func (e *Engine) zonePosition(s State, held map[event.ZoneID]ZoneRetention) ZonePosition {
+	z := ZonePosition{Zone: s.Name, ID: string(s.Zone), Seq: s.Head.Seq, N: s.Head.N, OldestFrom: s.Added.Seq}
+	if s.Retained != nil {
+		z.OldestFrom, z.OldestSerial = s.Retained.Oldest, s.Retained.Serial
+	}
+	if p, err := e.boundPolicy(s); err == nil {
+		z.Retention = p.Retention().text()
+	}
+	if h, ok := held[s.Zone]; ok {
+		z.Held, z.Purgeable = &h.Held, &h.Bytes
+	}
+	return z
 }
 
 // VerifyQuery says what a verification of the journal relies on.

@@ -72,6 +72,7 @@ type settings struct {
 	transfer   xfr.Prefixes
 	axfrOnly   xfr.Prefixes
 	diffs      event.DiffLimits
+	retention  RetentionPolicy
 	notifyFrom xfr.Prefixes
 	notifyTo   []xfr.Endpoint
 	notifyNS   bool

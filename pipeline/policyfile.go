@@ -93,6 +93,9 @@ type policyFile struct {
 		} `toml:"inbound"`
 	} `toml:"server"`
 	Retention struct {
+		Versions     any `toml:"versions"`
+		Days         any `toml:"days"`
+		Hold         any `toml:"hold"`
 		IXFRVersions any `toml:"ixfr-versions"`
 		IXFRSize     any `toml:"ixfr-size"`
 	} `toml:"retention"`
@@ -444,6 +447,13 @@ func (r *policyReader) retention(f *policyFile) {
 		r.set.diffs.Steps = uint64(n)
 	}
 	r.size("retention.ixfr-size", f.Retention.IXFRSize, &r.set.diffs.Bytes)
+	if n, ok := r.number("retention.versions", f.Retention.Versions, maxRetentionVersions); ok {
+		r.set.retention.Versions = uint64(n)
+	}
+	if n, ok := r.number("retention.days", f.Retention.Days, maxRetentionDays); ok {
+		r.set.retention.Days = uint64(n)
+	}
+	r.flag("retention.hold", f.Retention.Hold, &r.set.retention.Hold)
 }
 
 // size reads a number of bytes into to, where it is given.

@@ -32,6 +32,11 @@ type scratch struct {
 	// lenient: instances whose chunks are no longer held are passed over, as by
 	// the projection.
 	lenient bool
+	// purges is what retention has done to the zone; learned: it was read.
+	purges  purges
+	learned bool
+	chunks  store.ChunkSource
+	over    bool // the event folded last was passed over: its contents are purged
 }
 
 // newScratch makes an empty projection for a zone.
@@ -48,7 +53,7 @@ func (e *Engine) newScratch(ctx context.Context, id event.ZoneID) (*scratch, err
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return &scratch{e: e, id: id, dir: dir, store: st}, nil
+	return &scratch{e: e, id: id, dir: dir, store: st, chunks: e.chunks}, nil
 }
 
 func (s *scratch) close() error { return errors.Join(s.store.Close(), os.RemoveAll(s.dir)) }
@@ -67,6 +72,9 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return errEnough
 	})
 	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	if err := s.learn(ctx); err != nil {
 		return err
 	}
 	err = s.e.journal.Read(ctx, s.id, 1, s.limit, func(rec journal.Record) error {
@@ -88,7 +96,8 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 
 // apply folds one event into the store.
 func (s *scratch) apply(ctx context.Context, rec journal.Record) error {
-	err := s.store.Apply(ctx, rec, s.e.chunks)
+	held, err := s.purges.fold(ctx, s.e.journal, s.store, rec, s.chunks)
+	s.over = !held
 	if s.lenient && (errors.Is(err, journal.ErrNoChunk) || errors.Is(err, store.ErrBroken)) {
 		return s.store.Skip(ctx, rec)
 	}
@@ -115,6 +124,7 @@ func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progr
 		return err
 	}
 	defer s.close() //nolint:errcheck // a scratch folder
+	s.useArchive()
 	if progress == nil {
 		progress = func(Progress) {}
 	}
@@ -128,6 +138,9 @@ func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progr
 		step, ok, err := s.step(rec, verify)
 		if err != nil {
 			return err
+		}
+		if s.over && goal.reached(rec) {
+			return e.purgedVersion(name, s.id)
 		}
 		if ok {
 			met++
@@ -156,6 +169,9 @@ func (e *Engine) Replay(ctx context.Context, name, to string, verify bool, progr
 // step compares the digest of the instance that an event names.
 func (s *scratch) step(rec journal.Record, verify bool) (ReplayStep, bool, error) {
 	step := ReplayStep{Seq: rec.Seq}
+	if s.over {
+		return step, false, nil
+	}
 	var recorded, rebuilt [32]byte
 	switch f := rec.Event.Facts.(type) {
 	case *event.InstanceLoaded:

@@ -230,6 +230,9 @@ func (st ReserveStatus) alarm() string {
 	return ""
 }
 
+// signCopies is how often what signing makes is written, see signNeed.
+const signCopies = 3
+
 // signNeed is how many bytes it takes at most to sign all that zones publish
 // once more: the chunks in the journal, the projection's copy, and as much
 // again for what is written only for a while.
@@ -237,7 +240,6 @@ func signNeed(zones []State) uint64 {
 	const (
 		perZone      = 16 << 10
 		perSignature = 150 // owner, key, header, and its share of the denial chain
-		copies       = 3
 	)
 	total := uint64(0)
 	for _, s := range zones {
@@ -248,7 +250,7 @@ func signNeed(zones []State) uint64 {
 		for _, k := range s.Keys.Signing() {
 			length = max(length, signatureLength(k.Algorithm, base64.StdEncoding.DecodedLen(len(k.DNSKEY))))
 		}
-		total += copies * (perZone + s.Published.Signed.Facts.Signatures*(perSignature+length))
+		total += signCopies * (perZone + s.Published.Signed.Facts.Signatures*(perSignature+length))
 	}
 	return total
 }

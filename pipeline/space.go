@@ -218,6 +218,12 @@ func (e *Engine) shortage(ctx context.Context) {
 		}
 		return
 	}
+	if err := e.bulkRoom(ctx); err != nil {
+		e.setTrouble(limitTrouble, err)
+		e.sweep(ctx, 0)
+		poke(e.retainNow)
+		return
+	}
 	st, err := e.journal.Status(ctx)
 	if err == nil && full(st) != nil {
 		e.setTrouble(limitTrouble, full(st))
@@ -234,6 +240,7 @@ func (e *Engine) relieve(ctx context.Context) {
 	e.mu.RUnlock()
 	gone := false
 	e.keepReserve(ctx)
+	e.watchFill(ctx)
 	if e.roomier.Swap(false) {
 		e.retry()
 	}
@@ -244,7 +251,9 @@ func (e *Engine) relieve(ctx context.Context) {
 	}
 	if was[limitTrouble] != nil {
 		if st, err := e.journal.Status(ctx); err == nil {
-			err = full(st)
+			if err = full(st); err == nil {
+				err = e.bulkRoom(ctx)
+			}
 			e.setTrouble(limitTrouble, err)
 			gone = gone || err == nil
 		}
@@ -380,11 +389,12 @@ func (f *roomyFile) Write(b []byte) (int, error) {
 type roomyJournal struct {
 	journal.Journal
 	room func(need uint64) error
+	bulk func(context.Context) error // whether BULK has room; nil does not ask
 }
 
 // NewChunks implements journal.Journal.
 func (j roomyJournal) NewChunks(id event.ZoneID, command string) journal.ChunkWriter {
-	return &roomyChunks{ChunkWriter: j.Journal.NewChunks(id, command), room: j.room}
+	return &roomyChunks{ChunkWriter: j.Journal.NewChunks(id, command), room: j.room, bulk: j.bulk}
 }
 
 // roomyChunks sends chunks while the projection will have room on the disk for
@@ -392,6 +402,7 @@ func (j roomyJournal) NewChunks(id event.ZoneID, command string) journal.ChunkWr
 type roomyChunks struct {
 	journal.ChunkWriter
 	room func(need uint64) error
+	bulk func(context.Context) error
 	sent uint64 // raw bytes
 }
 
@@ -400,6 +411,11 @@ func (w *roomyChunks) Put(ctx context.Context, c journal.RawChunk) error {
 	w.sent += uint64(len(c.Raw))
 	if err := w.room(w.sent + w.sent/4); err != nil { // the projection's keys are longer than the chunks'
 		return err
+	}
+	if w.bulk != nil {
+		if err := w.bulk(ctx); err != nil {
+			return err
+		}
 	}
 	return w.ChunkWriter.Put(ctx, c)
 }

@@ -75,6 +75,8 @@ type State struct {
 
 	// Swept is the sequence of the newest bulk.swept.
 	Swept uint64 `json:"swept,omitempty"`
+	// Retained is what retention has left; nil where it has purged nothing.
+	Retained *Retained `json:"retained,omitempty"`
 	// Halted is set where this program met an event that it must understand
 	// and does not: the zone is served as it stands, and nothing else.
 	Halted *Halt `json:"halted,omitempty"`

@@ -126,6 +126,7 @@ func (r *runner) describe(st *ZoneStatus) {
 		}
 	}
 	r.workerNotices(st)
+	st.Notices = append(st.Notices, r.e.fillNotices()...)
 	doubt := r.e.watch.check()
 	if doubt != nil {
 		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: clockAlarm(*doubt), Hint: ClockHint})

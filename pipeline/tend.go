@@ -60,7 +60,7 @@ func (e *Engine) tend(ctx context.Context) {
 func (e *Engine) note(err error) error {
 	switch {
 	case errors.Is(err, journal.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
-		if !errors.Is(err, errLowDisk) {
+		if !errors.Is(err, errLowDisk) && !errors.Is(err, errLowBulk) {
 			e.refused.Store(true)
 		}
 		poke(e.short)

@@ -84,8 +84,14 @@ func (e *Engine) open(ctx context.Context, t target) (*version, error) {
 		return nil, err
 	}
 	s.limit, s.lenient = t.upTo, true
-	if err = s.fold(ctx, func(journal.Record) error { return nil }); err == nil {
+	if err = s.reach(ctx, t.seq); err == nil {
+		err = s.fold(ctx, func(journal.Record) error { return nil })
+	}
+	if err == nil {
 		v, err = openVersion(s.store, t)
+	}
+	if errors.Is(err, store.ErrNoInstance) && s.purges.passed.Has(t.seq) {
+		err = e.purgedVersion("", t.id) // the archive does not hold it
 	}
 	if err != nil {
 		err = errors.Join(err, s.close())

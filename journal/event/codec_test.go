@@ -147,6 +147,9 @@ func samples() map[string]Facts {
 	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples()) {
 		m[f.EventType()] = f
 	}
+	for _, f := range retentionSamples() {
+		m[f.EventType()] = f
+	}
 	return m
 }
 

@@ -11,6 +11,7 @@ import (
 // the old type stays for decoding.
 func registered() []func() Facts {
 	return []func() Facts{
+		func() Facts { return new(BulkPurged) },
 		func() Facts { return new(BulkSwept) },
 		func() Facts { return new(CDSChanged) },
 		func() Facts { return new(ClockAccepted) },
@@ -58,6 +59,7 @@ func registered() []func() Facts {
 		func() Facts { return new(RolloverStarted) },
 		func() Facts { return new(SignFailed) },
 		func() Facts { return new(SignalPushed) },
+		func() Facts { return new(SnapshotTaken) },
 		func() Facts { return new(TSIGAdded) },
 		func() Facts { return new(TSIGRemoved) },
 		func() Facts { return new(WorkerEnrolled) },
@@ -103,6 +105,8 @@ func Manifests(f Facts) []Manifest {
 		return []Manifest{f.Manifest}
 	case *InstanceSigned:
 		return []Manifest{f.Manifest}
+	case *SnapshotTaken:
+		return f.manifests()
 	default:
 		return nil
 	}

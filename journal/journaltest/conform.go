@@ -42,6 +42,11 @@ func Conform(t *testing.T, open func(*testing.T) journal.Journal) {
 		"long manifest becomes indirect":            indirectManifest,
 		"oversized and misnamed chunks are refused": badChunksRefused,
 		"status counts both streams":                statusCounts,
+		"purged chunks are gone":                    purgedChunksAreGone,
+		"purge keeps what shares a subject":         purgeKeepsWhatSharesASubject,
+		"purge without hints":                       purgeWithoutHints,
+		"purge of an indirect manifest":             purgedListIsGone,
+		"verify knows what was purged":              verifyKnowsWhatWasPurged,
 		"verify passes":                             verifyPasses,
 		"closed journal refuses calls":              closedRefuses,
 	} {

@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"sluice/journal"
@@ -470,7 +474,61 @@ func (m *Memory) Chunk(ctx context.Context, subject string, c event.Chunk) ([]by
 	return nil, fmt.Errorf("chunk %s of %s: %w", c.SHA256, subject, journal.ErrNoChunk)
 }
 
+// PurgeChunks implements journal.Purger.
+func (m *Memory) PurgeChunks(ctx context.Context, manifest event.Manifest, alone bool) (removed uint64, err error) {
+	var list []event.Chunk
+	err = journal.EachChunk(ctx, m, manifest, func(c event.Chunk) error {
+		list = append(list, c)
+		return nil
+	})
+	if err != nil && !errors.Is(err, journal.ErrNoChunk) {
+		return 0, err
+	}
+	if err := m.open(ctx); err != nil {
+		return 0, err
+	}
+	s := m.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if persist, err := s.write(); !persist {
+		return 0, err
+	}
+	for _, c := range list {
+		seqs := []uint64{c.Seq}
+		if alone {
+			seqs = append(seqs, slices.Sorted(maps.Keys(s.chunks))...)
+		}
+		for _, seq := range seqs {
+			at, ok := s.chunks[seq]
+			if ok && at.subject == manifest.Subject && sha256.Sum256(at.raw) == c.SHA256 {
+				delete(s.chunks, seq)
+				removed++
+				break
+			}
+		}
+	}
+	return removed, nil
+}
+
+// StoredBytes implements journal.Purger.
+func (m *Memory) StoredBytes(ctx context.Context, zone event.ZoneID) (map[string]uint64, error) {
+	if err := m.open(ctx); err != nil {
+		return nil, err
+	}
+	s := m.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sizes := map[string]uint64{}
+	for _, c := range s.chunks {
+		if strings.HasPrefix(c.subject, "bulk."+string(zone)+".") {
+			sizes[c.subject] += uint64(len(c.raw))
+		}
+	}
+	return sizes, nil
+}
+
 var (
+	_ journal.Purger    = (*Memory)(nil)
 	_ journal.Journal   = (*Memory)(nil)
 	_ journal.RawReader = (*Memory)(nil)
 )

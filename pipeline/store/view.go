@@ -202,6 +202,27 @@ func (v *View) Kind(kind zone.Kind) (zone.Iterator, error) {
 	return v.s.kindIter(v.snap, v.z, l, kind)
 }
 
+// OwnKinds are the kinds of items that the instance itself has, ascending: those
+// that its chunks hold.
+func (v *View) OwnKinds() []zone.Kind { return v.meta.kinds() }
+
+// OldestDiff is the sequence of the signed instance that the oldest diff kept for
+// IXFR leads from; 0 where none is kept.
+func (s *Store) OldestDiff(id event.ZoneID) (seq uint64, err error) {
+	v, _, err := s.open(id)
+	if errors.Is(err, xfr.ErrUnknownZone) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	steps, err := s.steps(v.snap, v.z, v.head)
+	if err == nil && len(steps) > 0 {
+		seq = steps[0].FromSeq
+	}
+	return seq, errors.Join(err, v.Close())
+}
+
 // Items walks every item: first KindContents, KindMade and KindSigs merged by
 // owner, then KindChain and KindChainSigs merged by owner. A KindContents
 // item hidden by a KindMade one is left out. The iterator may outlive the
