@@ -79,22 +79,13 @@ func TestRollback_PublishesTheOldContentUnderAHigherSerialAndHoldsIt(t *testing.
 	if st.Held != nil || st.Published.ContentDigest != second.Loaded.ContentDigest || st.Loaded.Serial != 9 {
 		t.Errorf("released: held %v, loaded %d, content %s", st.Held, st.Loaded.Serial, st.Published.ContentDigest)
 	}
-	if s := r.snapshot(); s.Released != nil {
+	if s := r.zone(); s.Released != nil {
 		t.Error("the comparison with the source is not over")
 	}
 	if _, err := r.e.Release(t.Context(), testActor, "example.com", ""); !errors.Is(err, ErrState) {
 		t.Errorf("a second release: %v", err)
 	}
 	replayAll(t, r)
-}
-
-func (r *rig) snapshot() State {
-	r.t.Helper()
-	z, err := r.e.find("example.com")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return z.snapshot()
 }
 
 func serialPolicy(t *testing.T, policy string) map[string]Policy {
@@ -110,7 +101,7 @@ func serialPolicy(t *testing.T, policy string) map[string]Policy {
 func (r *rig) published() []event.InstancePublished {
 	r.t.Helper()
 	var all []event.InstancePublished
-	err := r.journal.Read(r.t.Context(), r.snapshot().Zone, 1, 0, func(rec journal.Record) error {
+	err := r.journal.Read(r.t.Context(), r.zone().Zone, 1, 0, func(rec journal.Record) error {
 		if f, ok := rec.Event.Facts.(*event.InstancePublished); ok {
 			all = append(all, *f)
 		}
@@ -160,7 +151,7 @@ func TestRollback_ChangesOfDelegationsWantToBeConfirmed(t *testing.T) {
 	if st := r.await(); st.Published.ContentDigest != first.Published.ContentDigest {
 		t.Error("not the old content")
 	}
-	held := r.snapshot().Held
+	held := r.zone().Held
 	if held.Facts.DSChanges != 2 || held.Facts.NSChanges != 1 || held.Facts.FromSerial != second.Published.Serial {
 		t.Errorf("the event says %+v", held.Facts)
 	}
