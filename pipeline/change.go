@@ -72,6 +72,9 @@ func (e *Engine) planChange(ctx context.Context, s State, c ZoneChange) (event.F
 		source = c.Source
 		changes = append(changes, fmt.Sprintf("source %s becomes %s; it is loaded in full, and what differs is signed and published", s.Source, source))
 	}
+	if s.Held != nil && source != s.Source {
+		changes = append(changes, "the zone is "+heldText(s)+": that source is read once it is released")
+	}
 	p, ok := e.policy(c.Policy)
 	if c.Policy == "" || !ok || s.Policy.Name == c.Policy && s.Policy.SHA256 == p.SHA256 {
 		if len(changes) == 0 {
@@ -89,6 +92,9 @@ func (e *Engine) planChange(ctx context.Context, s State, c ZoneChange) (event.F
 	changes = append(changes, fmt.Sprintf("policy %s becomes %s", s.Policy.Name, p.Name))
 	if old.Mode() != p.Mode() {
 		changes = append(changes, turnText(old.Mode(), p.Mode()))
+		if s.Held != nil && p.passThrough() {
+			changes = append(changes, "the zone is "+heldText(s)+": what is published stays until it is released")
+		}
 	} else if old.Parameters() != p.Parameters() {
 		changes = append(changes, fmt.Sprintf("the zone is signed again: %s becomes %s", old.Parameters(), p.Parameters()))
 	}

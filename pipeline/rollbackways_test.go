@@ -562,3 +562,25 @@ func TestRollback_AcrossAKeyRollKeepsTodaysKeys(t *testing.T) {
 	w.serialsRise()
 	replayAll(t, w.rig)
 }
+
+func TestSetZone_SaysThatAHeldZoneReadsNoSource(t *testing.T) {
+	r := newRig(t, journaltest.New(), modePolicies(t, ""))
+	first := r.add(zoneOf(7))
+	r.reload(zoneOf(8))
+	r.rollBack(RollbackRequest{To: fmt.Sprint(first.Published.Serial)})
+	r.await()
+	other := filepath.Join(r.dir, "other.zone")
+	if err := os.WriteFile(other, []byte(zoneOf(9)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := r.e.SetZone(t.Context(), testActor, "example.com", ZoneChange{Source: other})
+	if err != nil || !plan.Done || !strings.Contains(strings.Join(plan.Changes, "\n"), "that source is read once it is released") {
+		t.Errorf("plan %+v, %v", plan, err)
+	}
+	if st := r.await(); st.Loaded.Serial != 7 {
+		t.Errorf("serial %d was loaded", st.Loaded.Serial)
+	}
+	if st := r.release(); st.Loaded.Serial != 9 || st.Source != other {
+		t.Errorf("released: serial %d from %s", st.Loaded.Serial, st.Source)
+	}
+}
