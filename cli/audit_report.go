@@ -178,7 +178,7 @@ func (r *report) take(seq uint64, ev *event.Event) error {
 		r.zones = append(r.zones, l)
 	case *event.InstancePublished:
 		r.published[l.zone]++
-	case *event.LoadFailed, *event.SignFailed, *event.ReviewRejected, *event.ZoneHalted, *event.ClockDoubted, *event.ReviewOverridden, *event.RolloverAborted:
+	case *event.LoadFailed, *event.SignFailed, *event.ReviewRejected, *event.ZoneHalted, *event.ZoneHeld, *event.ClockDoubted, *event.ReviewOverridden, *event.RolloverAborted:
 		r.troubles = append(r.troubles, l)
 	}
 	if ev.Actor.Door == "cli" || ev.Actor.Door == "api" {
