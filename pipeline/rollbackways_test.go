@@ -409,30 +409,27 @@ func TestRollback_AnyVersionComesBackByteForByte(t *testing.T) {
 				return st
 			}
 			st, backs := note(), 0
-			for i := range 14 {
-				switch n := rnd.below(10); {
-				case n < 4 && st.Held == nil:
+			for i := range 20 {
+				switch n := rnd.below(8); {
+				case n < 3 && st.Held == nil:
 					r.zoneFile(randomZone(rnd, 10+i))
 					if err := r.e.Reload(t.Context(), testActor, "example.com", false); err != nil {
 						t.Fatal(err)
 					}
-				case n < 5 && st.Held != nil:
+				case n < 2:
 					r.release()
-				case n < 6:
+				case n < 4:
 					names := []string{"default", "nsec3", "zonemd"}
 					if _, err := r.turn(names[rnd.below(len(names))]); err != nil {
 						t.Fatal(err)
 					}
-				case n < 7:
+				case n < 5:
 					r.stop()
 					r.start(policies)
 				default:
 					to := serials[rnd.below(len(serials))]
 					before := st.Published.Serial
 					_, err := r.e.Rollback(t.Context(), testActor, "example.com", RollbackRequest{To: fmt.Sprint(to), Reason: "x", Yes: true})
-					if err != nil && errors.Is(err, ErrState) && sources[to] == sources[before] {
-						continue
-					}
 					if err != nil && !strings.Contains(err.Error(), "that very content") {
 						t.Fatal(err)
 					}
@@ -448,8 +445,8 @@ func TestRollback_AnyVersionComesBackByteForByte(t *testing.T) {
 					t.Fatalf("step %d: verify: %v, %v", i, err, rep)
 				}
 			}
-			if backs == 0 {
-				t.Error("nothing was rolled back")
+			if backs < 2 {
+				t.Errorf("only %d rollbacks", backs)
 			}
 			for _, serial := range serials {
 				var b strings.Builder
