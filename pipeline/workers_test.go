@@ -276,7 +276,27 @@ func zoneNames(n int) []string {
 }
 
 func TestWorkers_ShareTheWorkOfZones(t *testing.T) {
-	c := newCrew(t)
+	t.Run("in memory", func(t *testing.T) { shareTheWork(t, newCrew(t)) })
+	t.Run("over NATS", func(t *testing.T) {
+		j, err := journal.Open(t.Context(), journal.Config{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := j.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		coord, err := j.Coordinator(t.Context(), 2*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shareTheWork(t, crewOn(t, j, coord))
+	})
+}
+
+func shareTheWork(t *testing.T, c *crew) {
+	t.Helper()
 	a, b := c.add("a", "", nil), c.add("b", "", nil)
 	names := zoneNames(12)
 	for _, name := range names {
