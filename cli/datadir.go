@@ -42,6 +42,7 @@ func (d *dataDir) journal() string     { return filepath.Join(d.path, "journal")
 func (d *dataDir) projections() string { return filepath.Join(d.path, "projections") }
 func (d *dataDir) spill() string       { return filepath.Join(d.path, "projections", "tmp") }
 func (d *dataDir) upstream() string    { return filepath.Join(d.path, "projections", "upstream.json") }
+func (d *dataDir) run() string         { return filepath.Join(d.path, "projections", "run") }
 func (d *dataDir) keys() string        { return filepath.Join(d.path, "keys") }
 func (d *dataDir) socket() string      { return filepath.Join(d.path, "sluice.sock") }
 

@@ -192,7 +192,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
 		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
-		HintFile: s.data.upstream(),
+		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version,
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Sealing: sealing, Workers: s.cfg.Daemon.Workers,
 		Observe: observer.Observe, Resolve: addressFinder(observer), Agents: observer.Agents,
