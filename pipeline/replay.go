@@ -32,6 +32,9 @@ type scratch struct {
 	// lenient: instances whose chunks are no longer held are passed over, as by
 	// the projection.
 	lenient bool
+	// unsigned: what was signed and published is passed over; the store then
+	// keeps every loaded instance.
+	unsigned bool
 	// purges is what retention has done to the zone; learned: it was read.
 	purges  purges
 	learned bool
@@ -78,7 +81,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return err
 	}
 	err = s.e.journal.Read(ctx, s.id, 1, s.limit, func(rec journal.Record) error {
-		if !s.state.Counts(rec) {
+		if !s.state.Counts(rec) || s.unsigned && !loads(rec) {
 			s.state = EvolveNext(s.state, rec, "")
 			return s.store.Skip(ctx, rec)
 		}
@@ -92,6 +95,15 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return nil
 	}
 	return err
+}
+
+// loads reports whether an event changes what is loaded in a projection.
+func loads(rec journal.Record) bool {
+	switch rec.Event.Facts.(type) {
+	case *event.InstanceSigned, *event.InstancePublished:
+		return false
+	}
+	return true
 }
 
 // apply folds one event into the store.

@@ -599,3 +599,74 @@ func TestSetZone_SaysThatAHeldZoneReadsNoSource(t *testing.T) {
 		t.Errorf("released: serial %d from %s", st.Loaded.Serial, st.Source)
 	}
 }
+
+// What retention keeps can be gone back to, from its snapshot; what it purged
+// cannot, and the message says up to where.
+func TestRollback_GoesAsFarBackAsRetentionKeeps(t *testing.T) {
+	r, _ := retainedRig(t, "versions = 3\nixfr-versions = 0", 9)
+	all := r.published()
+	kept, gone := all[len(all)-3], all[len(all)-4]
+	if z := r.compact(CompactQuery{}); z.Error != "" || !z.Done {
+		t.Fatalf("%+v", z)
+	}
+	_, err := r.e.Rollback(t.Context(), testActor, "example.com", RollbackRequest{To: fmt.Sprint(gone.Serial), Reason: "x"})
+	if !errors.Is(err, ErrNotFound) || !errors.Is(err, journal.ErrPurged) || !strings.Contains(err.Error(), fmt.Sprintf("the oldest one that is held is serial %d", kept.Serial)) {
+		t.Errorf("to a version that was purged: %v", err)
+	}
+	plan := r.rollBack(RollbackRequest{To: fmt.Sprint(kept.Serial)})
+	st := r.await()
+	if !plan.Done || !st.Held.Published || st.LastError != "" {
+		t.Fatalf("done %v, held %+v, %q", plan.Done, st.Held, st.LastError)
+	}
+	var differ []string
+	err = r.e.Diff(t.Context(), "example.com", fmt.Sprint(kept.Serial), fmt.Sprint(st.Published.Serial), func(l DiffLine) error {
+		if !strings.Contains(l.Record, "\tSOA\t") && !strings.Contains(l.Record, "\tRRSIG\t") {
+			differ = append(differ, l.Record)
+		}
+		return nil
+	})
+	if err != nil || len(differ) != 0 {
+		t.Errorf("%v, differs in %q", err, differ)
+	}
+	if again := r.compact(CompactQuery{}); again.Error != "" {
+		t.Errorf("retention afterwards: %+v", again)
+	}
+	r.rebuild()
+	if after := r.await(); after.Published.Serial != st.Published.Serial || after.Held == nil {
+		t.Errorf("rebuilt: serial %d after %d, held %v", after.Published.Serial, st.Published.Serial, after.Held)
+	}
+}
+
+// What a review dropped can be had as long as the journal holds it, too.
+func TestVersions_LoadedOnesThatWereDroppedAreFound(t *testing.T) {
+	r := reviewRig(t, "[loader.review]\nmode = \"manual\"\n[signer]\nserial-policy = \"counter\"\n")
+	r.add(zoneOf(7))
+	first := r.approve(event.StageLoaded)
+	want := map[string]string{first.Loaded.Instance: r.unsigned()}
+	for n := 8; n < 14; n++ {
+		st := r.reload(zoneOf(n))
+		want[st.Loaded.Instance] = r.unsigned()
+		if n == 11 {
+			r.approve(event.StageLoaded)
+		} else {
+			r.reject(event.StageLoaded)
+		}
+	}
+	for instance, text := range want {
+		v, err := r.e.openNamed(t.Context(), "example.com", instance)
+		if err != nil {
+			t.Fatalf("%s: %v", instance, err)
+		}
+		items := zone.Merge(v.parts...)
+		var b strings.Builder
+		out := zone.NewWriter(&b)
+		for items.Next() {
+			if err := out.WriteItem(items.Key(), items.Value()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(items.Err(), out.Flush(), v.close()); err != nil || b.String() != text {
+			t.Errorf("%s: %v\n%s\nwant\n%s", instance, err, b.String(), text)
+		}
+	}
+}

@@ -79,11 +79,28 @@ func (e *Engine) open(ctx context.Context, t target) (*version, error) {
 	if err := e.isInstance(ctx, t); err != nil {
 		return nil, err
 	}
+	if t.loaded {
+		// What was signed is not needed, as a rule: it is most of the zone.
+		if v, err := e.rebuild(ctx, t, true); !errors.Is(err, store.ErrNoInstance) {
+			return v, err
+		}
+	}
+	v, err = e.rebuild(ctx, t, false)
+	if errors.Is(err, store.ErrNoInstance) {
+		return nil, e.notHeld(ctx, t)
+	}
+	return v, err
+}
+
+// rebuild reads an instance from a scratch projection that is folded up to it,
+// with unsigned without all that was signed. Errors: store.ErrNoInstance where
+// that does not lead to it.
+func (e *Engine) rebuild(ctx context.Context, t target, unsigned bool) (v *version, err error) {
 	s, err := e.newScratch(ctx, t.id)
 	if err != nil {
 		return nil, err
 	}
-	s.limit, s.lenient = t.upTo, true
+	s.limit, s.lenient, s.unsigned = t.upTo, true, unsigned
 	if err = s.reach(ctx, t.seq); err == nil {
 		err = s.fold(ctx, func(journal.Record) error { return nil })
 	}
@@ -94,13 +111,7 @@ func (e *Engine) open(ctx context.Context, t target) (*version, error) {
 		err = e.purgedVersion("", t.id) // the archive does not hold it
 	}
 	if err != nil {
-		err = errors.Join(err, s.close())
-	}
-	if errors.Is(err, store.ErrNoInstance) {
-		return nil, e.notHeld(ctx, t)
-	}
-	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	inner := v.close
 	v.close = func() error { return errors.Join(inner(), s.close()) }
