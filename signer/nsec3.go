@@ -31,8 +31,9 @@ type entStack struct {
 	path   []ent
 }
 
-// enter moves to the name with the given owner key.
-func (s *entStack) enter(ownerKey []byte, apexLength int) {
+// enter moves to the name with the given owner key. It returns how many names
+// were not on the way before.
+func (s *entStack) enter(ownerKey []byte, apexLength int) (more int) {
 	prefix := ownerKey[:len(ownerKey)-1]
 	for len(s.path) > 0 && !bytes.HasPrefix(prefix, s.prefix[:s.path[len(s.path)-1].end]) {
 		s.path = s.path[:len(s.path)-1]
@@ -40,15 +41,18 @@ func (s *entStack) enter(ownerKey []byte, apexLength int) {
 	at := apexLength - 1
 	if len(s.path) == 0 {
 		s.path = append(s.path, ent{end: at})
+		more++
 	} else {
 		at = s.path[len(s.path)-1].end
 	}
 	for i := at; i < len(prefix); i++ {
 		if prefix[i] == 0 {
 			s.path = append(s.path, ent{end: i + 1})
+			more++
 		}
 	}
 	s.prefix = append(s.prefix[:0], prefix...)
+	return more
 }
 
 // addNSEC3 feeds the names that get an NSEC3 record because of n.
@@ -71,6 +75,10 @@ func (w *walk) addNSEC3(n *node) error {
 				return fmt.Errorf("read contents: %w", err)
 			}
 			name, bitmap = w.value, nil
+			if w.run.part.cuts(w.ents.prefix[:e.end]) {
+				w.run.addEdge(name)
+				continue
+			}
 		}
 		b := w.feed.now
 		b.entries = append(b.entries, entry{name: b.add(name), bitmap: b.add(bitmap)})
@@ -101,11 +109,15 @@ type chainPass struct {
 	owner, key  []byte
 	value       []byte
 	first, last [20]byte
+	after       *[20]byte // the hash after the last; nil: the first
 	bitmap      []byte
 }
 
 func (r *run) chainPass(f *feed, in Input, sorted zone.Iterator) error {
 	c := &chainPass{run: r, feed: f}
+	if r.part != nil {
+		c.after = r.part.after
+	}
 	if p := in.Previous; p != nil {
 		var err error
 		if c.chain, err = newCursor(p.Chain, zone.KindChain); err != nil {
@@ -151,6 +163,9 @@ func (c *chainPass) records(sorted zone.Iterator) error {
 	if !begun {
 		return nil
 	}
+	if c.after != nil {
+		return c.record(encoding, *c.after)
+	}
 	return c.record(encoding, c.first)
 }
 
@@ -166,10 +181,9 @@ func (c *chainPass) build(encoding *base32.Encoding, next [20]byte) {
 	r := c.run
 	c.owner = append(c.owner[:0], nsec3Hashed)
 	c.owner = encoding.AppendEncode(c.owner, c.last[:])
-	label := c.owner[1:]
 	c.key = append(c.key[:0], byte(zone.KindChain))
 	c.key = append(c.key, r.apexKey[:len(r.apexKey)-1]...)
-	c.key = append(c.key, label...)
+	c.key = append(c.key, c.owner[1:]...)
 	c.key = append(c.key, 0, 0, 0, byte(zone.TypeNSEC3))
 	c.owner = append(c.owner, r.apex...)
 

@@ -60,6 +60,7 @@ type run struct {
 	named     []givenKey    // all keys given
 	countable bool          // these can be told apart
 	updates   bool          // called by Update
+	part      *part         // nil where the whole zone is signed
 	// algorithms is those of the DNSKEY RRset.
 	algorithms []uint8
 	apex       zone.Name
@@ -80,6 +81,7 @@ type run struct {
 	every       uint64        // which of the others are
 	hasher      zone.Hasher   // of the producer
 	counts      counts        // of the producer
+	read        uint64        // RRsets of the contents
 
 	sink       Sink
 	held       heldUnit
@@ -108,7 +110,9 @@ func Sign(ctx context.Context, in Input, keys []Key, p Params, sink Sink) (*Resu
 	return res, nil
 }
 
-func newRun(in Input, keys []Key, p Params) (*run, error) {
+func newRun(in Input, keys []Key, p Params) (*run, error) { return newPartRun(in, keys, p, nil) }
+
+func newPartRun(in Input, keys []Key, p Params, of *part) (*run, error) {
 	if in.Contents == nil || in.ContentState == nil && !p.NoDigest {
 		return nil, errors.New("no contents")
 	}
@@ -141,6 +145,10 @@ func newRun(in Input, keys []Key, p Params) (*run, error) {
 		full:        in.Previous == nil,
 		always:      verifiedAlways,
 		every:       SampleEvery,
+		part:        of,
+	}
+	if of != nil {
+		r.denialTTL = of.frame.DenialTTL
 	}
 	if p.VerifyAll {
 		r.every = 1
@@ -209,7 +217,7 @@ func (r *run) prepareKeys(keys []Key) error {
 		if !k.SignsKeys && !k.SignsZone {
 			continue
 		}
-		if k.Signer == nil {
+		if k.Signer == nil && (k.SignsZone || r.part == nil || r.part.atApex()) {
 			return fmt.Errorf("key %d of algorithm %d has to sign and has no private key", zone.KeyTag(k.DNSKEY), alg)
 		}
 		sk, err := newSigningKey(k)
@@ -379,41 +387,16 @@ func (r *run) signZONEMD() ([]zone.Item, error) {
 
 // result joins what the goroutines counted and puts the digest.
 func (r *run) result(in Input, sink Sink) (*Result, error) {
-	total := r.counts
-	for _, w := range r.workers {
-		total.merge(w.counts)
+	former := (*zone.SetHash)(nil)
+	if !r.full {
+		former = in.Previous.SignedState
 	}
-	res := &Result{
-		Records:    total.records,
-		RRsets:     total.rrsets,
-		Signatures: total.signatures,
-		Made:       total.made,
-		Reused:     total.reused,
-		Verified:   total.verified,
-		Earliest:   near(total.earliest, r.params.Inception),
-		Denial:     r.params.Denial,
-	}
-	if r.countable && !total.by.unknown {
-		if res.SignedBy = total.by.counts; res.SignedBy == nil {
-			res.SignedBy = map[uint64]int64{}
-		}
-	}
+	res := Join(r.params, in.ContentState, former, r.made())
 	if r.params.NoDigest {
 		return res, nil
 	}
-	state := new(zone.SetHash)
-	if r.full {
-		state.AddSet(in.ContentState)
-	} else {
-		state.AddSet(in.Previous.SignedState)
-	}
-	state.AddSet(&r.hasher.Set)
-	for _, w := range r.workers {
-		state.AddSet(&w.hasher.Set)
-	}
-	if err := sink.Put([]byte{byte(zone.KindDigest)}, state.AppendState(nil)); err != nil {
+	if err := sink.Put([]byte{byte(zone.KindDigest)}, res.SignedState.AppendState(nil)); err != nil {
 		return nil, err
 	}
-	res.ContentSum, res.SignedSum, res.SignedState = in.ContentState.Sum(), state.Sum(), state
 	return res, nil
 }

@@ -74,11 +74,16 @@ func (r *run) contentsPass(f *feed, in Input) error {
 		if w.contents, err = newCursor(p.Contents, zone.KindContents); err != nil {
 			return err
 		}
-		made, dnskey, err := apexAhead(p.Made, r.apexKey)
-		if err != nil {
-			return err
+		made := p.Made
+		if r.part != nil {
+			r.trustKeys(r.part.frame.DNSKEY)
+		} else {
+			var dnskey zone.Value
+			if made, dnskey, err = apexAhead(p.Made, r.apexKey); err != nil {
+				return err
+			}
+			r.trustKeys(dnskey)
 		}
-		r.trustKeys(dnskey)
 		if w.made, err = newCursor(made, zone.KindMade); err != nil {
 			return err
 		}
@@ -123,6 +128,7 @@ func (w *walk) item(key, value []byte) error {
 		return err
 	}
 	r := w.run
+	r.read++
 	if !(t == zone.TypeSOA && len(ownerKey) == len(r.apexKey)) {
 		r.counts.records += uint64(zone.Value(value).Count())
 		if err := r.digestForZONEMD(key, value); err != nil {
@@ -205,18 +211,17 @@ func (w *walk) goneContents(key, value []byte) error {
 func (w *walk) start(ownerKey []byte) error {
 	r := w.run
 	if !w.begun {
-		if !bytes.Equal(ownerKey, r.apexKey) {
-			return fmt.Errorf("contents do not begin with the apex %v", r.params.Apex)
+		if err := w.begin(ownerKey); err != nil {
+			return err
 		}
-		w.begun = true
-		w.now.reset(ownerKey)
-		return nil
-	}
-	if err := w.close(); err != nil {
+	} else if err := w.close(); err != nil {
 		return err
 	}
 	if !bytes.HasPrefix(ownerKey, r.apexKey[:len(r.apexKey)-1]) {
 		return fmt.Errorf("contents go beyond the apex %v", r.params.Apex)
+	}
+	if r.part.ends(ownerKey) {
+		return errBeyond
 	}
 	if w.occluded && !bytes.HasPrefix(ownerKey, w.cut) {
 		w.occluded = false
@@ -224,6 +229,26 @@ func (w *walk) start(ownerKey []byte) error {
 	w.skip = w.occluded
 	w.now.reset(ownerKey)
 	return nil
+}
+
+// begin demands that the first name is the one that belongs there, and takes up
+// the walk where the ranges before leave it.
+func (w *walk) begin(ownerKey []byte) error {
+	r := w.run
+	w.begun = true
+	if r.part == nil || r.part.atApex() {
+		if !bytes.Equal(ownerKey, r.apexKey) {
+			return fmt.Errorf("contents do not begin with the apex %v", r.params.Apex)
+		}
+		return nil
+	}
+	if !bytes.Equal(ownerKey, r.part.From) {
+		return errBeyond
+	}
+	if len(r.part.Hidden) > 0 {
+		w.occluded, w.cut = true, append(w.cut[:0], r.part.Hidden...)
+	}
+	return w.ents.resume(r.part.Range, len(r.apexKey))
 }
 
 // close decides what the present name is, all its RRsets being known.
@@ -261,8 +286,12 @@ func (w *walk) end() error {
 	if err := w.close(); err != nil {
 		return err
 	}
-	if w.run.params.Denial == NSEC {
-		if err := w.emit(w.pending, w.run.apexKey); err != nil {
+	if w.run.params.Denial == NSEC && len(w.pending.ownerKey) > 0 {
+		next := w.run.apexKey
+		if w.run.part != nil {
+			next = w.run.part.Next
+		}
+		if err := w.emit(w.pending, next); err != nil {
 			return err
 		}
 	}
