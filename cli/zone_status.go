@@ -32,6 +32,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 	err := e.fields(
 		"zone", s.Name,
 		"state", e.paintState(s.State),
+		"progress", progressText(s.Progress),
 		"policy", s.Policy,
 		"mode", modeText(s.Mode),
 		"source", s.Source,
@@ -54,6 +55,18 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		return e.rolloverLines(s)
 	}
 	return e.printDetails(s)
+}
+
+// progressText tells where long work stands, and who signs parts of the zone.
+func progressText(p *pipeline.Progress) string {
+	if p == nil || p.Done == 0 && len(p.Parts) == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%s, %d", p.Stage, p.Done)
+	if p.Total > 0 {
+		text = fmt.Sprintf("%s, %d %%", p.Stage, min(100, 100*p.Done/p.Total))
+	}
+	return text + pipeline.PartsText(p.Parts)
 }
 
 // exchangeText tells how far signatures are replaced by those of other keys.

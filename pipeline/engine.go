@@ -385,6 +385,9 @@ func (e *Engine) caughtUp() {
 	}
 	if e.duties != nil {
 		e.start(e.share)
+		if e.hasRole(RoleSign) {
+			e.start(e.answerShares)
+		}
 	}
 	all := e.allRunners()
 	slices.SortFunc(all, func(a, b *runner) int { return strings.Compare(string(a.id), string(b.id)) })

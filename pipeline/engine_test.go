@@ -39,22 +39,23 @@ secure IN DS 12345 13 2 0123456789abcdef0123456789abcdef0123456789abcdef01234567
 
 // rig is an engine on a journal in memory.
 type rig struct {
-	t       *testing.T
-	dir     string
-	journal journal.Journal
-	clock   Clock
-	tsig    TSIGStore
-	client  xfr.ClientConfig
-	resolve func(context.Context, string) ([]netip.Addr, error)
-	observe func(context.Context, observe.Question) keymgr.Observation
-	agents  func(context.Context, zone.Name, time.Time) (observe.Agents, error)
-	logger  *slog.Logger // nil: the test's log
-	wrap    func(keymgr.Keystore) keymgr.Keystore
-	tokens  keymgr.Tokens
-	sealing Sealing
-	archive *journal.Archive
-	e       *Engine
-	stop    func()
+	t           *testing.T
+	dir         string
+	journal     journal.Journal
+	clock       Clock
+	tsig        TSIGStore
+	client      xfr.ClientConfig
+	resolve     func(context.Context, string) ([]netip.Addr, error)
+	observe     func(context.Context, observe.Question) keymgr.Observation
+	agents      func(context.Context, zone.Name, time.Time) (observe.Agents, error)
+	logger      *slog.Logger // nil: the test's log
+	wrap        func(keymgr.Keystore) keymgr.Keystore
+	tokens      keymgr.Tokens
+	sealing     Sealing
+	archive     *journal.Archive
+	coordinator journal.Coordinator
+	e           *Engine
+	stop        func()
 
 	policies map[string]Policy // for tests that start it more than once
 }
@@ -80,7 +81,7 @@ func (r *rig) start(policies map[string]Policy) {
 		Journal: r.journal, Keystore: keys, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
 		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe, Agents: r.agents,
-		Tokens: r.tokens, Sealing: r.sealing, Archive: r.archive,
+		Tokens: r.tokens, Sealing: r.sealing, Archive: r.archive, Coordinator: r.coordinator,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -252,7 +252,7 @@ func Describe(ev event.Event) string {
 		}
 		return fmt.Sprintf("l%d signed: serial %d, %d records, %d signatures (%d made, %d kept), %s, valid until %s",
 			f.Loaded, f.Serial, f.Records, f.Signatures, f.Made, f.Reused, f.Denial,
-			time.Unix(f.Expiration, 0).UTC().Format(time.RFC3339)) + describeExchange(f)
+			time.Unix(f.Expiration, 0).UTC().Format(time.RFC3339)) + PartsText(f.Parts) + describeExchange(f)
 	case *event.SignFailed:
 		return fmt.Sprintf("%s of l%d failed: %s", f.Stage, f.Loaded, f.Reason)
 	case *event.InstancePublished:

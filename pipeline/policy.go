@@ -67,7 +67,8 @@ type settings struct {
 	salt            string // bytes
 	zonemd          bool
 	verifyAll       bool
-	verifyNone      bool // pass-through only
+	verifyNone      bool   // pass-through only
+	shareAbove      uint64 // RRsets; 0 never
 
 	transfer   xfr.Prefixes
 	axfrOnly   xfr.Prefixes
@@ -104,7 +105,7 @@ func defaults() settings {
 		roll: defaultRoll(), margin: -1, above: -1, keepFor: 90 * day,
 		parent: ParentPolicy{TTL: time.Hour},
 		serial: SerialDateCounter, inceptionOffset: day, lifetime: 4 * week, remain: 2 * week, refreshInterval: day / 2, keyRoll: -1,
-		denial: signer.NSEC, verifyAll: true,
+		denial: signer.NSEC, verifyAll: true, shareAbove: 100_000,
 		transfer: loopback(), axfrOnly: xfr.Prefixes{}, notifyFrom: xfr.Prefixes{}, diffs: usualDiffs,
 		checks: Checks{ZONEMD: zonemdVerify},
 

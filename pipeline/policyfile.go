@@ -73,6 +73,7 @@ type policyFile struct {
 		KeyRollTime     any        `toml:"key-roll-time"`
 		ZONEMD          any        `toml:"zonemd"`
 		Verify          any        `toml:"verify"`
+		ShareAbove      any        `toml:"share-above"`
 		Review          reviewFile `toml:"review"`
 		Denial          struct {
 			Type       any `toml:"type"`
@@ -323,6 +324,9 @@ func (r *policyReader) signer(f *policyFile) {
 	}
 	r.mode(s.Mode, s.Verify)
 	r.flag("signer.zonemd", s.ZONEMD, &r.set.zonemd)
+	if n, ok := r.number("signer.share-above", s.ShareAbove, 1<<40); ok {
+		r.set.shareAbove = uint64(n)
+	}
 	if r.set.zonemd && r.set.mode != "" {
 		r.fault("signer.zonemd", `needs mode = "sign"`)
 	}

@@ -70,19 +70,15 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 	due := dueSlice(s, c, p, now)
 	due.spread = spreadOf(s, c, p, keys, now)
 	params.Spread = due.spread.params()
-	res, err := e.makeSigned(ctx, s, c, due, keys, params, out)
+	res, err := e.makeSigned(ctx, s, c, due, keys, params, out, report)
 	if err != nil {
 		return nil, err
 	}
 	if res.ContentSum != content.Facts.ContentDigest {
 		return nil, fmt.Errorf("l%d: content digest of the projection differs from the event's", c.Loaded)
 	}
-	manifest, err := out.finish()
-	if err != nil {
-		return nil, err
-	}
 	facts := &event.InstanceSigned{
-		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Manifest: manifest,
+		Loaded: c.Loaded, Serial: uint32(serial), Base: c.Base, Manifest: res.manifest, Parts: res.parts,
 		ContentDigest: res.ContentSum, SignedDigest: res.SignedSum,
 		Keys: c.Keys, Signers: c.Signers, CDS: c.CDS, Denial: string(params.Denial), Params: c.Params,
 		Records: res.Records, Signatures: res.Signatures,
@@ -98,16 +94,38 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 }
 
 // makeSigned signs what changed and what is due where that is little, else the
-// whole zone.
-func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, due slice, keys []signer.Key, params signer.Params, out *chunkSink) (*signer.Result, error) {
-	if fewChanges, err := e.updatable(s, c, keys, due.spread); err != nil {
-		return nil, err
-	} else if fewChanges {
-		res, err := e.update(ctx, s, c, due, keys, params, out)
-		if !errors.Is(err, signer.ErrFull) {
-			return res, err
+// whole zone, where it is large with the help of others. The manifest names what
+// was made.
+func (e *Engine) makeSigned(ctx context.Context, s State, c Sign, due slice, keys []signer.Key, params signer.Params, out *chunkSink, report func(Progress)) (signed, error) {
+	res, err := e.signChanges(ctx, s, c, due, keys, params, out)
+	if errors.Is(err, signer.ErrFull) {
+		if helpers := e.helpers(ctx, s, c, params); len(helpers) > 0 {
+			return e.signShared(ctx, s, c, keys, params, helpers, report)
 		}
+		res, err = e.signWhole(ctx, s, c, keys, params, out)
 	}
+	if err != nil {
+		return signed{}, err
+	}
+	manifest, err := out.finish()
+	return signed{res, manifest, nil}, err
+}
+
+// signChanges signs what changed and what is due; signer.ErrFull where that is
+// much or cannot be told.
+func (e *Engine) signChanges(ctx context.Context, s State, c Sign, due slice, keys []signer.Key, params signer.Params, out *chunkSink) (*signer.Result, error) {
+	fewChanges, err := e.updatable(s, c, keys, due.spread)
+	if err != nil {
+		return nil, err
+	}
+	if !fewChanges {
+		return nil, signer.ErrFull
+	}
+	return e.update(ctx, s, c, due, keys, params, out)
+}
+
+// signWhole signs the whole zone in this process.
+func (e *Engine) signWhole(ctx context.Context, s State, c Sign, keys []signer.Key, params signer.Params, out *chunkSink) (*signer.Result, error) {
 	in, done, err := e.signInput(s, c)
 	if err != nil {
 		return nil, err

@@ -78,6 +78,9 @@ func (r *runner) status() ZoneStatus {
 			st.NextExpiry = &expiry
 		}
 	}
+	if at := r.progress; at.Stage != "" {
+		st.Progress = &at
+	}
 	st.Exchange = r.exchangeStatus(s)
 	st.Upstream, st.Secondaries, st.Fetched = r.upstreamStatus(), r.secondaries(), fetchStatuses(s)
 	r.describe(&st)
@@ -319,7 +322,7 @@ func signedSummary(s Signed) *InstanceSummary {
 		Instance: fmt.Sprintf("s%d", s.Seq), Serial: f.Serial, Time: s.Time, Records: f.Records,
 		ContentDigest: hex.EncodeToString(f.ContentDigest[:]), SignedDigest: hex.EncodeToString(f.SignedDigest[:]),
 		Signatures: f.Signatures, Made: f.Made, Reused: f.Reused, DurationMS: f.DurationMS,
-		Mode: s.mode(), SignedBy: f.SignedBy,
+		Mode: s.mode(), SignedBy: f.SignedBy, Parts: f.Parts,
 	}
 }
 

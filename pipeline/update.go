@@ -143,6 +143,10 @@ func (e *Engine) gate(ctx context.Context, s State, signed uint64) (*signer.Repo
 			return rep, err
 		}
 	}
+	if len(s.Signed.Facts.Parts) > 0 { // the sums of others are not taken on trust
+		sum := [32]byte(s.Signed.Facts.SignedDigest)
+		opts.SignedSum = &sum
+	}
 	return e.verifyInstance(ctx, s, signed, opts)
 }
 

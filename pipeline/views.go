@@ -47,6 +47,7 @@ type ZoneStatus struct {
 	Next      string           `json:"next,omitempty"` // a sentence
 	NextAt    *time.Time       `json:"next_at,omitempty"`
 	LastError string           `json:"last_error,omitempty"`
+	Progress  *Progress        `json:"progress,omitempty"` // of what this process does for it
 	Loaded    *InstanceSummary `json:"loaded,omitempty"`
 	Signed    *InstanceSummary `json:"signed,omitempty"`
 	Published *InstanceSummary `json:"published,omitempty"`
@@ -104,6 +105,8 @@ type InstanceSummary struct {
 	// SignedBy counts RRsets by the keys whose signatures they have; DNSKEY,
 	// CDS and CDNSKEY at the apex aside.
 	SignedBy []event.SignedBy `json:"signed_by,omitempty"`
+	// Parts is which workers signed it, where several did.
+	Parts []event.SignedParts `json:"parts,omitempty"`
 	// Mode is how a signed instance was made: sign, pass-through, unsigned.
 	Mode Mode `json:"mode,omitempty"`
 	// ZONEMD says what became of the ZONEMD records that a loaded one came
@@ -217,4 +220,7 @@ type Progress struct {
 	Stage string `json:"stage"` // load, sign, verify, publish, replay
 	Done  int64  `json:"done"`
 	Total int64  `json:"total"` // 0: not known
+	// Parts is who has signed how many parts of the zone, where several
+	// processes sign it.
+	Parts []event.SignedParts `json:"parts,omitempty"`
 }

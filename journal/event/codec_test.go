@@ -191,6 +191,10 @@ func variants() map[string]Facts {
 			SignedBy: []SignedBy{{Keys: []string{"00112233aabbccdd"}, RRsets: 7}, {Keys: []string{"00112233aabbccdd", "ffeeddccbbaa9988"}, RRsets: 1 << 33}},
 			Exchange: &Exchange{Since: 1700604800, Until: 1701604800, From: 1701704800, To: 1702604800, Slices: 28, Reached: 1701804800},
 		},
+		"instance.signed-parts": &InstanceSigned{
+			Loaded: 8, Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), SignedDigest: hashOf(4),
+			Parts: []SignedParts{{Worker: "main", Parts: 5, Signatures: 1 << 33}, {Worker: "w1", Parts: 2, Signatures: 7}},
+		},
 		"instance.published-keep": &InstancePublished{
 			Signed: 9, Loaded: 8, Serial: 7, SignedDigest: hashOf(4), Keep: &DiffLimits{Steps: 3, Bytes: 1 << 30},
 		},

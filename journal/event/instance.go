@@ -105,6 +105,16 @@ type InstanceSigned struct {
 	// Exchange is how far signatures are exchanged that are not by Signers; absent
 	// where they are or were exchanged at once.
 	Exchange *Exchange `json:"exchange,omitempty"`
+	// Parts is who signed how much of it, by worker; absent where one process
+	// signed all.
+	Parts []SignedParts `json:"parts,omitempty"`
+}
+
+// SignedParts is what a worker signed of an instance.
+type SignedParts struct {
+	Worker     string `json:"worker"`
+	Parts      uint64 `json:"parts"`
+	Signatures uint64 `json:"signatures"` // new ones
 }
 
 // SignedBy is how many RRsets have signatures by certain keys and by no

@@ -24,8 +24,18 @@ type kindIter struct {
 }
 
 func (s *Store) kindIter(r pebble.Reader, z uint32, l lens, kind zone.Kind) (*kindIter, error) {
+	return s.rangeIter(r, z, l, kind, nil, nil)
+}
+
+// rangeIter walks the items whose owner keys lie from from on and before to;
+// an empty bound is none.
+func (s *Store) rangeIter(r pebble.Reader, z uint32, l lens, kind zone.Kind, from, to []byte) (*kindIter, error) {
 	prefix := append(generationKey(z, l.generation), byte(kind))
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	upper := after(prefix)
+	if len(to) > 0 {
+		upper = append(slices.Clone(prefix), to...)
+	}
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: append(slices.Clone(prefix), from...), UpperBound: upper})
 	if err != nil {
 		return nil, damaged(err)
 	}

@@ -223,6 +223,16 @@ func (s *Store) OldestDiff(id event.ZoneID) (seq uint64, err error) {
 	return seq, errors.Join(err, v.Close())
 }
 
+// KindBetween is Kind for the names whose owner keys lie from from on and before
+// to; an empty bound is none.
+func (v *View) KindBetween(kind zone.Kind, from, to []byte) (zone.Iterator, error) {
+	l, ok := v.lensOf(kind)
+	if !ok {
+		return zone.Slice(), nil
+	}
+	return v.s.rangeIter(v.snap, v.z, l, kind, from, to)
+}
+
 // Items walks every item: first KindContents, KindMade and KindSigs merged by
 // owner, then KindChain and KindChainSigs merged by owner. A KindContents
 // item hidden by a KindMade one is left out. The iterator may outlive the
