@@ -54,6 +54,9 @@ func (w *rolling) shows(observe.Question) (z, p []keymgr.Seen) {
 		return nil, nil
 	}
 	s := r.snapshot()
+	if s.Published == nil {
+		return nil, parentHas(86400, 2)
+	}
 	f := s.Published.Signed.Facts
 	seen := keymgr.Seen{Server: "ns1.example.com.", Address: netip.MustParseAddrPort("192.0.2.1:53"), Serial: f.Serial, Keys: f.Keys, KeyTTL: 3600, CDS: f.CDS, CDNSKEY: f.CDS}
 	for _, id := range f.Signers {
