@@ -38,6 +38,7 @@ type Key struct {
 	// is published and never signs here.
 	Foreign   bool      `json:"foreign,omitempty"`
 	BackedUp  time.Time `json:"backed_up,omitzero"` // by the word of a person
+	Proved    []Proof   `json:"proved,omitempty"`   // by worker; each proved that it holds the private part
 	Published time.Time `json:"published,omitzero"`
 	Activated time.Time `json:"activated,omitzero"`
 	Retired   time.Time `json:"retired,omitzero"`

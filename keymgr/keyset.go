@@ -39,6 +39,8 @@ func Evolve(ks KeySet, e event.Event) KeySet {
 				k.BackedUp = e.Time
 			}
 		})
+	case *event.KeyProved:
+		return ks.change(f.IDs, func(k *Key) { k.prove(f) })
 	case *event.KeyPublished:
 		return ks.change(f.IDs, func(k *Key) {
 			if k.State == Generated {

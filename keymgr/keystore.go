@@ -48,6 +48,21 @@ type Exporter interface {
 	Export(ctx context.Context, zone string, key event.Key) (KeyFiles, error)
 }
 
+// Sharer is a keystore whose private keys can be handed from one process to
+// another. Nobody but keymgr/share's parcels may carry them.
+type Sharer interface {
+	// Holds reports whether the private key behind a reference is here and can be
+	// read.
+	Holds(ref string) bool
+	// Share gives a private key out, as PKCS #8 in DER, for the process that it is
+	// encrypted to at once. Who asked wipes it. ErrNoKey where it is not here.
+	Share(ctx context.Context, ref string) ([]byte, error)
+	// Accept takes up a private key that Share gave out elsewhere, under the
+	// reference that the journal names. It refuses one that is not that of key,
+	// and asks proof before anything is kept. It is durable when it returns.
+	Accept(ctx context.Context, key event.Key, secret []byte, proof func(crypto.Signer) error) error
+}
+
 // KeyFiles is a key pair as BIND's files.
 type KeyFiles struct {
 	Name    string `json:"name"`    // of the files, without .private, .key and .state

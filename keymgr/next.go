@@ -94,6 +94,9 @@ type Known struct {
 	Served      Served
 	Observation *Observation // nil where nobody has looked yet
 	Timing      Timing
+	// Provers is the workers that are to prove each key; none where one process
+	// does all.
+	Provers []Prover
 }
 
 // Missing is a server that does not show what is waited for.
@@ -114,6 +117,7 @@ const (
 	PhaseWait    Phase = "wait"    // time passes
 	PhasePerson  Phase = "person"  // somebody lets it go on
 	PhaseBackup  Phase = "backup"  // somebody backs its new keys up, and says so
+	PhaseProof   Phase = "proof"   // workers prove that they hold its new keys
 	PhaseBlocked Phase = "blocked" // going on would break the chain of trust
 	PhaseDo      Phase = "do"      // nothing: something is to be recorded now
 )
@@ -295,6 +299,9 @@ func (r *Rollover) goOn(ks KeySet, all []step, p RollPolicy, k Known) Step {
 func (r *Rollover) enter(ks KeySet, next step, p RollPolicy, k Known) Step {
 	if unsaved := ks.Unsaved(r.New); p.Backup && len(unsaved) > 0 {
 		return Step{Phase: PhaseBackup, Text: unsavedText(next.text, unsaved)}
+	}
+	if unproved := ks.Unproved(r.New, k.Provers); len(unproved) > 0 {
+		return Step{Phase: PhaseProof, Text: next.text + ": " + UnprovedText(unproved)}
 	}
 	do := []event.Facts{&event.RolloverAdvanced{Rollover: r.ID, Step: uint64(r.Step + 1), Name: next.name}} //nolint:gosec // small
 	do = append(do, next.enter(ks, r, p)...)

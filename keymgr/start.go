@@ -175,8 +175,9 @@ func (ks KeySet) Begin(plan Plan, p RollPolicy, k Known) ([]event.Facts, error) 
 		Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
 		Reason: plan.Reason, Emergency: plan.Emergency,
 	}}
-	if unsaved := p.Backup && len(ks.Unsaved(plan.New)) > 0; unsaved || plan.Start.After(k.Now) {
-		// What is not backed up has it wait at its first step.
+	unsaved := p.Backup && len(ks.Unsaved(plan.New)) > 0
+	if unsaved || len(ks.Unproved(plan.New, k.Provers)) > 0 || plan.Start.After(k.Now) {
+		// What is not backed up, or not proved, has it wait at its first step.
 		start := k.Now
 		if plan.Start.After(start) {
 			start = plan.Start

@@ -78,6 +78,7 @@ func samples() map[string]Facts {
 		&KeyGenerated{Keys: []Key{key}},
 		&KeyImported{Keys: []Key{key}, From: "pkcs11:token=sluice"},
 		&KeyIntroduced{IDs: []string{key.ID}},
+		&KeyProved{IDs: []string{key.ID}, Worker: "ns-west", NKey: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"},
 		&KeyPublished{IDs: []string{key.ID}},
 		&KeyRemoved{IDs: []string{key.ID}},
 		&KeyRetired{IDs: []string{key.ID}},
@@ -202,6 +203,7 @@ func variants() map[string]Facts {
 		"key.imported-foreign": &KeyImported{
 			Keys: []Key{{ID: "00112233aabbccdd", Role: "zsk", Algorithm: 13, Tag: 1, DNSKEY: "AQEDDQ=="}}, From: "other.key", Foreign: true,
 		},
+		"tsig.added-worker": &TSIGAdded{Name: "transfer.example.", Algorithm: "hmac-sha256", Worker: "main"},
 		"zone.added-public": &ZoneAdded{
 			Name: "example.", ID: testZone, Source: "file", Policy: "default",
 			Public: []Key{{ID: "00112233aabbccdd", Role: "ksk", Algorithm: 13, Tag: 1, DNSKEY: "AQEDDQ=="}},

@@ -112,7 +112,7 @@ func Keys(f Facts) []Key {
 	}
 }
 
-// KeyIDs returns the IDs of keys whose state an event changes.
+// KeyIDs returns the IDs of keys that an event says something new of.
 func KeyIDs(f Facts) []string {
 	switch f := f.(type) {
 	case *KeyPublished:
@@ -128,6 +128,8 @@ func KeyIDs(f Facts) []string {
 	case *KeyRemoved:
 		return f.IDs
 	case *KeyDestroyed:
+		return f.IDs
+	case *KeyProved:
 		return f.IDs
 	default:
 		return nil

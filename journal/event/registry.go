@@ -39,6 +39,7 @@ func registered() []func() Facts {
 		func() Facts { return new(KeyGenerated) },
 		func() Facts { return new(KeyImported) },
 		func() Facts { return new(KeyIntroduced) },
+		func() Facts { return new(KeyProved) },
 		func() Facts { return new(KeyPublished) },
 		func() Facts { return new(KeyRemoved) },
 		func() Facts { return new(KeyRetired) },

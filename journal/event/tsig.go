@@ -5,6 +5,9 @@ package event
 type TSIGAdded struct {
 	Name      string `json:"name"`      // absolute, lower case, final dot
 	Algorithm string `json:"algorithm"` // hmac-sha256 ...
+	// Worker is the one that has the secret, from which others get it; empty
+	// where nobody else was there.
+	Worker string `json:"worker,omitempty"`
 }
 
 // TSIGRemoved ends the use of a TSIG key. It stands under Instance.
