@@ -51,6 +51,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		simulate.Line{},
 		simulate.Summary{},
 		pipeline.BackupKey{},
+		pipeline.KeyShare{},
 		pipeline.PolicyInfo{},
 		pipeline.PolicyChange{},
 		policyCheckResult{},

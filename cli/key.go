@@ -20,7 +20,7 @@ func keyCommand(e *env) *urfave.Command {
 		Action:       commandMissing,
 		Subcommands: []*urfave.Command{
 			keyList(e), keyGenerate(e), keyImport(e), keyExport(e), keyDS(e), keyRoll(e), keyStatus(e), keyPlan(e), keyStep(e), keyAbort(e), keyRemove(e),
-			keyPublish(e), keyBackup(e),
+			keyPublish(e), keyBackup(e), keyDistribute(e),
 		},
 	}
 }

@@ -29,6 +29,8 @@ const (
 	HookLane
 	// ParentLane updates and notifies the parent.
 	ParentLane
+	// ShareLane has other workers prove keys.
+	ShareLane
 	lanes
 )
 

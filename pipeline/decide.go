@@ -32,6 +32,11 @@ type Moment struct {
 	// Elsewhere are the roles whose work in the zone others do. What depends on
 	// what they alone know is left to them.
 	Elsewhere []Role
+	// Workers is the others on the stream; empty where there are none.
+	Workers Workers
+	// Lacks is the IDs of keys that sign and whose private parts are not here:
+	// others sign meanwhile.
+	Lacks []string
 	// Lanes is what this process does for the zone, and what failed before.
 	Lanes [lanes]LaneState
 }
@@ -78,6 +83,9 @@ func decide(s State, p Policy, m Moment) Decision {
 		d.add(m, c)
 	}
 	if c := decideSigning(&d, s, p, m); c != nil {
+		d.add(m, c)
+	}
+	if c := decideShare(s, p, m); c != nil {
 		d.add(m, c)
 	}
 	decideReviews(&d, s, p, m)
@@ -147,7 +155,7 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 		return nil
 	}
 	if s.Maintenance == nil || s.Published != nil {
-		if c := decideKeys(s, p); c != nil {
+		if c := decideKeys(s, p, m); c != nil {
 			return c
 		}
 		// Who keeps the keys knows what the world sees of them.
@@ -172,8 +180,10 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 	if p.StopsOnExpire() && !m.Inbound.Expires.IsZero() {
 		d.wake(m.Inbound.Expires, "the zone expires unless a server of its source answers")
 	}
-	if c := decideSign(d, s, p, m); c != nil {
-		return c
+	if len(m.Lacks) == 0 {
+		if c := decideSign(d, s, p, m); c != nil {
+			return c
+		}
 	}
 	return decidePool(s, p)
 }
@@ -196,7 +206,7 @@ func decideKeyLife(d *Decision, s State, p Policy, m Moment) (c Command, done bo
 // decideKeys makes up for the keys that a zone lacks. All keys of a new zone
 // are published and active at once: nobody can have cached anything of a
 // zone that was never signed here.
-func decideKeys(s State, p Policy) Command {
+func decideKeys(s State, p Policy, m Moment) Command {
 	if p.Mode() != ModeSign {
 		return nil
 	}
@@ -217,6 +227,8 @@ func decideKeys(s State, p Policy) Command {
 	ids := waitingKeys(s.Keys)
 	switch {
 	case len(ids) == 0 || p.Rollovers().Backup && len(s.Keys.Unsaved(ids)) > 0:
+		return nil
+	case len(s.Keys.Unproved(ids, m.Workers.Provers)) > 0:
 		return nil
 	case s.Keys.Imports():
 		return AdoptKeys{IDs: ids}

@@ -69,6 +69,8 @@ type aboutWorker struct {
 	Run string `json:"run"`
 	// Store: the journal's store is in this process.
 	Store bool `json:"store,omitempty"`
+	// Lacks is the partitions that it cannot sign for want of private keys.
+	Lacks []int `json:"lacks,omitempty"`
 }
 
 func newDuties(e *Engine) (*duties, error) {
@@ -223,7 +225,7 @@ func mix(h uint64) uint64 {
 // round tells that this worker lives, looks who else does, and takes, renews
 // and gives up leases.
 func (d *duties) round(ctx context.Context) error {
-	d.about.Folded = d.e.foldedSeq()
+	d.about.Folded, d.about.Lacks = d.e.foldedSeq(), d.e.lacking()
 	about, err := json.Marshal(d.about)
 	if err != nil {
 		return err
@@ -251,7 +253,11 @@ func (d *duties) round(ctx context.Context) error {
 		names := d.living(st, role)
 		for p := range Partitions {
 			at := duty{role, p}
-			mine := slices.Contains(names, d.e.worker) && rendezvous(names, at) == d.e.worker
+			able := names
+			if role == RoleSign {
+				able = signers(st, names, p)
+			}
+			mine := slices.Contains(able, d.e.worker) && rendezvous(able, at) == d.e.worker
 			g.Go(func() error {
 				got, err := d.keep(ctx, at, mine && d.e.running(), holders[at.lease()])
 				if got {

@@ -88,6 +88,8 @@ type Config struct {
 	TSIG TSIGStore
 	// Archive keeps what retention purges; nil: it is lost.
 	Archive *journal.Archive
+	// Sharing is how secrets get to and from other workers.
+	Sharing Sharing
 	// Sealing is how the journal is sealed; without a key it is not.
 	Sealing Sealing
 	// Client is how zones are transferred in and secondaries told; its Keys
@@ -104,6 +106,7 @@ type Engine struct {
 	store       *store.Store
 	keystore    keymgr.Keystore // the one in files
 	keys        keystores       // those on tokens
+	shares      shares          // secrets, here and elsewhere
 	clock       Clock
 	watch       *clockWatch
 	log         *slog.Logger
@@ -134,6 +137,7 @@ type Engine struct {
 	transfers, checks chan struct{}
 	// hooking and telling bound hooks, and updates and NOTIFYs, for parents.
 	hooking, telling chan struct{}
+	handing          chan struct{} // bounds zones whose keys are handed to workers at a time
 	appending        chan struct{} // bounds events on their way to the journal, each of which has its time
 	notifying        queues        // by secondary
 	naming, looking  queues        // name servers whose addresses are wanted, and zones that are observed
@@ -184,6 +188,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		checks:    make(chan struct{}, maxChecks),
 		hooking:   make(chan struct{}, maxHooking),
 		telling:   make(chan struct{}, maxTelling),
+		handing:   make(chan struct{}, maxSharing),
 		appending: make(chan struct{}, maxAppending),
 		notifying: queues{most: maxNotifying},
 		naming:    queues{most: maxChecks},
@@ -380,6 +385,7 @@ func (e *Engine) caughtUp() {
 	if e.worker == mainWorker {
 		e.start(e.retains)
 	}
+	e.startSharing()
 	if e.cfg.Sealing.Key != nil {
 		e.start(e.seals)
 	}

@@ -30,7 +30,7 @@ func Cause(s State, c Command) uint64 {
 		return c.Instance
 	case CloseReview:
 		return c.Instance
-	case GenerateKeys, ActivateKeys, AdoptKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS, PushSignal:
+	case GenerateKeys, ActivateKeys, AdoptKeys, HandKeys, Load, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS, PushSignal:
 		return s.Head.Seq
 	case RunParentHook, PushDS, NotifyParent:
 		if s.Told != nil {
@@ -52,6 +52,8 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doAdopt(ctx, s)
 	case ActivateKeys:
 		return e.doActivate(ctx, s, c)
+	case HandKeys:
+		return nil, e.doHand(ctx, s, c)
 	case DestroyKeys:
 		return e.doDestroy(ctx, s, c)
 	case BeginRollover:

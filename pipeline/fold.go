@@ -111,9 +111,11 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 			reg.TSIG = map[string]string{}
 		}
 		reg.TSIG[f.Name] = f.Algorithm
+		reg.TSIGFrom = withTSIG(reg.TSIGFrom, f.Name, TSIGOrigin{Seq: rec.Seq, Worker: f.Worker})
 	case *event.TSIGRemoved:
 		reg.TSIG = maps.Clone(reg.TSIG)
 		delete(reg.TSIG, f.Name)
+		reg.TSIGFrom = withTSIG(reg.TSIGFrom, f.Name, TSIGOrigin{})
 	case *event.KeystoreAdded:
 		reg.Keystores = maps.Clone(reg.Keystores)
 		if reg.Keystores == nil {
@@ -145,6 +147,10 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	}
 	if r := e.takeInstance(rec, reg, added); r != nil {
 		r.step()
+	}
+	switch rec.Event.Facts.(type) {
+	case *event.WorkerEnrolled, *event.WorkerRemoved:
+		e.stepAll() // whom keys wait for has changed
 	}
 	return nil
 }

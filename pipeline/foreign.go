@@ -197,6 +197,9 @@ func (e *Engine) PublishKey(ctx context.Context, actor event.Actor, name, id str
 			return nil, errorState("key %s is not marked as backed up, and key-manager.require-backup wants that before it is used: "+
 				"copy the keystore, then: sluice key backup mark %s %s", id, s.Name, id)
 		}
+		if unproved := s.Keys.Unproved([]string{id}, m.Workers.Provers); len(unproved) > 0 {
+			return nil, errorState("key %s %s", id, keymgr.UnprovedText(unproved))
+		}
 		do := []event.Facts{&event.KeyPublished{IDs: []string{id}}}
 		if err := s.Keys.MayBecome(do, s.known(p, m)); err != nil {
 			return nil, errorState("key %s cannot be published: %v", id, err)

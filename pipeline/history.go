@@ -365,6 +365,8 @@ func describeKeys(ev event.Event) string {
 		return "made " + keyList(f.Keys)
 	case *event.KeyBackedUp:
 		return "marked as backed up: " + strings.Join(f.IDs, ", ")
+	case *event.KeyProved:
+		return fmt.Sprintf("worker %s proved that it holds %s", f.Worker, strings.Join(f.IDs, ", "))
 	case *event.KeyImported:
 		if f.Foreign {
 			return "imported public keys of another signer: " + keyList(f.Keys) + " from " + f.From

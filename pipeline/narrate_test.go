@@ -80,6 +80,7 @@ func told() []event.Facts {
 		&event.DSWithdrawn{CDS: true},
 		&event.DSWithdrawn{},
 		&event.RolloverCompleted{Rollover: 42},
+		&event.KeyProved{IDs: ids(ksk), Worker: "ns-west", NKey: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"},
 	}
 }
 

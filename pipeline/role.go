@@ -80,7 +80,7 @@ func RoleOf(c Command) Role {
 		return RoleSign
 	case Publish:
 		return RolePublish
-	case BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS,
+	case BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, HandKeys, BeginRollover, AdvanceRollover, DestroyKeys, ChangeCDS,
 		RunParentHook, PushDS, PushSignal, NotifyParent:
 	}
 	return RoleKeys
@@ -114,7 +114,7 @@ func RoleOfEvent(f event.Facts) Role {
 // keysRoleOf is RoleKeys for the facts of those who keep keys.
 func keysRoleOf(f event.Facts) Role {
 	switch f.(type) {
-	case *event.PolicyBound, *event.KeyImported, *event.KeyGenerated, *event.KeyActivated, *event.KeyAdopted, *event.KeyDestroyed,
+	case *event.PolicyBound, *event.KeyImported, *event.KeyGenerated, *event.KeyActivated, *event.KeyAdopted, *event.KeyDestroyed, *event.KeyProved,
 		*event.KeyIntroduced, *event.KeyPublished, *event.KeyRetired, *event.KeyRemoved, *event.KeyWithdrawn,
 		*event.RolloverStarted, *event.RolloverAdvanced, *event.RolloverCompleted, *event.RolloverAborted,
 		*event.CDSChanged, *event.DSObserved, *event.DSSubmitted, *event.DSWithdrawn, *event.HookRan,

@@ -67,7 +67,7 @@ const noDSTTL = 48 * time.Hour
 
 // known is what rollovers are decided from.
 func (s State) known(p Policy, m Moment) keymgr.Known {
-	k := keymgr.Known{Now: m.Now, Served: s.Served, Observation: m.Sights.Observation}
+	k := keymgr.Known{Now: m.Now, Served: s.Served, Observation: m.Sights.Observation, Provers: m.Workers.Provers}
 	k.Timing.Place = placeOf(s.Name)
 	k.Timing.Margin = keymgr.Term{Value: m.Sights.Refresh + m.Sights.Retry, Source: "SOA REFRESH + RETRY"}
 	if margin, fixed := p.Margin(); fixed {
@@ -144,7 +144,7 @@ func decideRollovers(d *Decision, s State, p Policy, m Moment) Command {
 			d.wake(step.Until, "rollover of "+string(r.Kind)+": "+r.StepText()+" is waited for no longer")
 		case keymgr.PhaseSee:
 			d.look(lookAt(r, k, p.ObservationInterval()))
-		case keymgr.PhasePublish, keymgr.PhasePerson, keymgr.PhaseBackup, keymgr.PhaseBlocked:
+		case keymgr.PhasePublish, keymgr.PhasePerson, keymgr.PhaseBackup, keymgr.PhaseProof, keymgr.PhaseBlocked:
 		}
 	}
 	if s.Maintenance != nil {

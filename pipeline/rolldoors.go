@@ -293,7 +293,8 @@ func (r *runner) awaitRollovers(ctx context.Context) {
 			for _, c := range r.decide().Commands {
 				_, begins := c.(BeginRollover)
 				_, goesOn := c.(AdvanceRollover)
-				busy = busy || begins || goesOn
+				_, hands := c.(HandKeys) // a rollover may wait for that
+				busy = busy || begins || goesOn || hands
 			}
 		}
 		r.mu.Unlock()

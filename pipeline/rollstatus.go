@@ -26,7 +26,7 @@ type RolloverStatus struct {
 	Steps     int           `json:"steps"`
 	Name      string        `json:"step_name"`
 	Since     time.Time     `json:"since"` // when the step began
-	// Phase is what it waits for: publish, see, wait, person, blocked; Text
+	// Phase is what it waits for: publish, see, wait, person, backup, proof, blocked; Text
 	// tells it.
 	Phase   keymgr.Phase     `json:"phase"`
 	Text    string           `json:"text"`
@@ -73,10 +73,13 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 		case keymgr.PhaseBackup:
 			n.Severity, n.Hint = severityWarning, "copy the keystore, then: sluice key backup mark "+s.Name
 			st.Notices = append(st.Notices, n)
+		case keymgr.PhaseProof:
+			n.Severity, n.Hint = severityWarning, "see: sluice worker list; sluice key distribute "+s.Name
+			st.Notices = append(st.Notices, n)
 		case keymgr.PhasePublish, keymgr.PhaseSee, keymgr.PhaseWait, keymgr.PhaseDo:
 		}
 	}
-	st.Notices = append(append(st.Notices, backupNotices(s, p)...), foreignNotices(s, m)...)
+	st.Notices = slices.Concat(st.Notices, backupNotices(s, p), proofNotices(s, p, m), foreignNotices(s, m))
 	for _, want := range otherKeys(s, p) {
 		if len(s.Keys.Signing()) > 0 && !takesPart(s, want.Kind) && !p.Rollovers().Auto(want.Kind).Start {
 			st.Notices = append(st.Notices, Notice{

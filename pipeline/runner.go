@@ -40,6 +40,8 @@ type runner struct {
 	// answered: guarded by mu; when a server of the source last answered the
 	// worker that loads the zone, where that is another process.
 	answered time.Time
+
+	unhanded map[string]string // guarded by mu; why keys were not handed to workers
 }
 
 // laneWork is what this process does in one lane.
@@ -111,7 +113,8 @@ func (r *runner) moment() Moment {
 		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil,
 		Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound(),
 		Elsewhere: r.e.elsewhere(r.id),
-		Sights:    Sights{Observation: r.sight.last, Refresh: t.refresh, Retry: t.retry, Expire: t.expire},
+		Workers:   r.e.otherWorkers(), Lacks: r.e.lacks(r.state),
+		Sights: Sights{Observation: r.sight.last, Refresh: t.refresh, Retry: t.retry, Expire: t.expire},
 	}
 	for i := range r.lanes {
 		m.Lanes[i] = r.lanes[i].LaneState
@@ -186,6 +189,9 @@ func (r *runner) run(ctx context.Context, c Command) {
 		lane.tries++
 		lane.FailedFor = c.Identity()
 		lane.RetryAt = r.e.clock.Now().Add(backoff(lane.tries))
+		if c.Lane() == ShareLane {
+			lane.RetryAt = r.e.clock.Now().Add(shareBackoff(lane.tries))
+		}
 		lane.failure, lane.failedAt = err, r.e.clock.Now()
 		if isLoad {
 			r.loadFailed(load, lane, err)
@@ -297,6 +303,11 @@ func (r *runner) do(ctx context.Context, s State, c Command) ([]event.Facts, err
 			return nil, err
 		}
 		defer give(r.e.heavy)
+	case HandKeys:
+		if err := take(ctx, r.e.handing); err != nil {
+			return nil, err
+		}
+		defer give(r.e.handing)
 	case Load, Rollback, BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview,
 		ChangeCDS, RunParentHook, PushDS, PushSignal, NotifyParent: // a load takes its place itself
 	}

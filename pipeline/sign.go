@@ -22,6 +22,9 @@ func (e *Engine) doSign(ctx context.Context, s State, c Sign, report func(Progre
 	if ctx.Err() != nil {
 		return nil, err
 	}
+	if e.missed(s, err) {
+		return nil, err
+	}
 	failed := &event.SignFailed{Loaded: c.Loaded, Stage: "sign", Reason: oneLine(err.Error())}
 	if bad, ok := errors.AsType[*unfitError](err); ok {
 		failed = bad.facts(c.Loaded)

@@ -165,6 +165,8 @@ type Registry struct {
 	// TSIG holds the algorithms of the TSIG keys by name. It is replaced, never
 	// changed.
 	TSIG map[string]string `json:"tsig,omitempty"`
+	// TSIGFrom holds where their secrets come from. It is replaced, never changed.
+	TSIGFrom map[string]TSIGOrigin `json:"tsig_from,omitempty"`
 	// Keystores holds the tokens that keys are kept on, by the name of the
 	// keystore. It is replaced, never changed.
 	Keystores map[string]event.KeystoreAdded `json:"keystores,omitempty"`

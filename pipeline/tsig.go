@@ -76,6 +76,9 @@ func (e *Engine) AddTSIG(ctx context.Context, actor event.Actor, k NewTSIG) (TSI
 	if e.cfg.TSIG == nil {
 		return TSIGKey{}, fmt.Errorf("%w: this process keeps no TSIG keys", ErrState)
 	}
+	if err := e.keepsSecrets(); err != nil {
+		return TSIGKey{}, err
+	}
 	name, err := zone.ParseName(k.Name)
 	if err != nil || name == zone.Root {
 		return TSIGKey{}, fmt.Errorf("%w: name of a TSIG key %q", ErrInvalid, k.Name)
@@ -83,6 +86,9 @@ func (e *Engine) AddTSIG(ctx context.Context, actor event.Actor, k NewTSIG) (TSI
 	facts := &event.TSIGAdded{Name: name.Fold().String(), Algorithm: strings.ToLower(k.Algorithm)}
 	if facts.Algorithm == "" {
 		facts.Algorithm = "hmac-sha256"
+	}
+	if e.sharing() {
+		facts.Worker = e.worker
 	}
 	secret, err := e.newSecret(facts.Algorithm, k.Secret)
 	if err != nil {
@@ -182,6 +188,9 @@ func (e *Engine) RemoveTSIG(ctx context.Context, actor event.Actor, name string)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if err := e.keepsSecrets(); err != nil {
+		return err
+	}
 	n = n.Fold()
 	e.tsig.Lock()
 	defer e.tsig.Unlock()
@@ -272,4 +281,31 @@ func (k liveKeys) Secret(name zone.Name) (algorithm string, secret []byte, ok bo
 		return "", nil, false
 	}
 	return k.e.cfg.TSIG.Secret(name)
+}
+
+// keepsSecrets refuses where TSIG keys are to be changed by a process that others
+// take none from.
+func (e *Engine) keepsSecrets() error {
+	if e.duties == nil || slices.Contains(e.roles, RoleKeys) {
+		return nil
+	}
+	return errorState("this process has not the role keys: add and remove TSIG keys where it runs, from there they go to those that need them")
+}
+
+// TSIGOrigin is where the secret of a TSIG key comes from.
+type TSIGOrigin struct {
+	Seq    uint64 `json:"seq"`              // of the event that named it
+	Worker string `json:"worker,omitempty"` // who has it; empty for whoever keeps keys
+}
+
+// withTSIG is the origins with one more; an empty one takes it out.
+func withTSIG(from map[string]TSIGOrigin, name string, o TSIGOrigin) map[string]TSIGOrigin {
+	from = maps.Clone(from)
+	if from == nil {
+		from = map[string]TSIGOrigin{}
+	}
+	if from[name] = o; o.Seq == 0 {
+		delete(from, name)
+	}
+	return from
 }

@@ -99,6 +99,7 @@ func (s *server) routes() map[string]handler {
 		"POST /zones/{zone}/keys/{key}/publish":       s.publishKey,
 		"GET /backups":                                s.listBackups,
 		"POST /backups":                               s.markBackup,
+		"POST /keys/distribute":                       s.distributeKeys,
 		"GET /zones/{zone}/rollovers":                 s.listRollovers,
 		"POST /zones/{zone}/rollovers":                s.roll,
 		"POST /zones/{zone}/rollovers/abort":          s.abortRollover,
