@@ -19,23 +19,23 @@ import (
 	"sluice/signer/zone"
 )
 
-// sharers is workers on one journal, each with keys of its own.
-type sharers struct {
+// keyCrew is workers on one journal, each with keys of its own.
+type keyCrew struct {
 	*crew
 	ids map[string]*share.Identity
 }
 
-// sharer is one of them.
-type sharer struct {
+// keyWorker is one of them.
+type keyWorker struct {
 	*worker
-	s     *sharers
+	s     *keyCrew
 	files *file.Store
 	tsig  *file.TSIG
 }
 
-func newSharers(t *testing.T) *sharers {
+func newKeyCrew(t *testing.T) *keyCrew {
 	t.Helper()
-	return &sharers{crew: newCrew(t), ids: map[string]*share.Identity{}}
+	return &keyCrew{crew: newCrew(t), ids: map[string]*share.Identity{}}
 }
 
 func newIdentity(t *testing.T, name string) *share.Identity {
@@ -52,15 +52,15 @@ func newIdentity(t *testing.T, name string) *share.Identity {
 }
 
 // folder is where a worker keeps its secrets.
-func (s *sharers) folder(name string) string { return filepath.Join(s.dir, name, "keys") }
+func (s *keyCrew) folder(name string) string { return filepath.Join(s.dir, name, "keys") }
 
 // start starts a worker with a data directory of its own; main enrolls itself.
-func (s *sharers) start(name, roles string) *sharer {
+func (s *keyCrew) start(name, roles string) *keyWorker {
 	s.t.Helper()
 	if s.ids[name] == nil {
 		s.ids[name] = newIdentity(s.t, name)
 	}
-	w := &sharer{s: s}
+	w := &keyWorker{s: s}
 	var err error
 	if w.files, err = file.Open(file.Config{Dir: s.folder(name)}); err != nil {
 		s.t.Fatal(err)
@@ -85,7 +85,7 @@ func (s *sharers) start(name, roles string) *sharer {
 }
 
 // enroll has a worker stand in the journal.
-func (w *sharer) enroll(name, roles string) {
+func (w *keyWorker) enroll(name, roles string) {
 	w.s.t.Helper()
 	id := w.s.ids[name]
 	if id == nil {
@@ -101,7 +101,7 @@ func (w *sharer) enroll(name, roles string) {
 }
 
 // secrets is the private parts that a worker holds, in DER, by ID.
-func (w *sharer) secrets() map[string][]byte {
+func (w *keyWorker) secrets() map[string][]byte {
 	w.s.t.Helper()
 	out := map[string][]byte{}
 	paths, err := filepath.Glob(filepath.Join(w.s.folder(w.name), "*.pem"))
@@ -124,7 +124,7 @@ func (w *sharer) secrets() map[string][]byte {
 }
 
 // notices are what status says to a person.
-func (w *sharer) notices(name string) string {
+func (w *keyWorker) notices(name string) string {
 	st, err := w.e.Zone(w.s.t.Context(), name)
 	if err != nil {
 		return ""
@@ -137,7 +137,7 @@ func (w *sharer) notices(name string) string {
 }
 
 // silent fails where a private part stands in the journal, plain or in base64.
-func (s *sharers) silent(secrets map[string][]byte) {
+func (s *keyCrew) silent(secrets map[string][]byte) {
 	s.t.Helper()
 	err := s.journal.Read(context.Background(), "", 1, 0, func(rec journal.Record) error {
 		for id, secret := range secrets {
@@ -156,7 +156,7 @@ func (s *sharers) silent(secrets map[string][]byte) {
 }
 
 func TestShare_WorkerSignsWithTheKeysThatMainMade(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "load,review,keys,publish")
 	main.enroll("west", "sign")
 	west := s.start("west", "sign")
@@ -203,7 +203,7 @@ func TestShare_WorkerSignsWithTheKeysThatMainMade(t *testing.T) {
 }
 
 func TestShare_WorkerThatIsAwayHoldsKeysBackAndIsNamed(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "")
 	main.enroll("west", "sign")
 	main.zone("example.com", smallZone)
@@ -230,7 +230,7 @@ func TestShare_WorkerThatIsAwayHoldsKeysBackAndIsNamed(t *testing.T) {
 }
 
 func TestShare_RemovedWorkerHoldsNothingBack(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "")
 	main.enroll("west", "sign")
 	main.zone("example.com", smallZone)
@@ -244,7 +244,7 @@ func TestShare_RemovedWorkerHoldsNothingBack(t *testing.T) {
 }
 
 func TestShare_WorkerThatJoinsLaterGetsTheKeysInUse(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "")
 	main.zone("example.com", smallZone)
 	until(t, "the zone is published", func() bool { return main.published("example.com") != 0 })
@@ -268,7 +268,7 @@ func TestShare_WorkerThatJoinsLaterGetsTheKeysInUse(t *testing.T) {
 }
 
 func TestShare_LostFileIsAskedForAndOthersSignMeanwhile(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "load,review,keys,publish")
 	main.enroll("west", "sign")
 	west := s.start("west", "sign")
@@ -307,7 +307,7 @@ func TestSigners_PassOverThoseThatLackKeys(t *testing.T) {
 }
 
 func TestShare_PublishWorkerGetsNoKey(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "")
 	main.enroll("thief", "publish")
 	main.zone("example.com", smallZone)
@@ -357,7 +357,7 @@ func mustEnrolled(t *testing.T, e *Engine, name string) Enrolled {
 	return w
 }
 
-func stream(t *testing.T, s *sharers) string {
+func stream(t *testing.T, s *keyCrew) string {
 	t.Helper()
 	identity, _, err := s.journal.Stream(t.Context())
 	if err != nil {
@@ -367,7 +367,7 @@ func stream(t *testing.T, s *sharers) string {
 }
 
 func TestShare_ParcelForSomethingElseIsRefused(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "")
 	main.enroll("west", "sign")
 	west := s.start("west", "sign")
@@ -418,7 +418,7 @@ func TestShare_ParcelForSomethingElseIsRefused(t *testing.T) {
 }
 
 func TestShare_TSIGSecretsGoToThoseThatNeedThem(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "")
 	main.enroll("edge", "publish")
 	main.enroll("west", "sign")
@@ -427,7 +427,7 @@ func TestShare_TSIGSecretsGoToThoseThatNeedThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := func(w *sharer) bool {
+	same := func(w *keyWorker) bool {
 		_, want, _ := main.e.TSIG().Secret(name)
 		_, got, ok := w.e.TSIG().Secret(name)
 		return ok && string(want) == string(got)
@@ -463,7 +463,7 @@ func TestShare_TSIGSecretsGoToThoseThatNeedThem(t *testing.T) {
 }
 
 func TestShare_TSIGSecretOfAnotherKeeperIsReplaced(t *testing.T) {
-	s := newSharers(t)
+	s := newKeyCrew(t)
 	main := s.start("main", "")
 	main.enroll("west", "keys")
 	west := s.start("west", "keys")
@@ -476,7 +476,7 @@ func TestShare_TSIGSecretOfAnotherKeeperIsReplaced(t *testing.T) {
 		_, b, also := west.tsig.Secret(name)
 		return ok && also && string(a) == string(b)
 	}
-	add := func(w *sharer) {
+	add := func(w *keyWorker) {
 		t.Helper()
 		if _, err := w.e.AddTSIG(t.Context(), testActor, NewTSIG{Name: "transfer.example."}); err != nil {
 			t.Fatal(err)
