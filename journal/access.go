@@ -85,7 +85,8 @@ func (m Member) Access() Access {
 		case roleLoad:
 			a.Publish = append(a.Publish, "bulk.*.*")
 		case roleSign:
-			a.Publish = append(a.Publish, "bulk.*.*", DoSubject(roleSign))
+			a.Publish = append(a.Publish, "bulk.*.*", DoSubject(roleSign), PartSubject("*"))
+			a.Subscribe = append(a.Subscribe, PartSubject(m.Name))
 		}
 	}
 	for noun := range nouns {

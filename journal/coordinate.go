@@ -113,6 +113,9 @@ func AskSubject(role string, partition int) string { return fmt.Sprintf("ask.%s.
 // DoSubject is where any worker with a role is asked.
 func DoSubject(role string) string { return "do." + role }
 
+// PartSubject is where one worker is asked to sign parts of zones.
+func PartSubject(worker string) string { return "do.sign." + worker }
+
 // ToSubject is where one worker is asked, whatever its roles.
 func ToSubject(worker string) string { return "to." + worker }
 

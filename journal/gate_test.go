@@ -362,7 +362,7 @@ func TestGate_RefusesWhatARoleMustNotDo(t *testing.T) {
 				subjects = append(subjects, "bulk.00000000000000aa.c0")
 			}
 			if role != "sign" {
-				subjects = append(subjects, "do.sign")
+				subjects = append(subjects, "do.sign", "do.sign.v")
 			}
 			for _, subject := range subjects {
 				// A worker that signs proves its keys: only the gate tells that apart.
@@ -381,7 +381,7 @@ func TestGate_RefusesWhatARoleMustNotDo(t *testing.T) {
 				}
 				refused(t, nc, "publish", subject)
 			}
-			for _, subject := range []string{">", "ev.>", "_INBOX_v.>", "_INBOX.>", "to.v", "to.*", "$KV.>", "$JS.>", "ask.>"} {
+			for _, subject := range []string{">", "ev.>", "_INBOX_v.>", "_INBOX.>", "to.v", "to.*", "$KV.>", "$JS.>", "ask.>", "do.sign.v", "do.sign.*"} {
 				if _, err := nc.Subscribe(subject, func(*nats.Msg) {}); err != nil {
 					t.Fatal(err)
 				}

@@ -72,7 +72,7 @@ func (r *sharers) join(name string, answer journal.Handler) {
 	if answer == nil {
 		return
 	}
-	stop, err := r.coordinator.Answer(shareSubject(name), "", answer)
+	stop, err := r.coordinator.Answer(journal.PartSubject(name), "", answer)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -291,7 +291,7 @@ func (x *sharing) askPart(ctx context.Context, t *shareTask, h *helper) (*shareD
 	}
 	ctx, cancel := x.until(ctx, t)
 	defer cancel()
-	data, err := x.e.cfg.Coordinator.Ask(ctx, shareSubject(h.name), question)
+	data, err := x.e.cfg.Coordinator.Ask(ctx, journal.PartSubject(h.name), question)
 	if err != nil {
 		return nil, err
 	}

@@ -21,13 +21,10 @@ const (
 	shareFold = 5 * time.Second
 )
 
-// shareSubject is where a process is asked to sign parts of zones.
-func shareSubject(worker string) string { return journal.DoSubject(string(RoleSign)) + "." + worker }
-
 // answerShares signs parts of zones for other processes until ctx ends.
 func (e *Engine) answerShares(ctx context.Context) {
 	places := make(chan struct{}, sharePlaces)
-	stop, err := e.cfg.Coordinator.Answer(shareSubject(e.worker), "", func(ctx context.Context, data []byte) ([]byte, error) {
+	stop, err := e.cfg.Coordinator.Answer(journal.PartSubject(e.worker), "", func(ctx context.Context, data []byte) ([]byte, error) {
 		if err := take(ctx, places); err != nil {
 			return nil, err
 		}
