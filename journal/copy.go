@@ -43,13 +43,22 @@ type CopyProgress struct {
 	Done, Last uint64 // sequences
 }
 
-// copyStream appends to a stream what another one holds behind the same
-// sequence, up to a sequence. Each message keeps its sequence, subject and
-// bytes.
-func copyStream(ctx context.Context, from, to end, stream string, last uint64, tell func(CopyProgress)) error {
+// copier appends to a stream what another one holds. Each message keeps its
+// sequence, subject and bytes.
+type copier struct {
+	from, to end
+	stream   string
+	tell     func(CopyProgress)
+	// check, where not nil, sees each message before it is written.
+	check  func(context.Context, storedLine) error
+	filled uint64 // places of removed messages that were held
+}
+
+// run copies what stands behind the end of the copy, up to a sequence.
+func (c *copier) run(ctx context.Context, last uint64) error {
 	at, tries := uint64(0), 0
 	for {
-		info, err := to.info(ctx, stream)
+		info, err := c.to.info(ctx, c.stream)
 		if err == nil && info.State.LastSeq >= last {
 			return nil
 		}
@@ -57,14 +66,14 @@ func copyStream(ctx context.Context, from, to end, stream string, last uint64, t
 			if info.State.LastSeq > at {
 				at, tries = info.State.LastSeq, 0
 			}
-			err = copyOn(ctx, from, to, stream, info.State.LastSeq+1, last, tell)
+			err = c.copyOn(ctx, info.State.LastSeq+1, last)
 		}
 		if err == nil {
 			continue
 		}
 		// An answer that was lost: the stream itself says how far it came.
 		if tries++; tries > copyTries || !errors.Is(err, ErrUnreachable) && !errors.Is(err, errMoved) && !errors.Is(err, errBusy) {
-			return fmt.Errorf("copy stream %s: %w", stream, err)
+			return fmt.Errorf("copy stream %s: %w", c.stream, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -75,19 +84,24 @@ func copyStream(ctx context.Context, from, to end, stream string, last uint64, t
 }
 
 // copyOn copies from a sequence to another without a pause.
-func copyOn(ctx context.Context, from, to end, stream string, next, last uint64, tell func(CopyProgress)) error {
-	w, err := newWriter(to, stream, next)
+func (c *copier) copyOn(ctx context.Context, next, last uint64) error {
+	w, err := newWriter(c.to, c.stream, next)
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	err = from.each(ctx, stream, next, last, func(l storedLine) error {
-		if err := fill(ctx, w, stream, next, l.seq); err != nil {
+	err = c.from.each(ctx, c.stream, next, last, func(l storedLine) error {
+		if err := c.fill(ctx, w, next, l.seq); err != nil {
 			return err
 		}
+		if c.check != nil {
+			if err := c.check(ctx, l); err != nil {
+				return err
+			}
+		}
 		next = l.seq + 1
-		tell(CopyProgress{Stream: stream, Done: l.seq, Last: last})
-		if stream == eventsStream {
+		c.tell(CopyProgress{Stream: c.stream, Done: l.seq, Last: last})
+		if c.stream == eventsStream {
 			return w.batch(ctx, l)
 		}
 		return w.put(ctx, l.subject, l.data)
@@ -96,21 +110,22 @@ func copyOn(ctx context.Context, from, to end, stream string, next, last uint64,
 		err = w.flush(ctx)
 	}
 	if err == nil {
-		err = fill(ctx, w, stream, next, last+1)
+		err = c.fill(ctx, w, next, last+1)
 	}
 	return errors.Join(err, w.done(ctx))
 }
 
 // fill takes the places of messages that were removed, from a sequence up to
 // another one that is there.
-func fill(ctx context.Context, w *writer, stream string, next, upTo uint64) error {
-	if next < upTo && stream == eventsStream {
+func (c *copier) fill(ctx context.Context, w *writer, next, upTo uint64) error {
+	if next < upTo && c.stream == eventsStream {
 		return fmt.Errorf("events %d to %d are missing: restore a backup", next, upTo-1)
 	}
 	for ; next < upTo; next++ {
 		if err := w.put(ctx, gapSubject, nil); err != nil {
 			return err
 		}
+		c.filled++
 	}
 	return nil
 }

@@ -206,8 +206,8 @@ func (g *growth) copyAll(ctx context.Context) error {
 		if err := skipTo(ctx, g.to, stream, info.State.FirstSeq); err != nil {
 			return err
 		}
-		err = copyStream(ctx, g.from, g.to, stream, info.State.LastSeq, func(p CopyProgress) { g.cfg.Progress("copy", p) })
-		if err != nil {
+		c := copier{from: g.from, to: g.to, stream: stream, tell: func(p CopyProgress) { g.cfg.Progress("copy", p) }}
+		if err := c.run(ctx, info.State.LastSeq); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"reflect"
 	"strings"
@@ -258,7 +259,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		return err
 	}
 	have := st.CachedInfo().Config
-	if owner := have.Metadata[identityKey]; owner != m.Identity {
+	if owner := have.Metadata[identityKey]; !m.owns(owner) {
 		return foreignStream(owner, m)
 	}
 	if have.Discard != want.Discard || have.DenyDelete != want.DenyDelete || have.DenyPurge != want.DenyPurge ||
@@ -266,6 +267,10 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		return errors.New("its settings were changed so that it may lose data; restore a backup")
 	}
 	next := tuned(want, have)
+	if next.Metadata[identityKey] != m.Identity { // it was promoted
+		next.Metadata = maps.Clone(next.Metadata)
+		next.Metadata[identityKey] = m.Identity
+	}
 	if reflect.DeepEqual(have, next) {
 		return nil
 	}

@@ -55,7 +55,7 @@ func (j *NATS) repairSettings(want jetstream.StreamConfig, m marker) error {
 		owner = have.Metadata[identityKey]
 	}
 	switch {
-	case owner != "" && owner != m.Identity:
+	case owner != "" && !m.owns(owner):
 		return foreignStream(owner, m)
 	case owner == "":
 		have.Created = time.Time{}

@@ -20,6 +20,8 @@ const (
 	standalone   = "standalone"
 	// moved is the mode of a store whose journal lives elsewhere.
 	moved = "moved"
+	// standbyMode is that of a store that is the copy of a journal elsewhere.
+	standbyMode = "standby"
 )
 
 // marker says what a store directory is. It guards a standalone store from
@@ -35,8 +37,14 @@ type marker struct {
 	// until then neither takes events.
 	MovedTo  string `json:"moved_to,omitempty"`
 	Finished bool   `json:"finished,omitempty"`
+	// CopyOf is where the journal is that a standby's store is the copy of.
+	CopyOf string `json:"copy_of,omitempty"`
+	// Next is the identity that a standby's store gets when its promotion, which
+	// began, is over; Was is the one that a promoted store had.
+	Next string `json:"next_identity,omitempty"`
+	Was  string `json:"former_identity,omitempty"`
 	// Restored is set where the store was filled with what an earlier journal
-	// held.
+	// held, or is a copy of it that was promoted.
 	Restored *restored `json:"restored,omitempty"`
 }
 
@@ -47,6 +55,7 @@ type restored struct {
 	// BulkFirst and BulkLast are the sequences in BULK of the chunks that were
 	// filled in, each named by an event under another sequence. They stand
 	// behind all that events name, so that a hint never meets another chunk.
+	// Both are 0 where the chunks have the sequences that events name.
 	BulkFirst uint64 `json:"bulk_first"`
 	BulkLast  uint64 `json:"bulk_last"`
 }
@@ -54,6 +63,12 @@ type restored struct {
 // holds reports whether a sequence in BULK is that of a chunk filled in.
 func (r *restored) holds(seq uint64) bool {
 	return r != nil && seq >= r.BulkFirst && seq <= r.BulkLast
+}
+
+// owns reports whether a stream of an identity is the store's. Those of a store
+// that was promoted may still have the one of before.
+func (m marker) owns(identity string) bool {
+	return identity == m.Identity || m.Was != "" && identity == m.Was
 }
 
 // lockStore takes the advisory lock of a store directory. The lock ends with
@@ -128,25 +143,42 @@ func modeError(dir string, m marker) error {
 	case m.Mode == moved:
 		return fmt.Errorf("%w: that of %s is on its way to %s: run sluice cluster grow again to finish that", ErrMode, dir, m.MovedTo)
 	}
+	if m.Mode == standbyMode {
+		return fmt.Errorf("%w: %s is the copy of the journal at %s: sluice cluster promote makes a journal of it", ErrMode, dir, m.CopyOf)
+	}
 	return fmt.Errorf("%w: %s was made for mode %q, which this program does not open like this", ErrMode, dir, m.Mode)
 }
 
 func newMarker(dir, mode string) (marker, error) {
+	id, err := newIdentity()
+	if err != nil {
+		return marker{}, err
+	}
+	m := marker{Format: storeVersion, Mode: mode, Identity: id}
+	return m, makeMarker(dir, m)
+}
+
+// newIdentity makes an identity that no other journal has.
+func newIdentity() (string, error) {
+	id := make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
+		return "", fmt.Errorf("make journal identity: %w", err)
+	}
+	return hex.EncodeToString(id), nil
+}
+
+// makeMarker marks an empty directory.
+func makeMarker(dir string, m marker) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return marker{}, fmt.Errorf("read journal directory: %w", err)
+		return fmt.Errorf("read journal directory: %w", err)
 	}
 	for _, e := range entries {
 		if e.Name() != lockFile && e.Name() != markerFile+".new" {
-			return marker{}, fmt.Errorf("%s holds %q but no %s: not a journal of this program", dir, e.Name(), markerFile)
+			return fmt.Errorf("%s holds %q but no %s: not a journal of this program", dir, e.Name(), markerFile)
 		}
 	}
-	id := make([]byte, 16)
-	if _, err := rand.Read(id); err != nil {
-		return marker{}, fmt.Errorf("make journal identity: %w", err)
-	}
-	m := marker{Format: storeVersion, Mode: mode, Identity: hex.EncodeToString(id)}
-	return m, writeMarker(dir, m)
+	return writeMarker(dir, m)
 }
 
 // writeMarker replaces the marker; it is on disk when it returns.
