@@ -24,7 +24,7 @@ func clusterCommand(e *env) *urfave.Command {
 		Usage:        "the servers that keep the journal: their state, and the way from one store to several",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
-		Subcommands:  []*urfave.Command{clusterStatus(e), clusterGrow(e)},
+		Subcommands:  []*urfave.Command{clusterStatus(e), clusterGrow(e), clusterStandby(e), clusterPromote(e)},
 	}
 }
 

@@ -59,6 +59,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		journal.VerifyReport{},
 		journal.ClusterStatus{},
 		journal.GrowReport{},
+		journal.StandbyStatus{},
+		promotion{},
 		backup.Summary{},
 		restored{},
 		pipeline.AuditHead{},

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -227,6 +228,12 @@ func (j *NATS) joinStreams(ctx context.Context, s *session) error {
 		j.identity = events.Config.Metadata[identityKey]
 		if j.identity == "" {
 			return fmt.Errorf("%w: its stream %s is not a journal's: it names no identity", ErrServer, eventsStream)
+		}
+		if text := events.Config.Metadata[formerKey]; text != "" {
+			j.restored = new(restored)
+			if err := json.Unmarshal([]byte(text), &j.restored.Former); err != nil {
+				return fmt.Errorf("%w: its stream %s does not say which logs it goes on from: %w", ErrServer, eventsStream, err)
+			}
 		}
 	case bulk != nil && bulk.State.LastSeq > 0:
 		return fmt.Errorf("%w: it has lost its stream %s: restore a backup", ErrServer, eventsStream)

@@ -31,6 +31,9 @@ const (
 	// copyKey stands in the metadata of a stream that is being copied.
 	copyKey = "sluice-copy"
 	copying = "unfinished"
+	// formerKey stands there where a journal goes on from other logs: their
+	// origins.
+	formerKey = "sluice-former"
 
 	// gapSubject is where messages stand for a while that hold the places of
 	// removed ones, so that what follows keeps its sequence.

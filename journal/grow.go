@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -185,6 +186,13 @@ func (g *growth) makeStreams(ctx context.Context) error {
 		want.Replicas = g.report.Replicas
 		want.Metadata = maps.Clone(want.Metadata)
 		want.Metadata[copyKey] = copying
+		if former := g.old.Former(); len(former) > 0 {
+			text, err := json.Marshal(former)
+			if err != nil {
+				return err
+			}
+			want.Metadata[formerKey] = string(text)
+		}
 		err := g.to.insist(ctx, func(ctx context.Context) error {
 			_, err := g.to.js.CreateStream(ctx, want)
 			return err

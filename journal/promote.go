@@ -70,8 +70,9 @@ func (j *NATS) BeginPromotion() (resumed bool, err error) {
 
 // FinishPromotion makes a journal of its own of a standby's store, with a new
 // identity, so that no projection and no copy takes it for the one that it comes
-// from. It holds from the next Open on, which has to follow.
-func (j *NATS) FinishPromotion() (identity string, err error) {
+// from. former are the origins of the logs that it goes on from. It holds from
+// the next Open on, which has to follow.
+func (j *NATS) FinishPromotion(former []string) (identity string, err error) {
 	m, err := readMarker(j.cfg.Dir, standbyMode)
 	if err != nil {
 		return "", err
@@ -80,6 +81,7 @@ func (j *NATS) FinishPromotion() (identity string, err error) {
 		return "", errors.New("the promotion did not begin")
 	}
 	// Commit: with this marker the store is a journal; before, it is a copy.
+	m.Restored = &restored{Former: former}
 	m.Mode, m.Was, m.Identity, m.Next = standalone, m.Identity, m.Next, ""
 	return m.Identity, writeMarker(j.cfg.Dir, m)
 }

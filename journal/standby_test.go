@@ -3,6 +3,7 @@ package journal_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -178,7 +179,7 @@ func TestPromote_CopyBecomesAJournalOfItsOwn(t *testing.T) {
 		}
 		head = mustAppend(t, copied, head, changed(10+i))
 		if i == 1 {
-			if _, err := copied.FinishPromotion(); err != nil {
+			if _, err := copied.FinishPromotion([]string{"first"}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -196,6 +197,9 @@ func TestPromote_CopyBecomesAJournalOfItsOwn(t *testing.T) {
 		own, err := journal.Open(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if former := own.Former(); !slices.Equal(former, []string{"first"}) {
+			t.Errorf("former logs: %v", former)
 		}
 		identity, _, err := own.Stream(t.Context())
 		if err != nil || identity == was {

@@ -14,7 +14,7 @@ type clustered interface {
 
 // ClusterStatus describes the servers that keep the journal.
 func (e *Engine) ClusterStatus(ctx context.Context) (journal.ClusterStatus, error) {
-	j, ok := e.journal.(clustered)
+	j, ok := e.cfg.Journal.(clustered)
 	if !ok {
 		return journal.ClusterStatus{}, fmt.Errorf("the journal is not kept by servers: %w", ErrState)
 	}
