@@ -59,6 +59,30 @@ func TestDecide_HeldZoneMakesItsContentOnce(t *testing.T) {
 	}
 }
 
+// Under keep, signatures wait for the source's serial to move; that of a held
+// zone is not read.
+func TestResignAt_AHeldZoneDoesNotWaitForItsSource(t *testing.T) {
+	for _, tt := range []struct {
+		policy  string
+		waiting time.Duration // beyond the time at which they are due
+	}{{"keep", Default().RemainTime() / 2}, {"counter", 0}} {
+		p := serialPolicy(t, tt.policy)["default"]
+		s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished)
+		free := resignAt(s, s.Signed, p, 1)
+		s.Held = &Hold{Loaded: 5}
+		held := resignAt(s, s.Signed, p, 1)
+		if due := refreshDue(s.Signed, p); !held.Equal(due) || free.Sub(due) != tt.waiting {
+			t.Errorf("%s: due %s, held %s, else %s", tt.policy, due, held, free)
+		}
+	}
+	strict := serialPolicy(t, "keep-strict")["default"]
+	s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished)
+	s.Held = &Hold{Loaded: 5}
+	if at := resignAt(s, s.Signed, strict, 1); at.Unix() != never {
+		t.Errorf("keep-strict publishes without a new serial at %s", at)
+	}
+}
+
 // The source is not asked while the zone is held, whatever it says, and read in
 // full afterwards, whatever its serial.
 func TestRollback_ServersAreComparedInFullAfterTheRelease(t *testing.T) {
@@ -190,6 +214,9 @@ func TestRollback_PassesTheReviews(t *testing.T) {
 	st = r.reject(event.StageLoaded)
 	if len(st.Reviews) != 0 || st.Published.Serial != second.Published.Serial || st.Held.Published {
 		t.Errorf("reviews %v, held %+v", st.Reviews, st.Held)
+	}
+	if !strings.Contains(fmt.Sprint(st.Notices), "roll back to another version, or: sluice zone release") {
+		t.Errorf("notices %v", st.Notices)
 	}
 	r.rollBack(RollbackRequest{To: first.Published.Instance, Reason: "all the same"})
 	r.await()

@@ -90,8 +90,12 @@ func (s State) serials() (previous, floor *zone.Serial) {
 }
 
 // leavesSource reports whether the policy wants the source's serial and the
-// next instance cannot have it: it did not move forward.
+// next instance cannot have it: it did not move forward. Under SerialKeep nothing
+// waits for that while the zone is held: the source is not read.
 func leavesSource(s State, p Policy, source uint32) bool {
+	if s.Held != nil && p.set.serial == SerialKeep {
+		return false
+	}
 	base, bound := highest(s.serials())
 	return p.keepsSerial() && bound && !base.Before(zone.Serial(source))
 }

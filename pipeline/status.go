@@ -260,9 +260,12 @@ func overrideOrReset(s State, stage string) string {
 func dropped(s State) []Notice {
 	var out []Notice
 	if l := s.Loaded; l != nil && l.Abandoned != "" {
+		hint := "correct the source, then: sluice zone reload " + s.Name
+		if s.Held != nil {
+			hint = "roll back to another version, or: sluice zone release " + s.Name
+		}
 		out = append(out, Notice{
-			Severity: "warning", Text: fmt.Sprintf("l%d, serial %d, was dropped: %s", l.Seq, l.Facts.Serial, l.Abandoned),
-			Hint: "correct the source, then: sluice zone reload " + s.Name,
+			Severity: "warning", Text: fmt.Sprintf("l%d, serial %d, was dropped: %s", l.Seq, l.Facts.Serial, l.Abandoned), Hint: hint,
 		})
 	}
 	if r := s.Rejected; r != nil && s.Published != nil && s.Published.Loaded.Seq < r.Made.Loaded || r != nil && s.Published == nil {
