@@ -110,6 +110,8 @@ type journalConfig struct {
 	EventsMaxSize size `toml:"events-max-size"`
 	BulkMaxSize   size `toml:"bulk-max-size"`
 	ReserveMax    size `toml:"reserve-max"`
+	// ArchiveDir takes the chunks that retention purges; "" is none.
+	ArchiveDir string `toml:"archive-dir"`
 }
 
 // defaultConfig is what holds without a config file: what the template says.

@@ -56,6 +56,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.PolicyChange{},
 		policyCheckResult{},
 		pipeline.JournalStatus{},
+		pipeline.CompactReport{},
 		journal.VerifyReport{},
 		journal.ClusterStatus{},
 		journal.GrowReport{},

@@ -20,7 +20,7 @@ func journalCommand(e *env) *urfave.Command {
 		Usage:        "the state of the journal, its proof, its copies",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
-		Subcommands:  []*urfave.Command{journalStatus(e), journalVerify(e), journalBackup(e), journalRestore(e)},
+		Subcommands:  []*urfave.Command{journalStatus(e), journalVerify(e), journalBackup(e), journalRestore(e), journalCompact(e)},
 	}
 }
 
@@ -57,7 +57,7 @@ func (e *env) printJournal(s pipeline.JournalStatus) error {
 	}{{"EVENTS", s.Events}, {"BULK", s.Bulk}} {
 		limit := "none"
 		if part.stream.MaxBytes > 0 {
-			limit = sizeText(uint64(part.stream.MaxBytes))
+			limit = fmt.Sprintf("%s, %d %% full", sizeText(uint64(part.stream.MaxBytes)), part.stream.Bytes*100/uint64(part.stream.MaxBytes))
 		}
 		rows = append(rows, []string{
 			part.name, fmt.Sprint(part.stream.Messages), sizeText(part.stream.Bytes), limit,
@@ -80,9 +80,17 @@ func (e *env) printJournal(s pipeline.JournalStatus) error {
 	}
 	rows = nil
 	for _, z := range s.Zones {
-		rows = append(rows, []string{z.Zone, z.ID, fmt.Sprint(z.N), fmt.Sprint(z.Seq), fmt.Sprint(z.OldestFrom)})
+		from := fmt.Sprintf("%d, all versions", z.OldestFrom)
+		if z.OldestSerial != 0 {
+			from = fmt.Sprintf("%d, serial %d", z.OldestFrom, z.OldestSerial)
+		}
+		held, goes := "-", "-"
+		if z.Held != nil && z.Purgeable != nil {
+			held, goes = sizeText(*z.Held), sizeText(*z.Purgeable)
+		}
+		rows = append(rows, []string{z.Zone, z.ID, fmt.Sprint(z.N), fmt.Sprint(z.Seq), from, held, z.Retention, goes})
 	}
-	return e.table([]string{"ZONE", "ID", "EVENTS", "LAST SEQUENCE", "REBUILDABLE FROM"}, rows)
+	return e.table([]string{"ZONE", "ID", "EVENTS", "LAST SEQUENCE", "REBUILDABLE FROM", "HELD", "RETENTION", "WOULD GO"}, rows)
 }
 
 func (e *env) printReserve(r *pipeline.ReserveStatus) error {
@@ -240,6 +248,9 @@ func (e *env) printVerifyText(r journal.VerifyReport) error {
 	}
 	text := fmt.Sprintf("journal %s %s: %s of %s, %s, %s, %s in %s", r.Identity, verdict, count(r.Events, "event"),
 		count(r.Chains, "chain"), count(r.Checkpoints, "checkpoint"), count(r.Manifests, "manifest"), sizeText(r.ChunkBytes), count(r.Chunks, "chunk"))
+	if r.Purged > 0 {
+		text += fmt.Sprintf("; %s purged by retention", count(r.Purged, "manifest"))
+	}
 	if r.Unknown > 0 {
 		text += fmt.Sprintf("; %s of types that this program does not know", count(r.Unknown, "event"))
 	}

@@ -181,6 +181,13 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.journal.Close()) }()
+	archive, err := s.openArchive(ctx)
+	if err != nil {
+		return err
+	}
+	if archive != nil {
+		defer archive.Close()
+	}
 	sealing, err := s.sealing(ctx)
 	if err != nil {
 		return err
@@ -194,7 +201,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version,
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
-		Clock: s.clock, Logger: s.log, Sealing: sealing, Workers: s.cfg.Daemon.Workers,
+		Clock: s.clock, Logger: s.log, Sealing: sealing, Archive: archive, Workers: s.cfg.Daemon.Workers,
 		Observe: observer.Observe, Resolve: addressFinder(observer), Agents: observer.Agents,
 		TSIG: tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,

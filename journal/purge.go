@@ -65,6 +65,7 @@ func EachChunk(ctx context.Context, j Journal, m event.Manifest, fn func(event.C
 func (j *NATS) PurgeChunks(ctx context.Context, m event.Manifest, alone bool) (removed uint64, err error) {
 	var list []event.Chunk
 	err = EachChunk(ctx, j, m, func(c event.Chunk) error {
+		c.Seq = j.moves.find(c.Seq)
 		list = append(list, c)
 		return nil
 	})
@@ -105,7 +106,7 @@ func (j *NATS) purgeStanding(ctx context.Context, subject string, list []event.C
 	return removed, ctx.Err()
 }
 
-// stands reports whether a chunk stands where its manifest says.
+// stands reports whether a chunk stands under its sequence.
 func (j *NATS) stands(ctx context.Context, subject string, c event.Chunk) bool {
 	line, err := j.get(ctx, bulkStream, getRequest{Seq: max(c.Seq, 1)})
 	if err != nil || line.subject != subject {

@@ -115,6 +115,7 @@ func (s *server) routes() map[string]handler {
 		"GET /audit/export":                           s.auditExport,
 		"GET /cluster":                                s.cluster,
 		"GET /journal":                                s.journalStatus,
+		"POST /journal/compact":                       s.compactJournal,
 		"GET /journal/verify":                         s.verifyJournal,
 		"GET /journal/backup":                         s.backupJournal,
 		"POST /journal/backups":                       s.recordBackup,
