@@ -62,8 +62,9 @@ func (e *Engine) AuditExport(ctx context.Context, q ExportQuery, sink audit.Sink
 // everyChunk calls fn with the chunks of a manifest, and with those that list
 // them.
 func (e *Engine) everyChunk(ctx context.Context, m event.Manifest, fn func([]byte) error) error {
+	j := journal.WithArchive(e.journal, e.cfg.Archive)
 	for _, c := range m.Indirect {
-		raw, err := e.journal.Chunk(ctx, m.Subject, c)
+		raw, err := j.Chunk(ctx, m.Subject, c)
 		if err == nil {
 			err = fn(raw)
 		}
@@ -71,7 +72,7 @@ func (e *Engine) everyChunk(ctx context.Context, m event.Manifest, fn func([]byt
 			return err
 		}
 	}
-	return journal.Chunks(ctx, e.journal, m, fn)
+	return journal.Chunks(ctx, j, m, fn)
 }
 
 // CosignCheckpoint keeps a checkpoint that witnesses have signed too, once for
