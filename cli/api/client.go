@@ -149,13 +149,13 @@ func stream[T any](ctx context.Context, c *Client, path string, query url.Values
 	if err != nil {
 		return err
 	}
-	return walkFrames(ctx, c, res, progress, fn)
+	defer res.Body.Close()
+	return walkFrames(ctx, c, res.Body, progress, fn)
 }
 
-// walkFrames walks the frames of an answer, and closes it.
-func walkFrames[T any](ctx context.Context, c *Client, res *http.Response, progress func(pipeline.Progress), fn func(T) error) error {
-	defer res.Body.Close()
-	dec := json.NewDecoder(bufio.NewReaderSize(res.Body, 64<<10))
+// walkFrames walks the frames of an answer.
+func walkFrames[T any](ctx context.Context, c *Client, body io.Reader, progress func(pipeline.Progress), fn func(T) error) error {
+	dec := json.NewDecoder(bufio.NewReaderSize(body, 64<<10))
 	for {
 		var f Frame
 		if err := dec.Decode(&f); err != nil {

@@ -29,7 +29,8 @@ func (c *Client) CompactJournal(ctx context.Context, q pipeline.CompactQuery, pr
 	if err != nil {
 		return report, err
 	}
-	err = walkFrames(ctx, c, res, progress, func(item pipeline.CompactReport) error {
+	defer res.Body.Close()
+	err = walkFrames(ctx, c, res.Body, progress, func(item pipeline.CompactReport) error {
 		report = item
 		return nil
 	})
