@@ -23,6 +23,9 @@ import (
 type keyCrew struct {
 	*crew
 	ids map[string]*share.Identity
+	// tokens reach the tokens of workers; none where nil.
+	tokens   map[string]keymgr.Tokens
+	policies map[string]Policy
 }
 
 // keyWorker is one of them.
@@ -71,6 +74,7 @@ func (s *keyCrew) start(name, roles string) *keyWorker {
 	w.worker = s.add(name, roles, func(cfg *Config) {
 		cfg.Keystore, cfg.TSIG = w.files, w.tsig
 		cfg.Sharing.Identity = s.ids[name]
+		cfg.Tokens, cfg.Policies = s.tokens[name], s.policies
 		if name == "main" {
 			list, err := ParseRoles(roles)
 			if err != nil {
@@ -415,6 +419,78 @@ func TestShare_ParcelForSomethingElseIsRefused(t *testing.T) {
 	if _, err := main.e.send(t.Context(), mustEnrolled(t, main.e, "west"), p); err != nil || !west.files.Holds(k.Reference) {
 		t.Errorf("what is right is not taken: %v", err)
 	}
+}
+
+func TestShare_KeysOnATokenAreProvedByEachWorkersOwnAccess(t *testing.T) {
+	s := newKeyCrew(t)
+	here := newPretended(t)
+	there := newPretended(t)
+	there.dir = here.dir // one token, two ways to it
+	s.tokens = map[string]keymgr.Tokens{"main": here, "west": there}
+	p, err := Parse("default", []byte("version = \"v1\"\n[key-manager.generation]\nkeystore = \"hsm\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.policies = map[string]Policy{"default": p}
+	main := s.start("main", "load,review,keys,publish")
+	if _, err := main.e.AddKeystore(t.Context(), testActor, NewKeystore{Name: "hsm", Module: "/lib/p11.so", Token: "zones", PIN: "1234"}); err != nil {
+		t.Fatal(err)
+	}
+	there.set(func() { there.away["zones"] = errAway })
+	main.enroll("west", "sign")
+	west := s.start("west", "sign")
+	main.zone("example.com", smallZone)
+	until(t, "who cannot reach the token is named", func() bool {
+		shares, err := main.e.DistributeKeys(t.Context(), "example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(shares, func(sh KeyShare) bool { return sh.Worker == "west" })
+		return i >= 0 && shares[i].State == handFailed && strings.Contains(shares[i].Reason, errAway.Error())
+	})
+	if main.published("example.com") != 0 {
+		t.Error("the zone is signed by keys that the signer cannot reach")
+	}
+	there.set(func() { delete(there.away, "zones") })
+	if _, err := main.e.DistributeKeys(t.Context(), "example.com"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the zone is published", func() bool { return main.published("example.com") != 0 })
+	if got := west.secrets(); len(got) != 0 {
+		t.Errorf("%d private keys have travelled", len(got))
+	}
+}
+
+func TestShare_RolloverWaitsForAWorkerThatIsAway(t *testing.T) {
+	s := newKeyCrew(t)
+	main := s.start("main", "")
+	main.enroll("west", "sign")
+	west := s.start("west", "sign")
+	main.zone("example.com", smallZone)
+	until(t, "the zone is published", func() bool { return main.published("example.com") != 0 })
+	west.stop()
+	until(t, "the worker is gone", func() bool { return !slices.Contains(main.e.otherWorkers().Living, "west") })
+	if _, err := main.e.AbortRollover(t.Context(), testActor, "example.com", 0, "no parent is there"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := main.e.Roll(t.Context(), testActor, "example.com", RolloverRequest{Kind: keymgr.RollZSK}); err != nil {
+		t.Fatal(err)
+	}
+	var ro RolloverStatus
+	until(t, "the rollover says for whom it waits", func() bool {
+		all, err := main.e.Rollovers(t.Context(), "example.com")
+		i := slices.IndexFunc(all, func(r RolloverStatus) bool { return r.Kind == keymgr.RollZSK })
+		if err != nil || i < 0 {
+			return false
+		}
+		ro = all[i]
+		return ro.Phase == keymgr.PhaseProof && ro.Step == 0 && strings.Contains(ro.Text, "waits for worker west to prove possession of "+ro.New[0])
+	})
+	s.start("west", "sign")
+	until(t, "the new key is published", func() bool {
+		k, _ := main.state("example.com").Keys.ByID(ro.New[0])
+		return k.State == keymgr.Published
+	})
 }
 
 func TestShare_TSIGSecretsGoToThoseThatNeedThem(t *testing.T) {
