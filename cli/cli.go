@@ -93,6 +93,7 @@ func newApp(e *env) *urfave.App {
 			keyCommand(e),
 			tsigCommand(e),
 			keystoreCommand(e),
+			workerCommand(e),
 			policyCommand(e),
 			journalCommand(e),
 			clusterCommand(e),

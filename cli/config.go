@@ -36,6 +36,7 @@ type config struct {
 	Journal   journalConfig  `toml:"journal"`
 	Transfers transferConfig `toml:"transfers"`
 	Audit     auditConfig    `toml:"audit"`
+	Worker    workerConfig   `toml:"worker"`
 }
 
 type daemonConfig struct {
@@ -125,6 +126,7 @@ func defaultConfig() config {
 		Transfers: transferConfig{
 			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
 		},
+		Worker: workerConfig{URLs: []string{}, Roles: []string{}, Advertise: []string{}},
 		Server: serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
 	}
 	cfg.Loader.Review.Servers = []string{defaultReviewLoaded}
@@ -198,6 +200,9 @@ func (c *config) check() *badValue {
 		return bad
 	}
 	if bad := c.Audit.check(); bad != nil {
+		return bad
+	}
+	if bad := c.Worker.check(); bad != nil {
 		return bad
 	}
 	return c.Server.TLS.check()

@@ -50,6 +50,20 @@ func (d *dataDir) socket() string      { return filepath.Join(d.path, "sluice.so
 // not exist is made, marked with the clock; one made with another clock is
 // refused. The caller closes it.
 func openDataDir(path, clock string, create bool) (*dataDir, error) {
+	d, err := openAnyDataDir(path, clock, create)
+	if err == nil && create {
+		if err = d.checkJournal(); err == nil {
+			err = d.checkOwner()
+		}
+		if err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+	}
+	return d, err
+}
+
+// openAnyDataDir is openDataDir wherever the journal is.
+func openAnyDataDir(path, clock string, create bool) (*dataDir, error) {
 	if create {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return nil, err
@@ -64,11 +78,7 @@ func openDataDir(path, clock string, create bool) (*dataDir, error) {
 	if err := d.takeLock(create); err != nil {
 		return nil, err
 	}
-	err := d.checkMarker(clock, create)
-	if err == nil && create {
-		err = d.checkJournal()
-	}
-	if err != nil {
+	if err := d.checkMarker(clock, create); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil

@@ -71,6 +71,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		versionInfo{},
 		api.Health{},
 		pipeline.ClockStatus{},
+		pipeline.WorkersStatus{},
+		pipeline.Enrolment{},
 	} {
 		for name := range jsonFields(reflect.TypeOf(v)) {
 			if !strings.Contains(text, "`"+name+"`") {
@@ -156,7 +158,7 @@ func commandLines(line string) []string {
 func leaf(commands []*urfave.Command, words []string) *urfave.Command {
 	for _, c := range commands {
 		if len(words) > 0 && c.HasName(words[0]) {
-			if len(c.Subcommands) > 0 {
+			if len(c.Subcommands) > 0 && (len(c.Flags) == 0 || len(words) > 1 && !isFlag(words[1])) {
 				return leaf(c.Subcommands, words[1:])
 			}
 			return c

@@ -30,29 +30,36 @@ func serveCommand(e *env) *urfave.Command {
 		Name: "serve", Usage: "run the daemon: load, sign and publish zones",
 		Description:  "Flags win over the config file; sluice template config shows that, and every default.",
 		OnUsageError: onUsageError,
-		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "config", Usage: "read this config `FILE`"},
-			&urfave.StringFlag{Name: "data", Usage: "data `DIR`ectory", DefaultText: "./sluice-data"},
+		Flags: append(append(processFlags(), workerFlags()...),
 			&urfave.StringSliceFlag{Name: "zone", Usage: "add the zone `NAME=SOURCE`, or load it now where it is here already; may be given again"},
-			&urfave.StringFlag{Name: "policy-dir", Usage: "read policies, one NAME.toml each, from `DIR`"},
-			&urfave.StringSliceFlag{Name: "listen", Usage: "publish on `IP:PORT`, UDP and TCP; may be given again", DefaultText: "127.0.0.1:8053"},
-			&urfave.StringSliceFlag{Name: "listen-tls", Usage: "publish over TLS (XoT) on `IP:PORT`; may be given again"},
-			&urfave.StringFlag{Name: "tls-cert", Usage: "certificate `FILE` for --listen-tls, in PEM form", DefaultText: "a self-signed one"},
-			&urfave.StringFlag{Name: "tls-key", Usage: "private key `FILE` of --tls-cert"},
-			&urfave.StringFlag{Name: "review-loaded", Usage: "serve what was loaded and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewLoaded},
-			&urfave.StringFlag{Name: "review-signed", Usage: "serve what was signed and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewSigned},
+			&urfave.StringFlag{Name: "nats-listen", Usage: "let enrolled workers reach the journal on `IP:PORT`, over TLS"},
 			&urfave.StringFlag{Name: "clock", Usage: "rehearse with a simulated clock: `START[,RATE]`, RATE in seconds a second, 0 is frozen"},
-		},
+		),
 		Action: func(c *urfave.Context) error {
 			if _, err := arguments(c); err != nil {
 				return err
 			}
-			s, err := newServing(e, c)
+			s, err := newServing(e, c, false)
 			if err != nil {
 				return err
 			}
 			return s.run(c.Context)
 		},
+	}
+}
+
+// processFlags are those of every process that works on zones.
+func processFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "config", Usage: "read this config `FILE`"},
+		&urfave.StringFlag{Name: "data", Usage: "data `DIR`ectory", DefaultText: "./sluice-data"},
+		&urfave.StringFlag{Name: "policy-dir", Usage: "read policies, one NAME.toml each, from `DIR`"},
+		&urfave.StringSliceFlag{Name: "listen", Usage: "publish on `IP:PORT`, UDP and TCP; may be given again", DefaultText: "127.0.0.1:8053"},
+		&urfave.StringSliceFlag{Name: "listen-tls", Usage: "publish over TLS (XoT) on `IP:PORT`; may be given again"},
+		&urfave.StringFlag{Name: "tls-cert", Usage: "certificate `FILE` for --listen-tls, in PEM form", DefaultText: "a self-signed one"},
+		&urfave.StringFlag{Name: "tls-key", Usage: "private key `FILE` of --tls-cert"},
+		&urfave.StringFlag{Name: "review-loaded", Usage: "serve what was loaded and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewLoaded},
+		&urfave.StringFlag{Name: "review-signed", Usage: "serve what was signed and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewSigned},
 	}
 }
 
@@ -65,7 +72,13 @@ type serving struct {
 	// clockName is what the data directory is marked with.
 	clockName string
 	zones     []pipeline.NewZone
-	log       *slog.Logger
+	// member: sluice worker, not the main process. creds, where not nil, is what
+	// it proves itself by to a journal elsewhere; roles is what it takes on.
+	member  bool
+	creds   *credentials
+	roles   []pipeline.Role
+	joining pipeline.Joining // what workers are told
+	log     *slog.Logger
 
 	data    *dataDir
 	journal *journal.NATS
@@ -81,9 +94,9 @@ type serving struct {
 	reviewAt map[string]netip.AddrPort
 }
 
-// newServing reads config and flags.
-func newServing(e *env, c *urfave.Context) (*serving, error) {
-	s := &serving{e: e, cfg: defaultConfig()}
+// newServing reads config and flags, of a worker with member.
+func newServing(e *env, c *urfave.Context, member bool) (*serving, error) {
+	s := &serving{e: e, cfg: defaultConfig(), member: member}
 	var err error
 	if path := c.String("config"); path != "" {
 		if s.cfg, err = readConfig(path); err != nil {
@@ -124,6 +137,9 @@ func newServing(e *env, c *urfave.Context) (*serving, error) {
 	if bad := s.cfg.check(); bad != nil {
 		return nil, usagef("%v", bad)
 	}
+	if err := s.setWorker(c); err != nil {
+		return nil, err
+	}
 	if s.clock, s.clockName, err = parseClock(c.String("clock")); err != nil {
 		return nil, err
 	}
@@ -151,7 +167,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.data, err = openDataDir(s.cfg.DataDir, s.clockName, true); err != nil {
+	if s.data, err = s.openData(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.data.close()) }()
@@ -173,11 +189,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	case err != nil: // it is filled later; zones are served meanwhile
 		s.log.ErrorContext(ctx, "disk reserve not whole", "error", err)
 	}
-	s.journal, err = journal.Open(ctx, journal.Config{
-		Dir: s.data.journal(), Logger: s.log.With("part", "journal"),
-		EventsMaxBytes: int64(s.cfg.Journal.EventsMaxSize), BulkMaxBytes: int64(s.cfg.Journal.BulkMaxSize),
-	})
-	if err != nil {
+	if err := s.openJournal(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.journal.Close()) }()
@@ -196,7 +208,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.engine, err = pipeline.NewEngine(ctx, pipeline.Config{
+	cfg := pipeline.Config{
 		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version,
@@ -206,7 +218,11 @@ func (s *serving) run(ctx context.Context) (err error) {
 		TSIG: tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
 		},
-	}); err != nil {
+	}
+	if err := s.shareWork(ctx, &cfg); err != nil {
+		return err
+	}
+	if s.engine, err = pipeline.NewEngine(ctx, cfg); err != nil {
 		return err
 	}
 	// By now every listener has ended, and with it every view.

@@ -68,7 +68,7 @@ func auditKeyFile(former []string, identity string) string {
 // sealing opens the audit key, and makes it at the first start.
 func (s *serving) sealing(ctx context.Context) (pipeline.Sealing, error) {
 	a := s.cfg.Audit
-	if a.Interval == 0 {
+	if a.Interval == 0 || s.member { // the main process seals
 		return pipeline.Sealing{}, nil
 	}
 	identity, _, err := s.journal.Stream(ctx)

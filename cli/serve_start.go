@@ -26,8 +26,12 @@ type servingInfo struct {
 	TLSPin         string   `json:"tls_pin,omitempty"`
 	ReviewLoaded   string   `json:"review_loaded,omitempty"`
 	ReviewSigned   string   `json:"review_signed,omitempty"`
-	Clock          string   `json:"clock"`
-	Zones          int      `json:"zones"`
+	// Worker is this process's name among those that share the journal, NATS
+	// where others reach it, or where it is.
+	Worker string   `json:"worker,omitempty"`
+	NATS   []string `json:"nats,omitempty"`
+	Clock  string   `json:"clock"`
+	Zones  int      `json:"zones"`
 }
 
 // zoneStart is what serve prints of each zone named on its command line.
@@ -55,6 +59,12 @@ func (s *serving) start(ctx context.Context) error {
 	}
 	for _, l := range s.listensTLS {
 		info.PublicationTLS, info.TLSPin = append(info.PublicationTLS, l.String()), s.secure.certificate.Pin()
+	}
+	if s.shared() {
+		info.Worker, info.NATS = s.workerName(), s.joining.URLs
+		if s.remote() {
+			info.NATS = s.cfg.Worker.URLs
+		}
 	}
 	if at, ok := s.reviewAt[event.StageLoaded]; ok {
 		info.ReviewLoaded = at.String()
@@ -101,6 +111,13 @@ func (s *serving) printInfo(info servingInfo) error {
 	}
 	for _, p := range info.PublicationTLS {
 		fmt.Fprintf(&b, "publication on %s, TLS, %s\n", p, info.TLSPin)
+	}
+	if info.Worker != "" {
+		where := "workers reach the journal at "
+		if s.remote() {
+			where = "the journal is at "
+		}
+		fmt.Fprintf(&b, "process %s with the roles %s; %s%s\n", info.Worker, roleList(s.roles), where, strings.Join(info.NATS, ", "))
 	}
 	if info.ReviewLoaded+info.ReviewSigned != "" {
 		fmt.Fprintf(&b, "reviews on %s (loaded), %s (signed)\n", cmp.Or(info.ReviewLoaded, "none"), cmp.Or(info.ReviewSigned, "none"))
@@ -163,6 +180,9 @@ func (s *serving) startZone(ctx context.Context, z pipeline.NewZone) error {
 
 // query is a line that asks for the zone where it is published.
 func (s *serving) query(name string) string {
+	if len(s.listens) == 0 {
+		return "" // it is served elsewhere
+	}
 	at := s.listens[0]
 	addr := at.Addr()
 	if addr.IsUnspecified() {
@@ -221,7 +241,10 @@ func (e *env) zoneText(z zoneStart) string {
 	for _, d := range z.DS {
 		fmt.Fprintf(&b, "  DS         %s\n             %s\n", d.Record, e.paint(yellow, d.Note))
 	}
-	fmt.Fprintf(&b, "  took       %s\n  ask it     %s\n", tookText(time.Duration(z.TookMS)*time.Millisecond), z.Query)
+	fmt.Fprintf(&b, "  took       %s\n", tookText(time.Duration(z.TookMS)*time.Millisecond))
+	if z.Query != "" {
+		fmt.Fprintf(&b, "  ask it     %s\n", z.Query)
+	}
 	return b.String()
 }
 

@@ -58,18 +58,18 @@ func (s *serving) openTLS() (err error) {
 	case c.Certificate != "":
 		s.secure.certificate, err = xfr.LoadCertificate(c.Certificate, c.Key)
 	case len(c.Servers) > 0:
-		s.secure.certificate, err = xfr.OwnCertificate(filepath.Join(s.data.keys(), "tls"), s.tlsNames())
+		s.secure.certificate, err = xfr.OwnCertificate(filepath.Join(s.data.keys(), "tls"), namesFor(s.cfg.Server.TLS.Servers))
 	}
 	return err
 }
 
-// tlsNames is what a certificate of our own is for.
-func (s *serving) tlsNames() []string {
+// namesFor is what a certificate of our own for listeners is for.
+func namesFor(addresses []string) []string {
 	var names []string
 	if host, err := os.Hostname(); err == nil {
 		names = append(names, host)
 	}
-	for _, address := range s.cfg.Server.TLS.Servers {
+	for _, address := range addresses {
 		host, _, err := net.SplitHostPort(address)
 		if ip := net.ParseIP(host); err == nil && ip != nil && !ip.IsUnspecified() {
 			names = append(names, host)

@@ -40,7 +40,7 @@ const (
 func roleFacts(role string) []string {
 	switch role {
 	case roleLoad:
-		return []string{"instance.loaded", "load.failed"}
+		return []string{"instance.loaded", "instance.fetched", "load.failed"} // it may serve what it hears NOTIFY for
 	case roleReview:
 		return []string{
 			"review.requested", "review.approved", "review.rejected", "review.overridden",
@@ -54,6 +54,13 @@ func roleFacts(role string) []string {
 		return []string{"instance.published", "instance.fetched"}
 	}
 	return nil // observe answers questions
+}
+
+// RoleMayWrite reports whether members with a role may write events of a type.
+func RoleMayWrite(role, eventType string) bool {
+	return slices.ContainsFunc(roleFacts(role), func(t string) bool {
+		return t == eventType || strings.HasSuffix(t, ".") && strings.HasPrefix(eventType, t)
+	})
 }
 
 // anyRoleFacts are the types that say themselves to which role they belong.
@@ -140,11 +147,7 @@ func (m Member) mayWrite(e *event.Event, line []byte) error {
 		return err
 	}
 	role := says.Facts.WorkerRole
-	allowed := slices.ContainsFunc(m.Roles, func(r string) bool {
-		return slices.ContainsFunc(roleFacts(r), func(t string) bool {
-			return t == e.Type || strings.HasSuffix(t, ".") && strings.HasPrefix(e.Type, t)
-		})
-	})
+	allowed := slices.ContainsFunc(m.Roles, func(r string) bool { return RoleMayWrite(r, e.Type) })
 	switch {
 	case e.Zone == event.Instance:
 		return fmt.Errorf("%s belongs to the whole instance: do it at the main process", e.Type)

@@ -71,6 +71,10 @@ func (awayError) Error() string { return "journal server does not answer" }
 
 func (awayError) Is(target error) bool { return target == ErrStorage }
 
+// late reports whether a start need not wait for the server: what it is to hold
+// is known.
+func (r Remote) late() bool { return r.Member && r.Identity != "" }
+
 // InboxPrefix is under which a process of that name gets its answers.
 func InboxPrefix(name string) string { return "_INBOX_" + name }
 
@@ -81,7 +85,8 @@ func (j *NATS) remote() bool { return len(j.cfg.Remote.URLs) > 0 }
 // one. It checks what can be seen from here: version, payload, the streams'
 // settings, whose journal it is; ErrServer says what to do about them. Whether
 // the server syncs each write (sync_interval: always) cannot be seen. Streams
-// that are missing are made, but not by a member. While the server is away
+// that are missing are made, but not by a member. A member that knows its journal
+// need not find the server there: it is looked at once it is. While the server is away
 // calls end with ErrStorage; the connection comes back by itself.
 func Connect(ctx context.Context, cfg Config) (*NATS, error) {
 	j := newNATS(cfg)
@@ -118,6 +123,10 @@ func (j *NATS) join(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if s.nc.Status() != nats.CONNECTED {
+		j.identity = j.cfg.Remote.Identity
+		return j.listenStored(s)
+	}
 	if err := checkServer(s.nc); err != nil {
 		return err
 	}
@@ -143,6 +152,9 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 			j.log.Info("journal server is back", "url", nc.ConnectedUrlRedacted())
 			go j.meetAgain(s, breaks)
 		}),
+	}
+	if r.late() {
+		options = append(options, nats.RetryOnFailedConnect(true))
 	}
 	switch {
 	case r.TLS != nil && r.HandshakeFirst:
@@ -389,8 +401,11 @@ func (j *NATS) meetAgain(s *session, breaks context.CancelCauseFunc) {
 	if err != nil {
 		return // the next call meets the same
 	}
+	err = checkServer(s.nc)
 	if found := info.Config.Metadata[identityKey]; found != j.identity {
-		err := fmt.Errorf("the server now holds journal %q, not %q", found, j.identity)
+		err = fmt.Errorf("the server now holds journal %q, not %q", found, j.identity)
+	}
+	if err != nil {
 		j.log.Error("journal server was exchanged: start this process again once it is right", "err", err)
 		breaks(err)
 		s.nc.Close()

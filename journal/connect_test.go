@@ -191,3 +191,32 @@ func TestConnect_WriteThatIsNotAllowedFailsAtOnce(t *testing.T) {
 		t.Errorf("append: %v", err)
 	}
 }
+
+// A member that knows its journal starts while the server is away, and is of
+// the same journal once it is there.
+func TestConnect_MemberStartsWithoutTheServer(t *testing.T) {
+	dir := t.TempDir()
+	srv := natsServer(t, func(o *server.Options) { o.StoreDir = dir })
+	port := serverPort(t, srv)
+	identity, _, err := mustConnect(t, srv, nil).Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Shutdown()
+	srv.WaitForShutdown()
+	late := func(c *journal.Config) { c.Remote.Member, c.Remote.Identity, c.Remote.Name = true, identity, "late" }
+	j := mustConnect(t, srv, late)
+	if _, _, err := j.Stream(t.Context()); !errors.Is(err, journal.ErrStorage) {
+		t.Fatalf("without a server: %v", err)
+	}
+	natsServer(t, func(o *server.Options) { o.StoreDir, o.Port = dir, port })
+	for {
+		found, _, err := j.Stream(t.Context())
+		if err == nil && found == identity {
+			break
+		}
+		if err != nil && !errors.Is(err, journal.ErrStorage) || err == nil {
+			t.Fatalf("identity %q, %v", found, err)
+		}
+	}
+}

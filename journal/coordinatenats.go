@@ -90,6 +90,9 @@ func (c *natsCoordinator) resume(ctx context.Context, s *session) error {
 // ensureBucket makes the bucket where it is missing. It is kept on as many
 // servers as the events are: with a server that is lost, work would rest.
 func (c *natsCoordinator) ensureBucket(ctx context.Context, s *session) error {
+	if c.j.cfg.Remote.Member && s.nc.Status() != nats.CONNECTED {
+		return nil // it is there once the server is
+	}
 	_, err := s.js.Stream(ctx, workersStream)
 	switch {
 	case !errors.Is(err, jetstream.ErrStreamNotFound):

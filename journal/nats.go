@@ -200,15 +200,23 @@ func (j *NATS) prepare(ctx context.Context, s *session, m marker) error {
 
 // subscribe wakes the followers of the zones whose events the server stores.
 func (j *NATS) subscribe(s *session) error {
+	if err := j.listenStored(s); err != nil {
+		return err
+	}
+	if err := s.nc.FlushTimeout(j.cfg.Timeout); err != nil {
+		return fmt.Errorf("subscribe to stored events: %w", err)
+	}
+	return nil
+}
+
+// listenStored is subscribe, but does not wait for the server.
+func (j *NATS) listenStored(s *session) error {
 	_, err := s.nc.Subscribe(storedSubject+"ev.>", func(msg *nats.Msg) {
 		if zone, _, ok := strings.Cut(strings.TrimPrefix(msg.Subject, storedSubject+"ev."), "."); ok {
 			j.hub.wake(event.ZoneID(zone))
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("subscribe to stored events: %w", err)
-	}
-	if err := s.nc.FlushTimeout(j.cfg.Timeout); err != nil {
 		return fmt.Errorf("subscribe to stored events: %w", err)
 	}
 	return nil

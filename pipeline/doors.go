@@ -131,6 +131,9 @@ func (e *Engine) fitsOthers(z *event.ZoneAdded) error {
 // appendInstance appends one event of the whole instance, and waits until it
 // is folded. allowed is asked with mu held, again after each conflict.
 func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts event.Facts, allowed func() error) error {
+	if e.member() {
+		return errorState("%s concerns the whole instance: do it at the main process, which has the store; see: sluice worker list", facts.EventType())
+	}
 	e.adding.Lock()
 	defer e.adding.Unlock()
 	for {

@@ -431,6 +431,9 @@ func (e *Engine) elsewhere(id event.ZoneID) []Role {
 // the store, or where that is in no worker whoever keeps the keys of the first
 // partition.
 func (e *Engine) chief() bool {
+	if e.member() {
+		return false
+	}
 	if e.duties == nil || !e.cfg.Remote {
 		return true
 	}

@@ -78,12 +78,19 @@ type Config struct {
 	Coordinator journal.Coordinator
 	// Remote: the journal's store is in another process, or on another machine.
 	Remote bool
+	// Member: another process is the main one, and writes what belongs to the
+	// whole instance.
+	Member bool
 	// Version is what this process tells others of its program.
 	Version string
 	// RunDir keeps what a start is to know of the run before it: which commands
 	// were under way when that died, and when the journal last answered. It may
 	// be lost; "" keeps nothing.
 	RunDir string
+	// Joining is how others reach the journal, and Admit is told who may join
+	// it, at the start and whenever that changed; nil where nobody can.
+	Joining Joining
+	Admit   func(members []journal.Member) error
 	// TSIG keeps the secrets of TSIG keys; nil keeps none.
 	TSIG TSIGStore
 	// Archive keeps what retention purges; nil: it is lost.
@@ -380,6 +387,7 @@ func (e *Engine) caughtUp() {
 	e.ready = true
 	e.moveLocked()
 	e.mu.Unlock()
+	e.admit()
 	e.start(e.watchClock)
 	e.start(e.watchKeystores)
 	if e.worker == mainWorker {

@@ -150,6 +150,9 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	}
 	switch rec.Event.Facts.(type) {
 	case *event.WorkerEnrolled, *event.WorkerRemoved:
+		if e.running() { // before, it is told at once
+			e.admit()
+		}
 		e.stepAll() // whom keys wait for has changed
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"sluice/journal"
@@ -58,10 +57,15 @@ func (e *Engine) share(ctx context.Context) {
 type WorkerStatus struct {
 	Name    string    `json:"name"`
 	Roles   []Role    `json:"worker_roles"`
-	Since   time.Time `json:"since"`
+	Since   time.Time `json:"since,omitzero"`
 	Version string    `json:"version,omitempty"`
 	// Folded is the sequence of the event that it had folded last.
 	Folded uint64 `json:"folded"`
+	// Enrolled is when it was; absent for the main process. Alive: it told of
+	// itself lately. Lag is how many events it has not folded yet.
+	Enrolled *time.Time `json:"enrolled,omitempty"`
+	Alive    bool       `json:"alive"`
+	Lag      uint64     `json:"lag"`
 	// Store: the journal's store is in this process.
 	Store bool `json:"store,omitempty"`
 	// This: it is the process that answers.
@@ -84,7 +88,8 @@ type WorkersStatus struct {
 	Stale *StaleStatus `json:"stale,omitempty"`
 }
 
-// Workers lists the workers that live, by name, and what each holds.
+// Workers lists the workers that live or were enrolled, by name, and what each
+// holds.
 func (e *Engine) Workers(ctx context.Context) (WorkersStatus, error) {
 	out := WorkersStatus{Partitions: Partitions, LastSeq: e.foldedSeq(), Stale: e.staleStatus()}
 	if e.duties == nil {
@@ -96,7 +101,7 @@ func (e *Engine) Workers(ctx context.Context) (WorkersStatus, error) {
 			}
 		}
 		out.Workers = []WorkerStatus{self}
-		return out, nil
+		return e.withEnrolled(out), nil
 	}
 	out.Shared = true
 	st, err := e.cfg.Coordinator.Standing(ctx)
@@ -128,6 +133,5 @@ func (e *Engine) Workers(ctx context.Context) (WorkersStatus, error) {
 			Store: w.about.Store, This: w.about.Run == e.duties.about.Run, Holds: holds[w.name],
 		})
 	}
-	slices.SortFunc(out.Workers, func(a, b WorkerStatus) int { return cmp.Compare(a.Name, b.Name) })
-	return out, nil
+	return e.withEnrolled(out), nil
 }

@@ -93,6 +93,27 @@ func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.cert, nil
 }
 
+// ServerTLS is how a server proves itself by the certificate where it speaks
+// something else than DNS: TLS 1.3.
+func (c *Certificate) ServerTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: c.get}
+}
+
+// PinnedTLS is how a server is spoken to that proves itself by the public key of
+// a pin, as Pin gives it, and by nothing else.
+func PinnedTLS(pin string) (*tls.Config, error) {
+	peer, err := parseProofs(pin)
+	if err != nil {
+		return nil, err
+	}
+	if len(peer.Pins) == 0 {
+		return nil, errBadPin
+	}
+	cfg := clientTLS(peer, nil, nil)
+	cfg.NextProtos = nil
+	return cfg, nil
+}
+
 // How long before its end a certificate is trouble, and how often that is told.
 const (
 	certificateSoon = 7 * 24 * time.Hour
