@@ -52,8 +52,8 @@ func (d *dataDir) socket() string      { return filepath.Join(d.path, "sluice.so
 func openDataDir(path, clock string, create bool) (*dataDir, error) {
 	d, err := openAnyDataDir(path, clock, create)
 	if err == nil && create {
-		if err = d.checkJournal(); err == nil {
-			err = d.checkOwner()
+		if err = d.checkOwner(); err == nil {
+			err = d.checkJournal()
 		}
 		if err != nil {
 			return nil, errors.Join(err, d.close())
