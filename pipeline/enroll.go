@@ -67,10 +67,10 @@ func (n *NewWorker) check() error {
 	}
 	n.Roles = slices.Compact(slices.Sorted(slices.Values(n.Roles)))
 	if !nkeys.IsValidPublicUserKey(n.NKey) {
-		return fmt.Errorf("%w: public nkey %q: want that of a user, U...", ErrInvalid, n.NKey)
+		return fmt.Errorf("%w: public nkey %q: want that of a user, which begins with U", ErrInvalid, n.NKey)
 	}
 	if _, err := age.ParseX25519Recipient(n.Age); err != nil {
-		return fmt.Errorf("%w: age recipient %q: want that of an X25519 identity, age1...", ErrInvalid, n.Age)
+		return fmt.Errorf("%w: age recipient %q: want that of an X25519 identity, which begins with age1", ErrInvalid, n.Age)
 	}
 	return nil
 }
