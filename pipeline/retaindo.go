@@ -88,7 +88,7 @@ func (e *Engine) prepareRetention(ctx context.Context, r *runner) (*retaining, e
 	}
 	t.size = t.h.sizes(stored)
 	t.plan = t.h.plan(t.h.oldest(t.p, e.clock.Now(), diffs))
-	if !t.p.purges() || s.Published == nil {
+	if !t.p.purges() || s.Published == nil || s.goesBack() {
 		t.plan.purge, t.plan.snapshot, t.plan.raw, t.plan.cost = nil, [2]uint64{}, 0, 0
 	}
 	return t, nil

@@ -86,6 +86,10 @@ func decideHeld(s State, p Policy) Command {
 	return Rollback{Held: h.Seq, Loaded: h.Facts.Loaded, Base: loadBase(s, p)}
 }
 
+// goesBack reports whether an earlier version's content is still to be made:
+// nothing of the zone is purged meanwhile.
+func (s State) goesBack() bool { return s.Held != nil && s.Held.Loaded == 0 }
+
 // rollbackSource stands in events for the source of what is taken back.
 func rollbackSource(loaded uint64) string { return fmt.Sprintf("rollback to l%d", loaded) }
 

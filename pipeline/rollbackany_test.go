@@ -1,11 +1,14 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"sluice/journal/event"
 	"sluice/journal/journaltest"
 )
 
@@ -130,4 +133,63 @@ func randomZone(rnd *seeded, serial int) string {
 		}
 	}
 	return zoneOf(serial, slices.Compact(more)...)
+}
+
+func TestVersions_WhatAFormerOwnerPublishedIsNoVersion(t *testing.T) {
+	r := newRig(t, journaltest.New(), serialPolicy(t, "counter"))
+	first := r.add(zoneOf(7))
+	second := r.reload(zoneOf(8))
+	s := r.zone()
+	r.stop()
+	stale := r.published()[0]
+	stale.Serial = 4000
+	at := second.Published.Time.UTC().Truncate(time.Microsecond)
+	granted := event.New(at, s.Zone, event.Program, &event.WorkerGranted{WorkerRole: string(RolePublish), Worker: "b", Epoch: 1})
+	granted.Epoch = 1
+	if _, err := r.journal.Append(t.Context(), s.Zone, s.Head, granted, event.New(at, s.Zone, event.Program, &stale)); err != nil {
+		t.Fatal(err)
+	}
+	newest, err := r.e.resolve(t.Context(), "example.com", DumpQuery{})
+	if err != nil || newest.seq != s.Published.Signed.Seq {
+		t.Errorf("the newest version is s%d, want s%d; %v", newest.seq, s.Published.Signed.Seq, err)
+	}
+	if _, err := r.e.resolve(t.Context(), "example.com", DumpQuery{Serial: &stale.Serial}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the stale version: %v", err)
+	}
+	serial := first.Published.Serial
+	if old, err := r.e.resolve(t.Context(), "example.com", DumpQuery{Serial: &serial}); err != nil || old.seq != stale.Signed {
+		t.Errorf("the first version is s%d, %v", old.seq, err)
+	}
+}
+
+// The request stands in the journal, and maintenance keeps it from being
+// carried out: what it needs stays until then, and may go afterwards.
+func TestRetention_PurgesNothingWhileAZoneGoesBack(t *testing.T) {
+	r, _ := retainedRig(t, "versions = 2\nixfr-versions = 0", 6)
+	oldest := r.published()[0]
+	if _, err := r.e.SetMaintenance(t.Context(), testActor, "example.com", true, ""); err != nil {
+		t.Fatal(err)
+	}
+	run, err := r.e.find("example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.e.appendZone(t.Context(), testActor, run, func(s State) (event.Facts, error) {
+		return &event.ZoneHeld{Serial: oldest.Serial, Loaded: oldest.Loaded, From: s.Published.Loaded.Seq, Reason: "x"}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if z := r.compact(CompactQuery{}); z.Error != "" || z.Instances != 0 {
+		t.Errorf("%d instances purged, %s", z.Instances, z.Error)
+	}
+	if _, err := r.e.SetMaintenance(t.Context(), testActor, "example.com", false, ""); err != nil {
+		t.Fatal(err)
+	}
+	if st := r.await(); st.LastError != "" || !st.Held.Published {
+		t.Fatalf("error %q, held %+v", st.LastError, st.Held)
+	}
+	if z := r.compact(CompactQuery{}); z.Error != "" || z.Instances == 0 {
+		t.Errorf("%d instances purged afterwards, %s", z.Instances, z.Error)
+	}
 }

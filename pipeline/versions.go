@@ -39,9 +39,16 @@ func (e *Engine) resolve(ctx context.Context, name string, q DumpQuery) (target,
 		return target{}, err
 	}
 	t := target{id: id, loaded: q.Loaded}
+	var grants State // what a former owner wrote does not count
 	err = e.journal.Read(ctx, id, 1, q.Seq, func(rec journal.Record) error {
+		if !grants.Counts(rec) {
+			return nil
+		}
 		if !q.At.IsZero() && rec.Event.Time.After(q.At) {
 			return errEnough
+		}
+		if _, ok := rec.Event.Facts.(*event.WorkerGranted); ok {
+			grants = evolveWorkers(grants, rec)
 		}
 		seq, serial, ok := candidate(rec, q.Loaded)
 		if ok && (q.Serial == nil || *q.Serial == serial) {
