@@ -47,7 +47,7 @@ func roleFacts(role string) []string {
 			"instance.abandoned", "zone.halted", "zone.reset",
 		}
 	case roleSign:
-		return []string{"instance.signed", "sign.failed", "serial.raised", "key.proved"}
+		return []string{"instance.signed", "sign.failed", "serial.raised"}
 	case roleKeys:
 		return []string{"key.", "rollover.", "ds.", "cds.", "hook.", "signal.", "policy.bound"}
 	case rolePublish:

@@ -43,6 +43,9 @@ func (e *Engine) Roll(ctx context.Context, actor event.Actor, name string, q Rol
 	if q.Kind == keymgr.RollForeign {
 		return ZoneStatus{}, fmt.Errorf("%w: keys of another signer come by sluice key import --public, and go by sluice key remove", ErrInvalid)
 	}
+	if err := e.keepsKeys(); err != nil {
+		return ZoneStatus{}, err
+	}
 	if q.Reason == "" {
 		q.Reason = "asked for"
 	}
@@ -66,6 +69,9 @@ func (e *Engine) Roll(ctx context.Context, actor event.Actor, name string, q Rol
 // 0 where only one runs. Errors: ErrNotFound, ErrState where there is no way
 // back any more.
 func (e *Engine) AbortRollover(ctx context.Context, actor event.Actor, name string, id uint64, reason string) (ZoneStatus, error) {
+	if err := e.keepsKeys(); err != nil { // keys of before prove themselves
+		return ZoneStatus{}, err
+	}
 	return e.changeKeys(ctx, actor, name, func(s State, p Policy, m Moment) ([]event.Facts, error) {
 		r, err := onlyRollover(s, id)
 		if err != nil {
