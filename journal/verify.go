@@ -73,6 +73,7 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 	}
 	v := verifier{j: j, opts: opts, heads: make(map[event.ZoneID]Head), purged: purged}
 	v.report = VerifyReport{Identity: identity, LastSeq: last, Faults: []Fault{}}
+	v.readKeys(ctx)
 	if err := v.readOutside(); err != nil {
 		return VerifyReport{}, err
 	}
@@ -139,6 +140,7 @@ type verifier struct {
 	purged SeqSet // events whose chunks retention has purged
 	report VerifyReport
 
+	keys    audit.Keys
 	tree    audit.Tree
 	roots   [keptRoots]event.Hash // of the sizes before, by size modulo keptRoots
 	outside []audit.Checkpoint    // that the tree has not reached, smallest first
@@ -171,8 +173,11 @@ func (v *verifier) line(ctx context.Context, seq uint64, subject string, line []
 	if e.Cause >= seq {
 		v.fault(seq, e.Zone, "cause %d is not an earlier event", e.Cause)
 	}
-	if f, ok := e.Facts.(*event.JournalCheckpointed); ok {
+	switch f := e.Facts.(type) {
+	case *event.JournalCheckpointed:
 		v.checkpoint(seq, f)
+	case *event.JournalContinued:
+		v.continued(seq, f)
 	}
 	v.heads[e.Zone] = Head{Seq: seq, N: e.N, Hash: event.RecordHash(line)}
 	if e.Facts == nil {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,13 +15,36 @@ import (
 // its own. Those that came while it was made do.
 const keptRoots = 1 << 16
 
+// readKeys finds the logs that this one goes on from, as far as the events can
+// be read: what cannot is a fault where it stands.
+func (v *verifier) readKeys(ctx context.Context) {
+	v.keys.Present = v.opts.Key
+	if v.opts.Key == nil {
+		return
+	}
+	_ = v.j.Read(ctx, event.Instance, 1, 0, func(rec Record) error {
+		if f, ok := rec.Event.Facts.(*event.JournalContinued); ok {
+			v.keys.Take(f)
+		}
+		return nil
+	})
+}
+
+// continued compares what a new log says of the one before with the events.
+func (v *verifier) continued(seq uint64, f *event.JournalContinued) {
+	size := uint64(v.tree.Size())
+	if f.Size > size || f.Size == 0 || size-f.Size >= keptRoots || v.roots[f.Size%keptRoots] != f.Root {
+		v.fault(seq, event.Instance, "a log that goes on from %d events: they are not those that stand here", f.Size)
+	}
+}
+
 // readOutside reads the checkpoints that were kept elsewhere.
 func (v *verifier) readOutside() error {
 	if len(v.opts.Outside) > 0 && v.opts.Key == nil {
 		return errors.New("verify journal: a checkpoint needs the public audit key")
 	}
 	for _, text := range v.opts.Outside {
-		c, _, err := audit.ReadCheckpoint(text, v.opts.Key)
+		c, err := v.keys.ReadOutside(text)
 		if err != nil {
 			return fmt.Errorf("verify journal: checkpoint kept outside: %w", err)
 		}
@@ -60,8 +84,8 @@ func (v *verifier) checkpoint(seq uint64, f *event.JournalCheckpointed) {
 		return
 	}
 	if v.opts.Key != nil {
-		signed, _, err := audit.ReadCheckpoint(f.Note, v.opts.Key)
-		if c.Origin = v.opts.Key.Name(); err == nil && signed != c {
+		signed, err := v.keys.ReadAt(f.Note, seq)
+		if c.Origin = signed.Origin; err == nil && signed != c {
 			err = errors.New("its note says something else")
 		}
 		if err != nil {

@@ -193,8 +193,9 @@ def number(text):
 
 class Checkpoint:
     def __init__(self, raw, key):
-        lines = key.open(raw).split("\n")
-        check(len(lines) == 5 and lines[4] == "" and lines[0] == key.name, "not a checkpoint of this log")
+        text = key.open(raw) if key else raw.decode().partition("\n\n")[0] + "\n"
+        lines = text.split("\n")
+        check(len(lines) == 5 and lines[4] == "" and (not key or lines[0] == key.name), "not a checkpoint of this log")
         words = lines[3].split(" ")
         check(len(words) == 3 and words[0] == "zones", "no line of zones")
         self.size, self.root = number(lines[1]), unbase64(lines[2])
@@ -205,12 +206,16 @@ class Manifest:
     def __init__(self, raw, key):
         lines = key.open(raw).split("\n")
         check(lines[0] == "sluice audit export 1" and lines[-1] == "", "not a manifest")
-        self.zones, self.files, values = {}, {}, {}
+        self.zones, self.files, self.former, values = {}, {}, [], {}
         for line in lines[1:-1]:
             word, value = line.split(" ", 1)
             if word == "zone":
                 zone, name = value.split(" ", 1)
                 self.zones[zone] = name
+            elif word == "former":
+                size, text = value.split(" ", 1)
+                check(not self.former or number(size) > self.former[-1][0], "former logs out of order")
+                self.former.append((number(size), None if text == "-" else Key(text)))
             elif word == "file":
                 digest, size, path = value.split(" ", 2)
                 self.files[path] = (digest, number(size))
@@ -279,7 +284,8 @@ class Export:
         self.roots, self.notes, before = {}, {}, 0
         for line in self.lines("checkpoints.jsonl"):
             p = json.loads(line)
-            earlier = Checkpoint(p["note"].encode(), self.key)
+            keys = [key for size, key in self.manifest.former if p["seq"] <= size]
+            earlier = Checkpoint(p["note"].encode(), keys[0] if keys else self.key)
             check(p["seq"] > before and earlier.size == p["size"], "checkpoints: event %d" % p["seq"])
             before = p["seq"]
             proof = [bytes.fromhex(h) for h in p["proof"]]

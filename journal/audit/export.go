@@ -100,6 +100,9 @@ func Export(ctx context.Context, s Source, filter Filter, sink Sink) error {
 	if x.manifest.First, x.manifest.Last, err = x.between(ctx, filter.Since, filter.Until); err != nil {
 		return err
 	}
+	if err := x.former(ctx); err != nil {
+		return err
+	}
 	if err := x.file(checkpointFile, []byte(signed)); err != nil {
 		return err
 	}
@@ -123,6 +126,19 @@ func Export(ctx context.Context, s Source, filter Filter, sink Sink) error {
 func (x *exporter) file(path string, content []byte) error {
 	x.manifest.Files = append(x.manifest.Files, manifestEntry{Path: path, Bytes: int64(len(content)), SHA256: sha256.Sum256(content)})
 	return x.sink(path, content)
+}
+
+// former finds the logs that this one goes on from.
+func (x *exporter) former(ctx context.Context) error {
+	var keys Keys
+	err := x.Read(ctx, event.Instance, uint64(x.size), func(_ uint64, _ []byte, ev *event.Event) error {
+		if f, ok := ev.Facts.(*event.JournalContinued); ok {
+			keys.Take(f)
+		}
+		return nil
+	})
+	x.manifest.Former = keys.Former
+	return err
 }
 
 // between finds the sequences of a stretch of time; last is below first where

@@ -20,7 +20,8 @@ var errManifest = errors.New("not a manifest of an audit export")
 // manifest says what an export is: the text of a signed note.
 type manifest struct {
 	Origin string
-	Size   int64  // of the checkpoint
+	Size   int64 // of the checkpoint
+	Former []Former
 	Zones  []Zone // none: all
 	First  uint64 // sequences between which the events are
 	Last   uint64
@@ -62,6 +63,9 @@ func (m manifest) concerns(f event.Facts) bool {
 func (m manifest) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\norigin %s\nsize %d\n", manifestTitle, m.Origin, m.Size)
+	for _, f := range m.Former {
+		b.WriteString(f.text())
+	}
 	for _, z := range m.Zones {
 		fmt.Fprintf(&b, "zone %s %s\n", z.ID, z.Name)
 	}
@@ -96,6 +100,16 @@ func (m *manifest) line(word, value string) (err error) {
 		m.Origin = value
 	case "size":
 		m.Size, err = strconv.ParseInt(value, 10, 64)
+	case "former":
+		var f Former
+		size, key, _ := strings.Cut(value, " ")
+		if f.Size, err = strconv.ParseUint(size, 10, 64); err == nil && key != noKey {
+			f.Key, err = ParseVerifier(key)
+		}
+		if n := len(m.Former); err == nil && n > 0 && f.Size <= m.Former[n-1].Size {
+			err = errors.New("out of order")
+		}
+		m.Former = append(m.Former, f)
 	case "zone":
 		id, name, _ := strings.Cut(value, " ")
 		m.Zones = append(m.Zones, Zone{event.ZoneID(id), name})

@@ -210,11 +210,12 @@ type earlierPoint struct {
 }
 
 func (v *verifier) readPoints() {
+	keys := Keys{Present: v.key, Former: v.manifest.Former}
 	v.lines(checkpointsFile, func(line []byte) {
 		var p earlierPoint
 		err := json.Unmarshal(line, &p)
 		if err == nil {
-			p.point, _, err = ReadCheckpoint(p.Note, v.key)
+			p.point, err = keys.ReadAt(p.Note, p.Seq)
 		}
 		switch {
 		case err != nil:
