@@ -94,6 +94,9 @@ func (e *Engine) Alarms() []string {
 		}
 	}
 	alarms = append(alarms, e.keystoreAlarms()...)
+	if text := e.missingKeysAlarm(); text != "" {
+		alarms = append(alarms, text)
+	}
 	alarms = append(alarms, slices.Sorted(slices.Values(e.overdueAlarms()))...)
 	e.mu.RLock()
 	defer e.mu.RUnlock()

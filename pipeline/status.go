@@ -153,6 +153,9 @@ func (r *runner) describe(st *ZoneStatus) {
 	if reason, hint := r.e.keystoreTrouble(s); reason != "" {
 		st.Notices = append(st.Notices, Notice{Severity: severityAlarm, Text: reason, Hint: hint})
 	}
+	if n, some := r.e.missingKeysNotice(s); some {
+		st.Notices = append(st.Notices, n)
+	}
 	r.upstreamNotices(st)
 	r.observationStatus(st)
 	r.rolloverStatus(st)

@@ -11,9 +11,11 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -59,7 +61,8 @@ type Summary struct {
 	Chunks   uint64     `json:"chunks"`
 	Missing  uint64     `json:"missing"` // chunks that the journal no longer held
 	Bytes    int64      `json:"bytes"`   // of all files
-	// Gone are chunks that were missing this time, the first ones.
+	// Gone are those of this time that should have been there: no bulk.purged
+	// tells of them. One an event, the first ones.
 	Gone []Gone `json:"gone"`
 }
 
@@ -149,10 +152,12 @@ func onlyOurs(dir string) error {
 type writer struct {
 	*Folder
 	WriteOptions
-	head    Head
-	source  Source
-	next    Manifest
-	point   *audit.Checkpoint // nil where there is none
+	head   Head
+	source Source
+	next   Manifest
+	point  *audit.Checkpoint // nil where there is none
+	// gone are chunks that were missing, by the event that names them.
+	gone    map[uint64]Gone
 	chain   *chain
 	enc     *zstd.Encoder
 	packed  []byte
@@ -167,7 +172,7 @@ type writer struct {
 // behind Position, which head is of. Until it returns, the folder is the backup
 // that it was before. Errors: ErrDamaged, ErrOther.
 func (f *Folder) Write(ctx context.Context, head Head, s Source, opts WriteOptions) (Summary, error) {
-	w := &writer{Folder: f, WriteOptions: opts, head: head, source: s, chain: &chain{heads: map[event.ZoneID]journal.Head{}}}
+	w := &writer{Folder: f, WriteOptions: opts, head: head, source: s, chain: &chain{heads: map[event.ZoneID]journal.Head{}}, gone: map[uint64]Gone{}}
 	w.summary = Summary{Dir: f.dir, Identity: head.Identity, Gone: []Gone{}}
 	var err error
 	if w.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
@@ -308,9 +313,7 @@ func (w *writer) event(ctx context.Context, seq uint64, line []byte) error {
 	err = w.chain.eachChunk(e.Facts, func(subject string, c event.Chunk) ([]byte, error) {
 		raw, err := w.source.Chunk(ctx, subject, c)
 		if errors.Is(err, journal.ErrNoChunk) {
-			if w.summary.Gone = append(w.summary.Gone, Gone{seq, subject, c.SHA256}); len(w.summary.Gone) > maxGone {
-				w.summary.Gone = w.summary.Gone[:maxGone]
-			}
+			w.gone[seq] = Gone{seq, subject, c.SHA256}
 			w.part.Missing++
 			return nil, w.record(c.SHA256, noChunk, nil)
 		}
@@ -326,6 +329,11 @@ func (w *writer) event(ctx context.Context, seq uint64, line []byte) error {
 	})
 	if err != nil {
 		return fmt.Errorf("event %d: %w", seq, err)
+	}
+	if f, ok := e.Facts.(*event.BulkPurged); ok {
+		for _, purged := range f.Instances {
+			delete(w.gone, purged) // it is not to be there
+		}
 	}
 	if w.Progress != nil {
 		w.Progress(seq, w.head.Size)
@@ -437,6 +445,11 @@ func (w *writer) commit() error {
 	}
 	if err := syncDir(w.dir); err != nil {
 		return err
+	}
+	for _, seq := range slices.Sorted(maps.Keys(w.gone)) {
+		if len(w.summary.Gone) < maxGone {
+			w.summary.Gone = append(w.summary.Gone, w.gone[seq])
+		}
 	}
 	w.manifest = &w.next
 	w.summary.Size, w.summary.Hash = w.next.Size, w.next.Hash

@@ -250,6 +250,15 @@ func checkRef(ref string) error {
 	return nil
 }
 
+// Has reports whether the file of a private key is there.
+func (s *Store) Has(ref string) bool {
+	if checkRef(ref) != nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(s.dir, ref))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // Signer implements keymgr.Keystore. A P-256 key is a signer.BatchSigner
 // unless the keystore was told otherwise.
 func (s *Store) Signer(ctx context.Context, ref string) (crypto.Signer, error) {
