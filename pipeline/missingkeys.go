@@ -28,6 +28,17 @@ func (e *Engine) missingKeys(s State) (missing []keymgr.Key) {
 	return missing
 }
 
+// keyNotices tells what keeps a zone's private keys from being used.
+func (e *Engine) keyNotices(s State) (all []Notice) {
+	if reason, hint := e.keystoreTrouble(s); reason != "" {
+		all = append(all, Notice{Severity: severityAlarm, Text: reason, Hint: hint})
+	}
+	if n, some := e.missingKeysNotice(s); some {
+		all = append(all, n)
+	}
+	return all
+}
+
 // missingKeysNotice says which private keys a zone lacks, and what to do.
 func (e *Engine) missingKeysNotice(s State) (n Notice, some bool) {
 	missing := e.missingKeys(s)

@@ -150,12 +150,7 @@ func (r *runner) describe(st *ZoneStatus) {
 			st.Notices = append(st.Notices, n)
 		}
 	}
-	if reason, hint := r.e.keystoreTrouble(s); reason != "" {
-		st.Notices = append(st.Notices, Notice{Severity: severityAlarm, Text: reason, Hint: hint})
-	}
-	if n, some := r.e.missingKeysNotice(s); some {
-		st.Notices = append(st.Notices, n)
-	}
+	st.Notices = append(st.Notices, r.e.keyNotices(s)...)
 	r.upstreamNotices(st)
 	r.observationStatus(st)
 	r.rolloverStatus(st)
