@@ -92,7 +92,9 @@ func readCredentials(path string) (credentials, error) {
 	pair, err := nkeys.FromSeed([]byte(c.NKey))
 	if err == nil {
 		pair.Wipe()
-		_, err = age.ParseX25519Identity(c.Age)
+		if c.Age != "" { // only workers need one
+			_, err = age.ParseX25519Identity(c.Age)
+		}
 	}
 	if err != nil || !journal.ValidWorker(c.Name) {
 		return credentials{}, withHint(fmt.Errorf("%s is no file of credentials: name or secrets are damaged", path), "make one at the main process: sluice worker enroll NAME --roles LIST -o FILE")

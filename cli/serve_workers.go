@@ -77,6 +77,9 @@ func checkNATSURL(text string) error {
 	if err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "" || u.Path != "" {
 		return fmt.Errorf("URL %q: want nats://HOST:PORT, or tls://HOST:PORT for TLS", text)
 	}
+	if u.User != nil {
+		return fmt.Errorf("a URL with a user or password (%s): they would be shown; use an nkey in a file of credentials", u.Redacted())
+	}
 	return nil
 }
 
@@ -152,6 +155,9 @@ func (s *serving) setRoles(c *urfave.Context) error {
 	var err error
 	if s.roles, err = pipeline.ParseRoles(strings.Join(list, ",")); err != nil {
 		return usagef("%v", err)
+	}
+	if len(s.roles) < len(pipeline.AllRoles()) && !s.shared() {
+		return &usageError{msg: "--roles: nobody would do the rest, this journal is shared with no other process", hint: "let workers in with --nats-listen IP:PORT, or leave --roles out"}
 	}
 	publishes := slices.Contains(s.roles, pipeline.RolePublish)
 	if !publishes && !slices.Contains(s.roles, pipeline.RoleLoad) && c.IsSet("listen") {

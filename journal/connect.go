@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,8 @@ const (
 	oldestServer = "2.15.0"
 	// clusterReplicas is how many servers of a cluster hold a new stream.
 	clusterReplicas = 3
+	// maxTold bounds the texts that are not told again within a minute.
+	maxTold = 64
 )
 
 // Remote is how a journal in a server elsewhere is reached.
@@ -124,6 +127,9 @@ func (j *NATS) join(ctx context.Context) error {
 		return err
 	}
 	if s.nc.Status() != nats.CONNECTED {
+		if err := s.nc.LastError(); errors.Is(err, nats.ErrAuthorization) {
+			return connectError(err)
+		}
 		j.identity = j.cfg.Remote.Identity
 		return j.listenStored(s)
 	}
@@ -140,13 +146,13 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 	r := j.cfg.Remote
 	options := []nats.Option{
 		nats.Name(r.Name), nats.CustomInboxPrefix(InboxPrefix(r.Name)), nats.SyncQueueLen(2 * pageEvents),
-		nats.MaxReconnects(-1), nats.ReconnectWait(retryEvery), nats.ReconnectJitter(retryEvery, retryEvery),
+		nats.MaxReconnects(-1), nats.CustomReconnectDelay(reconnectDelay),
 		// A server that was told of this process late lets it in then.
 		nats.IgnoreAuthErrorAbort(),
 		// What is sent while the server is away fails at once, it does not wait.
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(j.cfg.Timeout),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { j.log.Warn("journal connection", "err", err) }),
+		nats.ErrorHandler(j.tellOnce()),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { j.log.Warn("journal server is away", "err", err) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			j.log.Info("journal server is back", "url", nc.ConnectedUrlRedacted())
@@ -174,6 +180,31 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 		options = append(options, nats.Nkey(public, key.Sign))
 	}
 	return options, nil
+}
+
+// reconnectDelay is how long to wait before all servers are tried again.
+func reconnectDelay(tries int) time.Duration {
+	d := retryEvery << min(max(tries-1, 0), 4)
+	return d + time.Duration(time.Now().UnixNano())%(d/2) // not all at once
+}
+
+// tellOnce logs what a connection meets, the same again once a minute.
+func (j *NATS) tellOnce() nats.ErrHandler {
+	var mu sync.Mutex
+	told := map[string]time.Time{} // guarded by mu
+	return func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		now, text := time.Now(), err.Error()
+		if now.Sub(told[text]) < time.Minute {
+			return
+		}
+		if len(told) >= maxTold {
+			clear(told)
+		}
+		told[text] = now
+		j.log.Warn("journal connection", "err", err)
+	}
 }
 
 // servers is the URLs as the client takes them. Of TLS that its dialer does the

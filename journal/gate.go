@@ -48,6 +48,8 @@ type gate struct {
 
 	mu      sync.Mutex
 	closed  bool                // guarded by mu
+	told    time.Time           // guarded by mu; when a stranger was told of last
+	untold  int                 // guarded by mu; strangers since then
 	members map[string]Member   // guarded by mu; by nkey
 	conns   map[net.Conn]string // guarded by mu; with the nkey, once it is known
 }
@@ -227,9 +229,27 @@ func (g *gate) serve(c net.Conn) {
 	answers.Wait()
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe), errors.Is(err, io.ErrUnexpectedEOF):
+	case p.stranger:
+		g.tellStranger(c.RemoteAddr(), err)
 	default:
 		g.log.Warn("worker's connection ended", "worker", p.member.Name, "from", c.RemoteAddr(), "err", err)
 	}
+}
+
+// strangersTold is how often strangers are told of.
+const strangersTold = time.Minute
+
+// tellStranger logs who was not let in, one a minute and how many since.
+func (g *gate) tellStranger(from net.Addr, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if now.Sub(g.told) < strangersTold {
+		g.untold++
+		return
+	}
+	g.log.Warn("not let in to the journal", "from", from, "err", err, "others_since", g.untold)
+	g.told, g.untold = now, 0
 }
 
 // passage is one connection through the gate.
