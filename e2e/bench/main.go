@@ -57,7 +57,7 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.denial, "denial", "", "nsec, nsec3 or nsec3-opt-out (default: nsec3-opt-out for tld, nsec for hosting)")
 	flags.StringVar(&c.verify, "verify", "sample", "how many of its signatures sluice verifies: sample or all")
 	flags.StringVar(&c.sluice, "sluice", "bin/sluice", "the program")
-	flags.StringVar(&c.tools, "tools", "all", "which to run, by the start of their names, with commas between: signzone,serve,kzonesign,dnssec-signzone,ldns-signzone,axfr,live-sluice,live-named,live-knotd,flat-sluice,flat-named,flat-knotd")
+	flags.StringVar(&c.tools, "tools", "all", "which to run, by the start of their names, with commas between: signzone,serve,share-1,share-2,kzonesign,dnssec-signzone,ldns-signzone,axfr,live-sluice,live-named,live-knotd,flat-sluice,flat-named,flat-knotd")
 	flags.Func("changes", "live and flat: RRsets that a change has and how many are made a run, with commas between; flat takes the first (default 1:100,100:20,10000:4)", c.parseChanges)
 	flags.Func("sizes", "flat: names in the zones, with commas between (default: a hundredth, a tenth and all of -n)", c.parseSizes)
 	flags.IntVar(&c.zones, "zones", 0, "instead of all else: one daemon with so many small zones, whose ZSKs are due on the same day")

@@ -49,6 +49,11 @@ func (b *bench) serve(ctx context.Context) ([]series, error) {
 				return nil, fmt.Errorf("serve: %w", err)
 			}
 		}
+		if installed(b.sluice) {
+			if err := b.share(ctx, add); err != nil {
+				return nil, err
+			}
+		}
 		if _, err := os.Stat(b.output("served.zone")); err == nil && b.wanted("axfr") && installed("knotd") {
 			if err := b.serveKnot(ctx, add); err != nil {
 				return nil, fmt.Errorf("knotd: %w", err)
@@ -218,7 +223,12 @@ type server struct {
 }
 
 func (b *bench) startServer(ctx context.Context, addr, command string, args ...string) (*server, error) {
-	log, err := os.Create(b.output("server.log"))
+	return b.startLogged(ctx, "server.log", addr, command, args...)
+}
+
+// startLogged is startServer with a log of its own.
+func (b *bench) startLogged(ctx context.Context, file, addr, command string, args ...string) (*server, error) {
+	log, err := os.Create(b.output(file))
 	if err != nil {
 		return nil, err
 	}
