@@ -72,6 +72,6 @@ type Params struct {
 	// with a previous instance.
 	NoDigest bool
 	// VerifyAll checks every new signature; else all up to 1,000 and 1 in 64
-	// above.
+	// above, of each part but the first of a zone signed in parts all up to 16.
 	VerifyAll bool
 }

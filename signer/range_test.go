@@ -307,3 +307,32 @@ func TestSignRange_OtherContentsAreRefused(t *testing.T) {
 		t.Errorf("without the key of the zone: %v", err)
 	}
 }
+
+// A sample is one of the whole zone: it does not grow with the number of parts.
+func TestSignRange_SampleDoesNotGrowWithParts(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("example. 60 IN SOA ns.example. root.example. 1 1 1 1 60\nexample. 60 IN NS ns.example.\n")
+	for i := range 400 {
+		fmt.Fprintf(&b, "n%03d.example. 60 IN A 192.0.2.1\n", i)
+	}
+	p := testParams("example.", NSEC)
+	p.VerifyAll = false
+	names := 0
+	parts := &parted{
+		t: t, contents: parse(t, "example.", b.String()), keys: testKeys(t, algP256), params: p, sink: memZone{},
+		cut: func(string) bool { names++; return names%100 == 0 },
+	}
+	parts.sign()
+	if len(parts.parts) != 5 {
+		t.Fatalf("%d parts", len(parts.parts))
+	}
+	for i, part := range parts.parts {
+		want := part.Made // the first is checked up to 1,000
+		if i > 0 {
+			want = min(part.Made, partVerified) + part.Made/SampleEvery
+		}
+		if part.Verified != want {
+			t.Errorf("part %d: %d of %d signatures checked, want %d", i, part.Verified, part.Made, want)
+		}
+	}
+}

@@ -22,6 +22,9 @@ const (
 // verifiedAlways is how many new signatures of a run are all checked.
 const verifiedAlways = 1000
 
+// partVerified is the same for the parts of a zone but the first.
+const partVerified = 16
+
 // SampleEvery is which of the signatures above the first 1,000 a sample
 // checks.
 const SampleEvery = 64
@@ -149,6 +152,9 @@ func newPartRun(in Input, keys []Key, p Params, of *part) (*run, error) {
 	}
 	if of != nil {
 		r.denialTTL = of.frame.DenialTTL
+		if !of.atApex() {
+			r.always = partVerified
+		}
 	}
 	if p.VerifyAll {
 		r.every = 1
