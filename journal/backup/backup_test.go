@@ -299,6 +299,24 @@ func TestBackup_MissingChunksAreNamed(t *testing.T) {
 	}
 }
 
+func TestBackup_PurgedChunksAreNoFault(t *testing.T) {
+	w := newWorld(t)
+	w.addZones()
+	memory, ok := w.j.(*journaltest.Memory)
+	if !ok {
+		t.Fatal("not in memory")
+	}
+	for seq := range uint64(3) { // those of zone A
+		memory.SetChunk(seq+1, nil)
+	}
+	w.append(zoneA, &event.BulkPurged{From: 3, To: 3, Instances: []uint64{3}, Chunks: 3, Oldest: 4, Kept: 4})
+	memory.SetChunk(5, nil)
+	s := w.mustCopy()
+	if s.Missing != 4 || len(s.Gone) != 1 || s.Gone[0].Seq != 5 {
+		t.Errorf("copy %+v", s)
+	}
+}
+
 // damaged checks that a check finds what was done to the copy.
 func (w *world) damaged(what string) {
 	w.t.Helper()
