@@ -16,8 +16,6 @@ import (
 	"sluice/signer/zone"
 )
 
-func serialOf(n uint32) *uint32 { return &n }
-
 // asked answers for public servers: what they hold, by name.
 type asked map[string]uint32
 
@@ -32,10 +30,10 @@ func (a asked) find(_ context.Context, apex zone.Name) (uint32, error) {
 
 func TestFloors_SerialsGoOnAboveWhatMayBePublic(t *testing.T) {
 	zones := []backup.Zone{
-		{ID: "a", Name: "a.example.", Serial: serialOf(100)},
-		{ID: "b", Name: "b.example.", Serial: serialOf(4294967290), Floor: serialOf(7)},
+		{ID: "a", Name: "a.example.", Serial: new(uint32(100))},
+		{ID: "b", Name: "b.example.", Serial: new(uint32(4294967290)), Floor: new(uint32(7))},
 		{ID: "c", Name: "c.example."},
-		{ID: "gone", Name: "gone.example.", Removed: true, Serial: serialOf(1)},
+		{ID: "gone", Name: "gone.example.", Removed: true, Serial: new(uint32(1))},
 	}
 	for _, row := range []struct {
 		name   string
