@@ -138,9 +138,17 @@ func (e *Engine) awaitContact(ctx context.Context) error {
 		return nil
 	}
 	for {
-		ok, err := e.journal.Check(ctx, e.store.Position())
+		at := e.store.Position()
+		identity, _, err := e.journal.Stream(ctx)
+		ok := at.Seq == 0 // nothing was folded yet
+		if err == nil && !ok {
+			ok, err = e.journal.Check(ctx, at)
+		}
+		if err == nil && ok {
+			ok = e.store.Name(identity) == nil
+		}
 		switch {
-		case err == nil && ok && e.store.Position().Seq > 0:
+		case err == nil && ok:
 			e.contact.mu.Lock()
 			e.contact.unknown = false
 			e.contact.mu.Unlock()

@@ -1,8 +1,11 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -88,6 +91,47 @@ func (f *farJournal) Follow(ctx context.Context, id event.ZoneID, first uint64, 
 	})
 }
 
+// A worker that is started for the first time while the journal is out of reach
+// begins once it is there, and knows its projection again later.
+func TestContact_FirstStartWithoutTheJournal(t *testing.T) {
+	far := newFar()
+	other := crewOn(t, far.Memory, nil)
+	main := other.add("main", "", func(cfg *Config) { cfg.Coordinator = nil })
+	main.zone("example.com.", smallZone)
+	other.allServe("example.com.")
+	far.setAway(true)
+	dir := t.TempDir()
+	cfg := Config{
+		Journal: far, Remote: true, Keystore: other.keys, Logger: testLogger(t), Worker: "late",
+		StoreDir: filepath.Join(dir, "projections"), SpillDir: filepath.Join(dir, "spill"), RunDir: filepath.Join(dir, "run"),
+		Roles: []Role{RolePublish},
+	}
+	var lines bytes.Buffer
+	for round := range 2 {
+		lines.Reset()
+		if cfg.Logger = slog.New(slog.NewTextHandler(&lines, nil)); round == 1 {
+			far.setAway(false)
+		}
+		w := &worker{c: other, name: "late"}
+		var err error
+		if w.e, err = NewEngine(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.e.Run(ctx) }()
+		far.setAway(false)
+		until(t, "it serves", func() bool { return w.serves("example.com.") == main.serves("example.com.") })
+		cancel()
+		if err := errors.Join(<-done, w.e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(lines.String(), "rebuilt") {
+			t.Errorf("start %d: %s", round, lines.String())
+		}
+	}
+}
+
 // serves reports what a worker answers for a zone: its serial, 0 for nothing.
 func (w *worker) serves(name string) zone.Serial {
 	w.c.t.Helper()
@@ -96,7 +140,7 @@ func (w *worker) serves(name string) zone.Serial {
 		w.c.t.Fatal(err)
 	}
 	v, err := w.e.Source().View(n)
-	if errors.Is(err, xfr.ErrNotReady) {
+	if errors.Is(err, xfr.ErrNotReady) || errors.Is(err, xfr.ErrUnknownZone) {
 		return 0
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +50,8 @@ type duties struct {
 	about aboutWorker
 	// before is the run of this data directory before this one.
 	before string
+
+	handing atomic.Bool // requests are being handed on
 
 	mu       sync.Mutex
 	held     map[duty]*holding // guarded by mu
@@ -271,6 +274,15 @@ func (d *duties) round(ctx context.Context) error {
 	}
 	err = g.Wait()
 	d.e.took(gained)
+	if d.handing.CompareAndSwap(false, true) {
+		started := d.e.start(func(ctx context.Context) {
+			defer d.handing.Store(false)
+			d.e.handOn(ctx)
+		})
+		if !started {
+			d.handing.Store(false)
+		}
+	}
 	return err
 }
 

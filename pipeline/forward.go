@@ -68,6 +68,8 @@ func (c carriedError) Unwrap() error { return c.kind }
 const (
 	// askTime is how long an answer may take on its way.
 	askTime = 5 * time.Second
+	// beginTime is how long an owner may take to begin something.
+	beginTime = 3 * time.Second
 	// awaitTime is how long an owner waits for something before it answers that
 	// it has not come yet: the asker may have gone, or the owner be another.
 	awaitTime = 10 * time.Second
@@ -75,10 +77,13 @@ const (
 
 // time is how long the owner may take.
 func (q question) time() time.Duration {
-	if q.Do == askObserve {
+	switch q.Do {
+	case askObserve:
 		return observeTime
+	case askIdle, askAwait:
+		return awaitTime
 	}
-	return awaitTime
+	return beginTime
 }
 
 // owner asks the owner of a role in the zone.
@@ -88,6 +93,10 @@ func (r *runner) owner(ctx context.Context, role Role, q question) (reply, error
 	}
 	q.Zone = r.id
 	a, err := r.e.askOwner(ctx, duty{role, PartitionOf(r.id)}, q)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = fmt.Errorf("who has role %s for zone %s does not answer: %w; another worker with the role takes over within %s: ask again then, and see: sluice worker list",
+			role, r.snapshot().Name, ErrState, r.e.cfg.Coordinator.LeaseTime())
+	}
 	if errors.Is(err, journal.ErrNobody) {
 		err = fmt.Errorf("nobody holds role %s for zone %s: %w; start a worker with it: sluice worker --roles %s, and see: sluice worker list",
 			role, r.snapshot().Name, ErrState, role)
@@ -254,6 +263,35 @@ func (r *runner) awaitSigner(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// handOn gives requests that came while this process did the work to whoever
+// does it now. What cannot be handed on is tried again in the next round.
+func (e *Engine) handOn(ctx context.Context) {
+	for _, r := range e.allRunners() {
+		r.mu.Lock()
+		reload, full, loads := r.reload, r.full, r.lanes[ContentLane].busy
+		resign, resignFull, signs := r.resign, r.resignFull, r.lanes[SigningLane].busy
+		r.mu.Unlock()
+		if reload != 0 && !loads && !e.owns(RoleLoad, r.id) {
+			if _, err := r.owner(ctx, RoleLoad, question{Do: askReload, Full: full}); err == nil {
+				r.mu.Lock()
+				if r.reload == reload {
+					r.reload, r.full = 0, false
+				}
+				r.mu.Unlock()
+			}
+		}
+		if resign != 0 && !signs && !e.owns(RoleSign, r.id) {
+			if _, err := r.owner(ctx, RoleSign, question{Do: askResign, Full: resignFull}); err == nil {
+				r.mu.Lock()
+				if r.resign == resign {
+					r.resign, r.resignFull = 0, false
+				}
+				r.mu.Unlock()
+			}
+		}
+	}
 }
 
 // answeredIn is when the servers of the zones of a partition last answered.

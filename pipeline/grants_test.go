@@ -23,7 +23,7 @@ func TestRoleOfEvent_KnowsEveryType(t *testing.T) {
 		RoleSign:   {"instance.signed", "sign.failed"},
 		RoleKeys: {
 			"cds.changed", "ds.notified", "ds.observed", "ds.pushed", "ds.submitted", "ds.withdrawn", "hook.ran",
-			"key.activated", "key.adopted", "key.destroyed", "key.generated", "key.imported", "key.introduced", "key.published",
+			"key.activated", "key.adopted", "key.destroyed", "key.generated", "key.imported", "key.introduced", "key.proved", "key.published",
 			"key.removed", "key.retired", "key.withdrawn", "policy.bound", "rollover.aborted", "rollover.advanced",
 			"rollover.completed", "rollover.started", "signal.pushed",
 		},
@@ -33,7 +33,7 @@ func TestRoleOfEvent_KnowsEveryType(t *testing.T) {
 		// instance.
 		"": {
 			"bulk.swept", "clock.accepted", "clock.doubted", "instance.fetched", "journal.backed-up", "journal.checkpointed",
-			"journal.continued", "journal.cosigned", "key.backed-up", "key.exported", "key.proved", "keystore.added", "keystore.removed",
+			"journal.continued", "journal.cosigned", "key.backed-up", "key.exported", "keystore.added", "keystore.removed",
 			"maintenance.changed", "review.overridden", "serial.raised", "tsig.added", "tsig.removed", "worker.enrolled",
 			"worker.removed", "zone.added", "zone.changed", "zone.held", "zone.released", "zone.removed", "zone.reset",
 		},

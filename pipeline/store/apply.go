@@ -43,6 +43,22 @@ func (s *Store) Skip(ctx context.Context, rec journal.Record, states ...ZoneStat
 	})
 }
 
+// Name says of which stream the events are, where the store was opened without
+// knowing: from the next event on it stands with the position. It must be the
+// one that the position names, if that does.
+func (s *Store) Name(stream string) error {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	s.mu.RLock()
+	at := s.position
+	s.mu.RUnlock()
+	if at.Stream != "" && at.Stream != stream {
+		return fmt.Errorf("store of stream %q cannot take events of stream %q", at.Stream, stream)
+	}
+	s.cfg.Stream = stream
+	return nil
+}
+
 // fold runs apply and commits what it put into the edit, which it may
 // replace.
 func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState, apply func(*edit) error) (err error) {
