@@ -23,6 +23,9 @@ const (
 	startTimeout = 2 * time.Minute
 	// answerTime is how long a member may take to answer a question.
 	answerTime = 10 * time.Minute
+	// maxSubs bounds what one connection hears: a worker that owns everything
+	// answers 384 subjects.
+	maxSubs = 4096
 	// storeLimit keeps the server from refusing a stream because the disk
 	// happens to be full when it starts; the streams have limits of their own.
 	storeLimit = 1 << 60
@@ -94,6 +97,7 @@ func connectEmbedded(ctx context.Context, cfg Config, log *slog.Logger, members 
 	s := &session{opts: serverOptions(cfg.Dir)}
 	options := []nats.Option{}
 	if cfg.Listen.Address != "" {
+		s.opts.MaxSubs = maxSubs
 		var err error
 		if s.own, err = nkeys.CreateUser(); err != nil {
 			return nil, fmt.Errorf("make embedded server: %w", err)

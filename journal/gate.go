@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ const (
 	gateHello = 10 * time.Second
 	// maxStrangers bounds the connections that have not said so yet.
 	maxStrangers = 64
+	// maxPassages bounds the connections of a member; it needs one.
+	maxPassages = 8
 	// maxBatches bounds the batches that a connection has begun.
 	maxBatches = 256
 )
@@ -183,10 +186,17 @@ func (g *gate) know(c net.Conn, nkey string) (Member, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m, ok := g.members[nkey]
-	if ok {
-		g.conns[c] = nkey
+	n := 0
+	for _, other := range g.conns {
+		if other == nkey {
+			n++
+		}
 	}
-	return m, ok && !g.closed
+	if !ok || g.closed || n >= maxPassages {
+		return m, false
+	}
+	g.conns[c] = nkey
+	return m, true
 }
 
 // serve passes what a member and the server say to each other.
@@ -329,6 +339,8 @@ func (p *passage) publish(op *operation) error {
 		return p.publishEvent(op)
 	case isUnder(op.subject, workersSubject+leaseKey):
 		return p.publishLease(op)
+	case isUnder(op.subject, workersSubject) && op.payload > maxAbout:
+		return fmt.Errorf("%w: %d bytes for %s", errProtocol, op.payload, op.subject)
 	}
 	if err := op.write(p.server); err != nil {
 		return err
@@ -378,6 +390,10 @@ func (p *passage) publishLease(op *operation) error {
 	if err != nil {
 		return err
 	}
+	// The bucket is in memory: it takes no more names than there are partitions.
+	if _, partition, _ := strings.Cut(op.subject[len(workersSubject+leaseKey):], "."); !isPartition(partition) {
+		return p.refuse(op, fmt.Errorf("a lease of %q", partition))
+	}
 	if string(data) != p.member.Name && (len(data) > 0 || op.headers[hdrOperation] != "DEL") {
 		return p.refuse(op, fmt.Errorf("a lease for %q", data))
 	}
@@ -388,6 +404,16 @@ func (p *passage) publishLease(op *operation) error {
 func (p *passage) refuse(op *operation, why error) error {
 	p.g.log.Warn("worker's write refused", "worker", p.member.Name, "subject", op.subject, "reason", why)
 	return p.answer(op, apiError{Code: codeDenied, Description: why.Error()})
+}
+
+// isPartition reports whether a word is a number of one or two digits.
+func isPartition(word string) bool {
+	for _, c := range []byte(word) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(word) == 1 || len(word) == 2 && word[0] != '0'
 }
 
 func isUnder(subject, prefix string) bool {

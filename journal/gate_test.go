@@ -226,6 +226,7 @@ func TestGate_MembersCoordinate(t *testing.T) {
 	for name, err := range map[string]error{
 		"another's announcement": b.Announce(ctx, "signs", nil),
 		"lease of another role":  second(b.TakeLease(ctx, journal.LeaseName("sign", 4), "keeps")),
+		"lease of no partition":  second(a.TakeLease(ctx, "sign.x1", "signs")),
 		"lease for another":      second(a.TakeLease(ctx, journal.LeaseName("sign", 5), "keeps")),
 	} {
 		if !errors.Is(err, journal.ErrDenied) {

@@ -390,7 +390,7 @@ func (e *Engine) caughtUp() {
 	e.admit()
 	e.start(e.watchClock)
 	e.start(e.watchKeystores)
-	if e.worker == mainWorker {
+	if e.keeper() {
 		e.start(e.retains)
 	}
 	e.startSharing()
@@ -482,8 +482,11 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 		}
 	}
 	next, err := e.journal.Append(ctx, id, head, events...)
-	if err == nil {
+	switch {
+	case err == nil:
 		e.watch.stamped(reading, elapsed)
+	case errors.Is(err, journal.ErrDenied):
+		err = fmt.Errorf("%w: %w; do it at a process with the role for it, or at the main one, see: sluice worker list", ErrState, err)
 	}
 	return next, e.note(err)
 }

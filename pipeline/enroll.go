@@ -204,3 +204,8 @@ func foldWorkers(known map[string]Enrolled, rec journal.Record) map[string]Enrol
 // member reports whether this process joined a journal that another process
 // looks after: what belongs to the whole instance is written there.
 func (e *Engine) member() bool { return e.cfg.Member }
+
+// keeper reports whether this process is the main one, whatever its name.
+func (e *Engine) keeper() bool {
+	return !e.member() && (e.worker == mainWorker || e.duties == nil || len(e.cfg.Joining.URLs) > 0)
+}

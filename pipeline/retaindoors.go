@@ -60,7 +60,7 @@ func (e *Engine) Compact(ctx context.Context, actor event.Actor, q CompactQuery,
 	switch {
 	case !e.running():
 		return report, errorState("the journal is still being read")
-	case e.worker != mainWorker:
+	case !e.keeper():
 		return report, errorState("retention is the main process's work, this is worker %s", e.worker)
 	}
 	var all []*runner
@@ -195,7 +195,7 @@ func (e *Engine) retainSometimes(ctx context.Context, s State, fills bool) {
 // there are too many to read.
 func (e *Engine) retentionStatus(ctx context.Context) map[event.ZoneID]ZoneRetention {
 	all := e.states()
-	if len(all) > maxLooked || !e.running() || e.worker != mainWorker {
+	if len(all) > maxLooked || !e.running() || !e.keeper() {
 		return nil
 	}
 	out := map[event.ZoneID]ZoneRetention{}
