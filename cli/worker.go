@@ -207,6 +207,13 @@ func (e *env) printWorkers(st pipeline.WorkersStatus) error {
 			unheld = append(unheld, fmt.Sprintf("%s (%d of %d partitions)", r, n, st.Partitions))
 		}
 	}
+	for _, w := range st.Workers {
+		if w.Lacks > 0 {
+			if err := e.printf("%s lacks private keys and signs no zones of %d partitions meanwhile: sluice key distribute\n", w.Name, w.Lacks); err != nil {
+				return err
+			}
+		}
+	}
 	if len(unheld) > 0 {
 		return e.printf("nobody does %s: start a worker with it\n", strings.Join(unheld, ", "))
 	}

@@ -310,6 +310,36 @@ func TestSigners_PassOverThoseThatLackKeys(t *testing.T) {
 	}
 }
 
+func TestShare_DestroyedKeyIsDeletedEverywhere(t *testing.T) {
+	s := newKeyCrew(t)
+	main := s.start("main", "")
+	main.enroll("west", "sign")
+	west := s.start("west", "sign")
+	main.zone("example.com", smallZone)
+	until(t, "the zone is published", func() bool { return main.published("example.com") != 0 })
+	keys, err := main.e.GenerateKey(t.Context(), testActor, "example.com", keymgr.ZSK, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := keys[0]
+	until(t, "the worker has the new key", func() bool { return len(west.secrets()) == 3 })
+	r, err := main.e.find("example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []event.Facts{&event.KeyRemoved{IDs: []string{k.ID}}, &event.KeyDestroyed{IDs: []string{k.ID}}} {
+		if err := main.e.appendZone(t.Context(), testActor, r, func(State) (event.Facts, error) { return f, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, w := range []*keyWorker{main, west} {
+		until(t, w.name+" has deleted it", func() bool { return !w.files.Holds(k.Reference) })
+		if len(w.secrets()) != 2 {
+			t.Errorf("%s holds %d keys", w.name, len(w.secrets()))
+		}
+	}
+}
+
 func TestShare_PublishWorkerGetsNoKey(t *testing.T) {
 	s := newKeyCrew(t)
 	main := s.start("main", "")

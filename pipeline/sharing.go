@@ -72,6 +72,9 @@ type WorkerStatus struct {
 	This bool `json:"this,omitempty"`
 	// Holds is how many of the partitions it works on, by role.
 	Holds map[Role]int `json:"holds,omitempty"`
+	// Lacks is of how many partitions it cannot sign all zones, for want of private
+	// keys.
+	Lacks int `json:"lacks_keys,omitempty"`
 }
 
 // WorkersStatus is who shares the work.
@@ -130,7 +133,7 @@ func (e *Engine) Workers(ctx context.Context) (WorkersStatus, error) {
 	for _, w := range workersIn(st) {
 		out.Workers = append(out.Workers, WorkerStatus{
 			Name: w.name, Roles: w.about.Roles, Since: w.about.Since, Version: w.about.Version, Folded: w.about.Folded,
-			Store: w.about.Store, This: w.about.Run == e.duties.about.Run, Holds: holds[w.name],
+			Store: w.about.Store, This: w.about.Run == e.duties.about.Run, Holds: holds[w.name], Lacks: len(w.about.Lacks),
 		})
 	}
 	return e.withEnrolled(out), nil
