@@ -31,6 +31,12 @@ func (r *runner) workerNotices(st *ZoneStatus) {
 			Hint: "what is published stays served; correct what it stumbles over, then: sluice zone reset " + s.Name,
 		})
 	}
+	if s.Stale > 0 {
+		st.Notices = append(st.Notices, Notice{
+			Severity: severityInfo, Text: fmt.Sprintf("events of former owners that were passed over: %d", s.Stale),
+			Hint: "they changed nothing; the log of each process names them",
+		})
+	}
 	if r.e.duties == nil {
 		return
 	}

@@ -490,6 +490,10 @@ func TestWorkers_StaleEpochsArePassedOver(t *testing.T) {
 	if now.Stale != 2 || now.Signed.Seq != s.Signed.Seq || now.Published.Seq != s.Published.Seq {
 		t.Errorf("stale %d, signed s%d (was s%d), published %d (was %d)", now.Stale, now.Signed.Seq, s.Signed.Seq, now.Published.Seq, s.Published.Seq)
 	}
+	st, err := b.e.Zone(t.Context(), "example.com.")
+	if err != nil || !slices.ContainsFunc(st.Notices, func(n Notice) bool { return strings.Contains(n.Text, "passed over: 2") }) {
+		t.Errorf("status says nothing of them: %+v, %v", st.Notices, err)
+	}
 	if got := c.check(); got != 2 {
 		t.Errorf("%d stale events in the journal, want 2", got)
 	}
