@@ -334,6 +334,9 @@ func (p *passage) publish(op *operation) error {
 		// The server sends an answer wherever it is asked to.
 		return fmt.Errorf("%w: an answer to %q", errProtocol, op.reply)
 	}
+	if strings.ContainsAny(op.subject, "*>") {
+		return fmt.Errorf("%w: a message for %q", errProtocol, op.subject)
+	}
 	switch {
 	case isUnder(op.subject, "ev."):
 		return p.publishEvent(op)

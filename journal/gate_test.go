@@ -425,6 +425,22 @@ func TestGate_AnswersGoToTheAskerAlone(t *testing.T) {
 	}
 }
 
+// A message goes to one subject: wildcards are for those who hear.
+func TestGate_MessagesGoToOneSubject(t *testing.T) {
+	for _, subject := range []string{"bulk.*.c0", "bulk.>", "ask.sign.*"} {
+		t.Run(subject, func(t *testing.T) {
+			one := newGuest(t, "w", "sign")
+			nc, told := openGated(t, one).raw(t, one)
+			if err := nc.Publish(subject, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-told; !errors.Is(err, nats.ErrConnectionClosed) {
+				t.Errorf("told %v", err)
+			}
+		})
+	}
+}
+
 // An event that does not follow the zone's last one, is of another role, or
 // speaks for another worker, is refused by name.
 func TestGate_RefusesForgedEvents(t *testing.T) {
