@@ -73,6 +73,8 @@ func (m Member) Access() Access {
 		Publish: []string{
 			"$JS.API.STREAM.INFO." + eventsStream, "$JS.API.STREAM.INFO." + bulkStream, "$JS.API.STREAM.INFO." + workersStream,
 			"$JS.API.DIRECT.GET." + eventsStream, "$JS.API.DIRECT.GET." + bulkStream, "$JS.API.DIRECT.GET." + workersStream,
+			// In a cluster only the leader of a stream has all of it for sure.
+			"$JS.API.STREAM.MSG.GET." + eventsStream, "$JS.API.STREAM.MSG.GET." + bulkStream,
 			workersSubject + aliveKey + m.Name, "ask.*.*", DoSubject("observe"), ToSubject("*"), InboxPrefix(m.Name) + ".>",
 		},
 		Deny:      []string{event.Instance.Filter()},

@@ -125,6 +125,13 @@ func (e end) next(ctx context.Context, stream, filter string, from uint64) (stor
 	if err != nil {
 		return storedLine{}, err
 	}
+	if e.nc.ConnectedClusterName() == "" { // there is only one
+		m, err := e.ask(ctx, "$JS.API.DIRECT.GET."+stream, body)
+		if err != nil {
+			return storedLine{}, err
+		}
+		return parseDirect(m)
+	}
 	m, err := e.ask(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
 	if err != nil {
 		return storedLine{}, err

@@ -90,6 +90,11 @@ func (j *NATS) getDirect(ctx context.Context, stream string, req getRequest) (st
 	if err != nil {
 		return storedLine{}, err
 	}
+	return parseDirect(answer)
+}
+
+// parseDirect reads the answer to a request for one message.
+func parseDirect(answer *nats.Msg) (storedLine, error) {
 	if status := answer.Header.Get("Status"); status == "404" {
 		return storedLine{}, errNotFound
 	} else if status != "" {
