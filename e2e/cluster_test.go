@@ -36,7 +36,7 @@ func startNATS(t *testing.T, cfg natscluster.Config) *natscluster.Cluster {
 		c.Close()
 		for i := range cfg.Nodes {
 			if t.Failed() {
-				t.Logf("NATS server %d:\n%s", i, c.Log(i))
+				t.Logf("NATS server %d:\n%s", i, c.Complaints(i))
 			}
 		}
 	})

@@ -462,6 +462,9 @@ func (j *NATS) rejoin(ctx context.Context, s *session) error {
 // noAnswer is the error for a request without an answer.
 func (j *NATS) noAnswer(err error) error {
 	if j.remote() {
+		if j.contact.unanswered(time.Now()) {
+			j.leaveServer()
+		}
 		return fmt.Errorf("%w (%w)", errAway, err)
 	}
 	return fmt.Errorf("%w (%w)", ErrStorage, err)

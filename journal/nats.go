@@ -59,6 +59,7 @@ type NATS struct {
 	restored *restored  // nil where the store was empty at first
 	moves    *moveTable // of such a store
 	hub      *hub
+	contact  contact // with a server elsewhere
 	enc      *zstd.Encoder
 	dec      *zstd.Decoder
 	// compressing bounds the raw chunks held while they are compressed.
@@ -376,6 +377,7 @@ func (j *NATS) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	answer, err := s.nc.RequestMsgWithContext(bounded, msg)
 	switch broken := context.Cause(s.broken); {
 	case err == nil:
+		j.contact.answered(msg.Subject, answer.Data)
 		return answer, nil
 	case broken != nil && ctx.Err() == nil:
 		err = fmt.Errorf("%w (%w)", ErrStorage, broken)

@@ -254,6 +254,17 @@ func (c *Cluster) Log(i int) string {
 	return string(text)
 }
 
+// Complaints are the last lines of a node's log that are not mere news.
+func (c *Cluster) Complaints(i int) string {
+	var lines []string
+	for line := range strings.Lines(c.Log(i)) {
+		if !strings.Contains(line, "[INF]") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-60):], "")
+}
+
 // Close ends all nodes by force and waits for them.
 func (c *Cluster) Close() {
 	for i, n := range c.nodes {
