@@ -1,13 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -169,24 +170,48 @@ func (e *env) grow(ctx context.Context, path string, cfg journal.GrowConfig) (er
 // remoteFlags are how a command reaches NATS servers elsewhere.
 func remoteFlags() []urfave.Flag {
 	return []urfave.Flag{
-		&urfave.StringSliceFlag{Name: "nats-url", Usage: "`URL` of a NATS server, nats://HOST:4222; several with commas, or given again"},
+		&urfave.StringSliceFlag{Name: "nats-url", Usage: "`URL` of a NATS server, nats://HOST:PORT or tls://HOST:PORT; several with commas, or given again", DefaultText: "those in --creds"},
+		&urfave.StringFlag{Name: "creds", Usage: "credentials `FILE` of a worker that was enrolled, or of a main process"},
+		&urfave.StringFlag{Name: "roots", Usage: "certificates that vouch for servers with tls://: `FILE` in PEM form", DefaultText: "the system's"},
 	}
 }
 
 // remoteOf reads the flags of remoteFlags.
-func (e *env) remoteOf(c *urfave.Context) (journal.Remote, error) {
-	r := journal.Remote{Name: "main"}
-	for _, text := range c.StringSlice("nats-url") {
-		for part := range strings.SplitSeq(text, ",") {
-			u, err := url.Parse(part)
-			if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
-				return r, usagef("--nats-url %q: want nats://HOST:PORT or tls://HOST:PORT", part)
-			}
-			r.URLs = append(r.URLs, part)
+func (e *env) remoteOf(c *urfave.Context) (r journal.Remote, err error) {
+	if path := c.String("creds"); path != "" {
+		creds, err := readCredentials(path)
+		if err != nil {
+			return r, err
+		}
+		if r, err = creds.remote(); err != nil {
+			return r, err
+		}
+	}
+	r.Name = cmp.Or(r.Name, "main")
+	if c.IsSet("nats-url") {
+		r.URLs = nil
+		for _, text := range c.StringSlice("nats-url") {
+			r.URLs = append(r.URLs, strings.Split(text, ",")...)
+		}
+	}
+	for _, u := range r.URLs {
+		if err := checkNATSURL(u); err != nil {
+			return r, usagef("--nats-url: %v", err)
 		}
 	}
 	if len(r.URLs) == 0 {
-		return r, usagef("--nats-url is missing: where do the NATS servers listen?")
+		return r, &usageError{msg: "it is not said where the NATS servers are", hint: "say it with --nats-url URL, or with --creds FILE"}
+	}
+	if path := c.String("roots"); path != "" || r.TLS == nil && overTLS(r.URLs) {
+		var pem []byte
+		if path != "" {
+			if pem, err = os.ReadFile(path); err != nil {
+				return r, err
+			}
+		}
+		if r.TLS, err = rootsTLS(string(pem)); err != nil {
+			return r, err
+		}
 	}
 	return r, nil
 }

@@ -57,7 +57,7 @@ func clusterPromote(e *env) *urfave.Command {
 			if p.floors, err = parseFloors(c.StringSlice("serial-floor")); err != nil {
 				return err
 			}
-			if len(c.StringSlice("nats-url")) > 0 {
+			if c.IsSet("nats-url") || c.IsSet("creds") {
 				if p.remote, err = e.remoteOf(c); err != nil {
 					return err
 				}

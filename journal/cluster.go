@@ -64,7 +64,7 @@ func (j *NATS) Cluster(ctx context.Context) (ClusterStatus, error) {
 		slices.Sort(st.URLs)
 	}
 	for _, name := range []string{eventsStream, bulkStream} {
-		info, err := j.info(ctx, name)
+		info, err := j.anyInfo(ctx, name)
 		if err != nil {
 			return ClusterStatus{}, fmt.Errorf("describe stream %s: %w", name, err)
 		}

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bytes"
 	"strings"
 	"sync"
 	"time"
@@ -19,11 +18,10 @@ type contact struct {
 	since time.Time // guarded by mu: of the first request without an answer
 }
 
-// answered notes an answer. Those that a server gives by itself, or that only
-// say that it knows no leader, say nothing of the others.
-func (c *contact) answered(subject string, data []byte) {
-	if strings.HasPrefix(subject, "$JS.API.DIRECT.GET.") || strings.HasPrefix(subject, "ask.") ||
-		bytes.Contains(data, []byte(`"err_code":10008`)) {
+// answered notes an answer. Only that to a write, and every process writes that
+// it lives, needs most of the cluster: a server says much else by itself.
+func (c *contact) answered(subject string) {
+	if !strings.HasPrefix(subject, "ev.") && !strings.HasPrefix(subject, "bulk.") && !strings.HasPrefix(subject, "$KV.") {
 		return
 	}
 	c.mu.Lock()

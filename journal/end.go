@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 )
 
 // end is one end of a copy: the streams as the server of a connection shows
@@ -309,7 +310,7 @@ func (w *writer) flush(ctx context.Context) error {
 		}
 		return w.done(ctx)
 	}
-	id := w.end.nc.NewInbox()[len(nats.InboxPrefix):]
+	id := nuid.Next()
 	for i, l := range held {
 		msg := &nats.Msg{Subject: l.subject, Data: l.data, Header: nats.Header{
 			hdrBatchID: {id}, hdrBatchSeq: {strconv.Itoa(i + 1)},

@@ -151,7 +151,7 @@ func dialEnd(r Remote, log *slog.Logger, timeout time.Duration) (end, error) {
 	if err != nil {
 		return end{}, err
 	}
-	nc, err := nats.Connect(strings.Join(r.URLs, ","), append(options, nats.ReconnectHandler(nil))...)
+	nc, err := nats.Connect(r.servers(), append(options, nats.ReconnectHandler(nil), nats.RetryOnFailedConnect(false))...)
 	if err != nil {
 		return end{}, connectError(err)
 	}

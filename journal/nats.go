@@ -377,7 +377,7 @@ func (j *NATS) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	answer, err := s.nc.RequestMsgWithContext(bounded, msg)
 	switch broken := context.Cause(s.broken); {
 	case err == nil:
-		j.contact.answered(msg.Subject, answer.Data)
+		j.contact.answered(msg.Subject)
 		return answer, nil
 	case broken != nil && ctx.Err() == nil:
 		err = fmt.Errorf("%w (%w)", ErrStorage, broken)
@@ -430,7 +430,23 @@ func (j *NATS) Status(ctx context.Context) (Status, error) {
 	return st, nil
 }
 
+// info describes a stream, as its leader does.
 func (j *NATS) info(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
+	info, err := j.anyInfo(ctx, stream)
+	if err == nil && leaderless(info) {
+		return nil, j.noAnswer(errors.New("its servers have no leader"))
+	}
+	return info, err
+}
+
+// leaderless reports whether a stream of several servers has no leader. One of
+// them that is cut off from the others answers all the same.
+func leaderless(info *jetstream.StreamInfo) bool {
+	return info.Config.Replicas > 1 && info.Cluster != nil && info.Cluster.Leader == ""
+}
+
+// anyInfo describes a stream, as any server does that has it.
+func (j *NATS) anyInfo(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
 	answer, err := j.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + stream})
 	if err != nil {
 		return nil, err
