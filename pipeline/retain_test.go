@@ -279,6 +279,13 @@ func TestRetention_HoldKeepsAll(t *testing.T) {
 		if z.Error != "" || z.Instances != 0 || z.Bytes != 0 || r.bulkBytes() != before {
 			t.Errorf("%s: %+v", rules, z)
 		}
+		st, err := r.e.JournalStatus(t.Context())
+		if err != nil || len(st.Zones) != 1 {
+			t.Fatal(err)
+		}
+		if z := st.Zones[0]; z.Held == nil || *z.Held != before || *z.Purgeable != 0 || z.OldestSerial != 0 {
+			t.Errorf("%s: status %+v", rules, z)
+		}
 	}
 }
 

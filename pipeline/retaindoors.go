@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/journal"
 	"sluice/journal/event"
 )
 
@@ -200,15 +201,29 @@ func (e *Engine) retentionStatus(ctx context.Context) map[event.ZoneID]ZoneReten
 	}
 	out := map[event.ZoneID]ZoneRetention{}
 	for _, s := range all {
-		r, err := e.find(s.Name)
-		if err != nil {
-			continue
-		}
-		if z, err := e.retainZone(ctx, event.Program, r, false, false, nil); err == nil {
+		if z, err := e.heldBy(ctx, s); err == nil {
 			out[s.Zone] = z
 		}
 	}
 	return out
+}
+
+// heldBy is what a zone holds and what would go. Where all stays, its events need
+// not be read.
+func (e *Engine) heldBy(ctx context.Context, s State) (z ZoneRetention, err error) {
+	purger, ok := e.cfg.Journal.(journal.Purger)
+	if p, perr := e.boundPolicy(s); perr == nil && ok && !p.Retention().purges() {
+		stored, err := purger.StoredBytes(ctx, s.Zone)
+		for _, n := range stored {
+			z.Held += n
+		}
+		return z, err
+	}
+	r, err := e.find(s.Name)
+	if err != nil {
+		return z, err
+	}
+	return e.retainZone(ctx, event.Program, r, false, false, nil)
 }
 
 // describeRetention tells an event of retention as a sentence; empty for
