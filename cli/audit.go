@@ -127,7 +127,7 @@ func (e *env) readNote(path string) (string, error) {
 
 func auditExport(e *env) *urfave.Command {
 	return &urfave.Command{
-		Name: "export", Usage: "write events with their proofs into a new folder",
+		Name: "export", Usage: "write events with their proofs into a new folder", ArgsUsage: "[FIELD...]",
 		Description:  "Without --zone, --since and --until it is the whole journal. cli/docs/audit-format.md has the\nformat; sluice audit verify checks it, without a daemon.",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
@@ -135,16 +135,17 @@ func auditExport(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "since", Usage: "from this `TIME` on"},
 			&urfave.StringFlag{Name: "until", Usage: "up to this `TIME`"},
 			&urfave.BoolFlag{Name: "chunks", Usage: "contents of zones go along"},
+			&urfave.BoolFlag{Name: "drop-sealed", Usage: "leave sealed values out: all, or only those named behind it: actor, reason, output, peer, or a field such as facts.reason"},
 			&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write into `DIR`, which must not be there yet"},
 		},
 		Action: func(c *urfave.Context) error {
-			if _, err := arguments(c); err != nil {
-				return err
+			q := pipeline.ExportQuery{Zones: c.StringSlice("zone"), Chunks: c.Bool("chunks"), DropSealed: c.Bool("drop-sealed")}
+			if q.Drop = c.Args().Slice(); len(q.Drop) > 0 && !q.DropSealed {
+				return usagef("%q: fields are named behind --drop-sealed", q.Drop[0])
 			}
 			if c.String("output") == "" {
 				return usagef("name a new folder with -o DIR")
 			}
-			q := pipeline.ExportQuery{Zones: c.StringSlice("zone"), Chunks: c.Bool("chunks")}
 			var err error
 			if q.Since, err = timeFlag(c, "since"); err != nil {
 				return err
@@ -280,6 +281,19 @@ func (e *env) printExportReport(dir string, r audit.Report) error {
 	return nil
 }
 
+// sealedText tells how many fields are sealed; empty for none.
+func sealedText(all, dropped uint64) string {
+	switch {
+	case all == 0:
+		return ""
+	case dropped == 0:
+		return fmt.Sprintf("%d, all of them here", all)
+	case dropped == all:
+		return fmt.Sprintf("%d, all of them dropped", all)
+	}
+	return fmt.Sprintf("%d: %d here, %d dropped", all, all-dropped, dropped)
+}
+
 func (e *env) printExportText(dir string, r audit.Report) error {
 	for _, f := range r.Faults {
 		where := f.File
@@ -306,5 +320,5 @@ func (e *env) printExportText(dir string, r audit.Report) error {
 		"holds", what, "zones", strings.Join(r.Zones, ", "),
 		"chains", fmt.Sprintf("%d, the end of none is missing", r.Chains),
 		"earlier checkpoints", fmt.Sprintf("%d, all within this one", r.Checkpoints),
-		"chunks", fmt.Sprint(r.Chunks), "further signatures by", strings.Join(r.Cosigners, ", "))
+		"chunks", fmt.Sprint(r.Chunks), "sealed fields", sealedText(r.Sealed, r.SealedDropped), "further signatures by", strings.Join(r.Cosigners, ", "))
 }

@@ -122,7 +122,7 @@ func defaultConfig() config {
 		DataDir: "./sluice-data",
 		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}, TrustAnchors: []string{}},
 		Journal: journalConfig{ReserveMax: 2 << 30},
-		Audit:   auditConfig{Interval: duration(time.Hour), Events: 10_000, HookTimeout: duration(time.Minute), Witnesses: []string{}},
+		Audit:   auditConfig{Interval: duration(time.Hour), Events: 10_000, HookTimeout: duration(time.Minute), Witnesses: []string{}, Seal: []string{}},
 		Transfers: transferConfig{
 			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
 		},

@@ -251,6 +251,9 @@ func (e *env) printVerifyText(r journal.VerifyReport) error {
 	if r.Purged > 0 {
 		text += fmt.Sprintf("; %s purged by retention", count(r.Purged, "manifest"))
 	}
+	if r.Sealed > 0 {
+		text += "; sealed fields: " + sealedText(r.Sealed, r.Dropped)
+	}
 	if r.Unknown > 0 {
 		text += fmt.Sprintf("; %s of types that this program does not know", count(r.Unknown, "event"))
 	}

@@ -213,7 +213,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version,
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
-		Clock: s.clock, Logger: s.log, Sealing: sealing, Archive: archive, Workers: s.cfg.Daemon.Workers,
+		Clock: s.clock, Logger: s.log, Sealing: sealing, Seal: s.cfg.Audit.Seal, Archive: archive, Workers: s.cfg.Daemon.Workers,
 		Observe: observer.Observe, Resolve: addressFinder(observer), Agents: observer.Agents,
 		TSIG: tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/journal/audit"
@@ -21,6 +22,7 @@ type auditConfig struct {
 	Hook           string   `toml:"hook"`
 	HookTimeout    duration `toml:"hook-timeout"`
 	Witnesses      []string `toml:"witnesses"`
+	Seal           []string `toml:"seal"`
 }
 
 // check finds values that cannot work; nil where there are none.
@@ -32,6 +34,11 @@ func (a auditConfig) check() *badValue {
 		return &badValue{key: "audit.events", text: fmt.Sprintf("events = %d: want a number above 0", a.Events)}
 	case time.Duration(a.HookTimeout) < time.Second:
 		return &badValue{key: "audit.hook-timeout", text: "hook-timeout: want at least a second"}
+	}
+	for _, kind := range a.Seal {
+		if !slices.Contains(pipeline.SealKinds(), kind) {
+			return &badValue{key: "audit.seal", value: kind, text: fmt.Sprintf("seal %q: want some of %s", kind, strings.Join(pipeline.SealKinds(), ", "))}
+		}
 	}
 	for _, w := range a.Witnesses {
 		if _, err := audit.ParseWitness(w); err != nil {

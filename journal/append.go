@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,8 +38,8 @@ const (
 // Line is an event made ready to be stored.
 type Line struct {
 	Subject string
-	Bytes   []byte
-	Hash    event.Hash
+	Bytes   []byte     // the message: the public line, and the sealed one where there is one
+	Hash    event.Hash // of the public line
 }
 
 // Lines gives the events their place behind a head and encodes them, so that
@@ -64,11 +63,11 @@ func Lines(zone event.ZoneID, head Head, events []event.Event) ([]Line, error) {
 		}
 		e.Time = e.Time.UTC().Truncate(time.Microsecond)
 		e.Version, e.N, e.Prev = event.EnvelopeVersion, head.N+1, head.Hash
-		b, err := event.Encode(&e)
+		b, public, err := event.EncodeMessage(&e)
 		if err != nil {
 			return nil, fmt.Errorf("append to zone %q: %w", zone, err)
 		}
-		lines[i] = Line{Subject: event.Subject(&e), Bytes: b, Hash: event.RecordHash(b)}
+		lines[i] = Line{Subject: event.Subject(&e), Bytes: b, Hash: event.RecordHash(public)}
 		head.N, head.Hash = e.N, lines[i].Hash
 	}
 	return lines, nil
@@ -290,7 +289,7 @@ func (j *NATS) scan(ctx context.Context, zone event.ZoneID, head Head, lines []L
 			return head, false, err
 		}
 		for _, m := range p.lines {
-			if i == len(lines) || m.subject != lines[i].Subject || !bytes.Equal(m.data, lines[i].Bytes) {
+			if i == len(lines) || m.subject != lines[i].Subject || event.RecordHash(event.PublicLine(m.data)) != lines[i].Hash {
 				return head, false, nil
 			}
 			now = Head{Seq: m.seq, N: now.N + 1, Hash: lines[i].Hash}

@@ -164,7 +164,7 @@ type Same struct {
 func compare(ctx context.Context, a, b end, tell func(CopyProgress)) (s Same, err error) {
 	var tree audit.Tree
 	s.Events, err = compareStream(ctx, a, b, eventsStream, tell, func(l storedLine) {
-		s.Hash = event.RecordHash(l.data)
+		s.Hash = event.RecordHash(event.PublicLine(l.data))
 		tree.Append(s.Hash)
 	})
 	if err == nil {

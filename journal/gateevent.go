@@ -16,7 +16,7 @@ const codeDenied = 403
 // publishEvent passes an event on that is the member's to write and that
 // follows the zone's last one.
 func (p *passage) publishEvent(op *operation) error {
-	line, err := p.take(op, event.MaxLine)
+	message, err := p.take(op, event.MaxLine)
 	if err != nil {
 		return err
 	}
@@ -26,7 +26,7 @@ func (p *passage) publishEvent(op *operation) error {
 		b = &batch{}
 	}
 	if b.refused == nil {
-		b.refused = p.judge(op, line, b)
+		b.refused = p.judge(op, message, b)
 	}
 	switch {
 	case id == "":
@@ -38,7 +38,7 @@ func (p *passage) publishEvent(op *operation) error {
 		p.batches[id] = b
 	}
 	if b.refused == nil {
-		return p.pass(op, line)
+		return p.pass(op, message)
 	}
 	if id != "" && !commit {
 		return nil // the last message of a batch gets the answer
@@ -52,11 +52,12 @@ func (p *passage) publishEvent(op *operation) error {
 // judge says whether an event may be stored behind a batch's head; the first of
 // a batch, and one by itself, behind that of the zone. The server compares the
 // sequence again, so that nothing comes between.
-func (p *passage) judge(op *operation, line []byte, b *batch) error {
-	e, err := event.Decode(line)
+func (p *passage) judge(op *operation, message []byte, b *batch) error {
+	e, _, err := event.DecodeMessage(message)
 	if err != nil {
 		return err
 	}
+	line := event.PublicLine(message)
 	if event.Subject(&e) != op.subject {
 		return fmt.Errorf("an event of %s", event.Subject(&e))
 	}

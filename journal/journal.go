@@ -49,6 +49,10 @@ type Record struct {
 	Line    []byte      // the public line as stored
 	Event   event.Event // Line decoded; Facts is nil for a type this program does not know
 	Subject string
+	// Sealed are the values of the sealed line, by the fields of Event.Sealed;
+	// those that are not there were dropped. They are to be shown, by event.Open,
+	// and never folded: a journal without them gives the same states.
+	Sealed map[string]event.SealedValue
 }
 
 // Head is the zone's head once the record is folded.
@@ -116,11 +120,13 @@ type Journal interface {
 	Close() error
 }
 
-// RawReader is a Journal that also shows lines as they are stored, damaged
+// RawReader is a Journal that also shows messages as they are stored, damaged
 // ones too. Both implementations are; Verify needs it.
 type RawReader interface {
-	// ReadRaw calls fn for the stored lines with sequences from first on.
-	ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, line []byte) error) error
+	// ReadRaw calls fn for the stored messages with sequences from first on:
+	// the public line, and a sealed one where there is one, as
+	// event.DecodeMessage reads them.
+	ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, message []byte) error) error
 }
 
 // ChunkWriter sends the chunks of one command, a bounded number of bytes in

@@ -193,14 +193,15 @@ func (j *NATS) pageDirect(ctx context.Context, zone event.ZoneID, from uint64, l
 
 // record decodes a stored line.
 func (l storedLine) record() (Record, error) {
-	e, err := event.Decode(l.data)
+	e, sealed, err := event.DecodeMessage(l.data)
 	if err != nil {
 		return Record{}, fmt.Errorf("event %d: %w", l.seq, err)
 	}
 	if want := event.Subject(&e); want != l.subject {
 		return Record{}, fmt.Errorf("event %d stands under %s, not %s", l.seq, l.subject, want)
 	}
-	return Record{Seq: l.seq, Hash: event.RecordHash(l.data), Line: l.data, Event: e, Subject: l.subject}, nil
+	line := event.PublicLine(l.data)
+	return Record{Seq: l.seq, Hash: event.RecordHash(line), Line: line, Event: e, Sealed: sealed, Subject: l.subject}, nil
 }
 
 // Head implements Journal.
@@ -237,7 +238,7 @@ func (j *NATS) Check(ctx context.Context, p Position) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("check position %d: %w", p.Seq, err)
 	}
-	return event.RecordHash(line.data) == p.Hash, nil
+	return event.RecordHash(event.PublicLine(line.data)) == p.Hash, nil
 }
 
 // Read implements Journal.
@@ -258,7 +259,7 @@ func (j *NATS) Read(ctx context.Context, zone event.ZoneID, first, last uint64, 
 }
 
 // ReadRaw implements RawReader.
-func (j *NATS) ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, line []byte) error) error {
+func (j *NATS) ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, message []byte) error) error {
 	_, last, err := j.Stream(ctx)
 	if err != nil {
 		return err

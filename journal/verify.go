@@ -49,6 +49,8 @@ type VerifyReport struct {
 	Chunks      uint64  `json:"chunks"`      // read and found right
 	Purged      uint64  `json:"purged"`      // manifests whose chunks retention has purged
 	ChunkBytes  uint64  `json:"chunk_bytes"` // raw
+	Sealed      uint64  `json:"sealed"`      // fields that stand in sealed lines
+	Dropped     uint64  `json:"dropped"`     // of these, not there any more
 	Faults      []Fault `json:"faults"`      // the first ones in order
 	FaultCount  uint64  `json:"fault_count"` // all of them
 }
@@ -78,7 +80,7 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 		return VerifyReport{}, err
 	}
 	next := uint64(1)
-	err = raw.ReadRaw(ctx, 1, func(seq uint64, subject string, line []byte) error {
+	err = raw.ReadRaw(ctx, 1, func(seq uint64, subject string, message []byte) error {
 		if seq > last {
 			return errEnd
 		}
@@ -87,7 +89,7 @@ func Verify(ctx context.Context, j Journal, opts VerifyOptions) (VerifyReport, e
 		}
 		next = seq + 1
 		v.report.Events++
-		if err := v.line(ctx, seq, subject, line); err != nil {
+		if err := v.message(ctx, seq, subject, message); err != nil {
 			return err
 		}
 		if opts.Progress != nil {
@@ -116,7 +118,8 @@ var errEnd = errors.New("end")
 func purgedEvents(ctx context.Context, raw RawReader) (SeqSet, error) {
 	purged := make(SeqSet)
 	noun := []byte(`"type":"` + (*event.BulkPurged)(nil).EventType() + `"`)
-	err := raw.ReadRaw(ctx, 1, func(at uint64, _ string, line []byte) error {
+	err := raw.ReadRaw(ctx, 1, func(at uint64, _ string, message []byte) error {
+		line := event.PublicLine(message)
 		if !bytes.Contains(line, noun) {
 			return nil
 		}
@@ -153,13 +156,15 @@ func (v *verifier) fault(seq uint64, zone event.ZoneID, format string, args ...a
 	}
 }
 
-func (v *verifier) line(ctx context.Context, seq uint64, subject string, line []byte) error {
+func (v *verifier) message(ctx context.Context, seq uint64, subject string, message []byte) error {
+	line, sealed, two := bytes.Cut(message, []byte{'\n'})
 	defer v.grow(seq, line)
 	e, err := event.Decode(line)
 	if err != nil {
 		v.fault(seq, "", "%v", err)
 		return nil
 	}
+	v.sealed(seq, &e, sealed, two)
 	if want := event.Subject(&e); subject != want {
 		v.fault(seq, e.Zone, "stands under %s, not %s", subject, want)
 	}
@@ -190,6 +195,20 @@ func (v *verifier) line(ctx context.Context, seq uint64, subject string, line []
 		}
 	}
 	return nil
+}
+
+// sealed checks a sealed line, which may be missing.
+func (v *verifier) sealed(seq uint64, e *event.Event, line []byte, there bool) {
+	v.report.Sealed += uint64(len(e.Sealed))
+	var values map[string]event.SealedValue
+	if there {
+		var err error
+		if values, err = event.DecodeSealed(line, e.Sealed); err != nil {
+			v.fault(seq, e.Zone, "%v", err)
+			return
+		}
+	}
+	v.report.Dropped += uint64(len(e.Sealed) - len(values))
 }
 
 func (v *verifier) manifest(ctx context.Context, seq uint64, zone event.ZoneID, m event.Manifest) error {

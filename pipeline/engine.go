@@ -99,6 +99,8 @@ type Config struct {
 	Sharing Sharing
 	// Sealing is how the journal is sealed; without a key it is not.
 	Sealing Sealing
+	// Seal says which fields of new events are sealed, of SealKinds.
+	Seal []string
 	// Client is how zones are transferred in and secondaries told; its Keys
 	// are the engine's own. Zero values have their defaults.
 	Client xfr.ClientConfig
@@ -478,6 +480,11 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 	}
 	if actor == event.Program && id != event.Instance {
 		if err := e.stamp(id, events); err != nil {
+			return head, err
+		}
+	}
+	for i := range events {
+		if err := sealEvent(&events[i], e.cfg.Seal); err != nil {
 			return head, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"sluice/journal"
@@ -18,6 +19,26 @@ type ExportQuery struct {
 	Since  time.Time
 	Until  time.Time
 	Chunks bool
+	// DropSealed leaves the sealed values out; with Drop only these: kinds of
+	// SealKinds or fields.
+	DropSealed bool
+	Drop       []string
+}
+
+// keeps reports which sealed values of an event go along.
+func (q ExportQuery) keeps(rec journal.Record) map[string]event.SealedValue {
+	if q.DropSealed && len(q.Drop) == 0 {
+		return nil
+	}
+	kept := maps.Clone(rec.Sealed)
+	shown := opened(rec).Event
+	for _, drop := range q.Drop {
+		delete(kept, drop)
+		for _, field := range sealedFields(&shown, drop) {
+			delete(kept, field)
+		}
+	}
+	return kept
 }
 
 // AuditExport gives the files of an export to sink, the manifest last. It
@@ -26,6 +47,9 @@ type ExportQuery struct {
 func (e *Engine) AuditExport(ctx context.Context, q ExportQuery, sink audit.Sink) (err error) {
 	if e.cfg.Sealing.Key == nil {
 		return fmt.Errorf("this process has no audit key: %w", ErrState)
+	}
+	if err := checkDropped(q.Drop); err != nil {
+		return err
 	}
 	filter := audit.Filter{Since: q.Since, Until: q.Until, Chunks: q.Chunks}
 	for _, text := range q.Zones {
@@ -48,8 +72,10 @@ func (e *Engine) AuditExport(ctx context.Context, q ExportQuery, sink audit.Sink
 	defer func() { err = errors.Join(err, l.Close()) }()
 	source := audit.Source{
 		Log: l, Key: e.cfg.Sealing.Key,
-		Read: func(ctx context.Context, zone event.ZoneID, last uint64, fn func(uint64, []byte, *event.Event) error) error {
-			return e.journal.Read(ctx, zone, 1, last, func(rec journal.Record) error { return fn(rec.Seq, rec.Line, &rec.Event) })
+		Read: func(ctx context.Context, zone event.ZoneID, last uint64, fn audit.EventFunc) error {
+			return e.journal.Read(ctx, zone, 1, last, func(rec journal.Record) error {
+				return fn(rec.Seq, rec.Line, q.keeps(rec), &rec.Event)
+			})
 		},
 		Chunks: e.everyChunk,
 	}

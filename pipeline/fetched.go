@@ -154,7 +154,7 @@ func (r *runner) appendFetches(ctx context.Context, ends bool) (told int, err er
 // fetchText tells a fetch in a few words.
 func fetchText(f event.Fetch) string {
 	text := f.Peer()
-	if text != f.Address {
+	if text != f.Address && f.Address != event.SealedText {
 		text += " at " + f.Address
 	}
 	text += fmt.Sprintf(" by %s, serial %d", f.Transfer, f.Serial)

@@ -207,6 +207,8 @@ func (e *Engine) SeqAt(ctx context.Context, t time.Time) (uint64, error) {
 
 // line makes an event readable.
 func (e *Engine) line(rec journal.Record) HistoryLine {
+	sealed := sealedNotes(rec)
+	rec = opened(rec)
 	name := e.zoneName(rec.Event.Zone)
 	switch f := rec.Event.Facts.(type) {
 	case *event.ZoneAdded:
@@ -217,7 +219,7 @@ func (e *Engine) line(rec journal.Record) HistoryLine {
 	return HistoryLine{
 		Seq: rec.Seq, Time: rec.Event.Time, Zone: name, Type: rec.Event.Type,
 		Actor: rec.Event.Actor.Name, Door: rec.Event.Actor.Door,
-		Text: Describe(rec.Event), Event: rec.Line,
+		Text: Describe(rec.Event), Sealed: sealed, Event: rec.Line,
 	}
 }
 

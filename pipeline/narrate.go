@@ -42,7 +42,7 @@ func (n *narrator) line(rec journal.Record) HistoryLine {
 	}
 	before := n.all[rec.Event.Zone]
 	n.pass(rec)
-	l.Text, l.Next = Narrate(rec.Event, before, n.all[rec.Event.Zone], l.Zone)
+	l.Text, l.Next = Narrate(opened(rec).Event, before, n.all[rec.Event.Zone], l.Zone)
 	return l
 }
 

@@ -144,7 +144,9 @@ type HistoryLine struct {
 	Text  string    `json:"text"` // a readable sentence: what, and why
 	// Next is what comes after it, of events about keys; "" where nothing does.
 	Next  string `json:"next,omitempty"`
-	Event []byte `json:"-"` // the public line as stored
+	// Sealed are the fields of it that are sealed; the text has their values.
+	Sealed []SealedField `json:"sealed,omitempty"`
+	Event  []byte        `json:"-"` // the public line as stored
 }
 
 // HistoryQuery selects events of one zone.

@@ -80,7 +80,12 @@ func exportQuery(r *http.Request) (q pipeline.ExportQuery, err error) {
 	if q.Until, err = timeParam(r, "until"); err != nil {
 		return q, err
 	}
-	q.Chunks, err = boolParam(r, "chunks")
+	if q.Chunks, err = boolParam(r, "chunks"); err != nil {
+		return q, err
+	}
+	q.Drop = r.URL.Query()["drop"]
+	q.DropSealed, err = boolParam(r, "drop-sealed")
+	q.DropSealed = q.DropSealed || len(q.Drop) > 0
 	return q, err
 }
 
@@ -110,6 +115,10 @@ func (c *Client) AuditExport(ctx context.Context, q pipeline.ExportQuery, fn fun
 	}
 	if q.Chunks {
 		query.Set("chunks", "true")
+	}
+	if q.DropSealed {
+		query.Set("drop-sealed", "true")
+		query["drop"] = q.Drop
 	}
 	res, err := c.do(ctx, http.MethodGet, "/audit/export", query, nil)
 	if err != nil {

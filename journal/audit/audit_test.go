@@ -33,6 +33,7 @@ type testLog struct {
 	heads  map[event.ZoneID]journal.Head
 	hashes []tlog.Hash
 	size   int64
+	drop   func(map[string]event.SealedValue) // before an export
 }
 
 func newLog(t *testing.T) *testLog {
@@ -75,6 +76,11 @@ func (l *testLog) add(zone event.ZoneID, facts event.Facts) {
 	l.t.Helper()
 	at := time.Date(2026, 1, 1, 0, int(l.size), 0, 0, time.UTC)
 	ev := event.Event{Zone: zone, Type: facts.EventType(), Time: at, Actor: event.Program, Facts: facts}
+	if _, ok := facts.(*event.LoadFailed); ok {
+		if err := event.Seal(&ev, []string{"facts.reason"}, func(salt []byte) { salt[0] = byte(l.size) }); err != nil {
+			l.t.Fatal(err)
+		}
+	}
 	head, err := l.Append(l.t.Context(), zone, l.heads[zone], ev)
 	if err != nil {
 		l.t.Fatal(err)
@@ -140,8 +146,13 @@ func (l *testLog) export(filter audit.Filter) fstest.MapFS {
 	dir := fstest.MapFS{}
 	source := audit.Source{
 		Log: l, Key: l.key,
-		Read: func(ctx context.Context, zone event.ZoneID, last uint64, fn func(uint64, []byte, *event.Event) error) error {
-			return l.Read(ctx, zone, 1, last, func(rec journal.Record) error { return fn(rec.Seq, rec.Line, &rec.Event) })
+		Read: func(ctx context.Context, zone event.ZoneID, last uint64, fn audit.EventFunc) error {
+			return l.Read(ctx, zone, 1, last, func(rec journal.Record) error {
+				if l.drop != nil {
+					l.drop(rec.Sealed)
+				}
+				return fn(rec.Seq, rec.Line, rec.Sealed, &rec.Event)
+			})
 		},
 		Chunks: func(ctx context.Context, m event.Manifest, fn func([]byte) error) error {
 			return journal.Chunks(ctx, l, m, fn)

@@ -23,6 +23,7 @@ const (
 	headsFile       = "heads.jsonl"
 	checkpointsFile = "checkpoints.jsonl"
 	eventsPrefix    = "events-"
+	sealedPrefix    = "sealed-"
 	chunksPrefix    = "chunks/"
 )
 
@@ -50,11 +51,15 @@ type Source struct {
 	Key *Key
 	// Read calls fn for the events with sequences up to last, in order; those
 	// of one zone where zone is not empty.
-	Read func(ctx context.Context, zone event.ZoneID, last uint64, fn func(seq uint64, line []byte, ev *event.Event) error) error
+	Read func(ctx context.Context, zone event.ZoneID, last uint64, fn EventFunc) error
 	// Chunks calls fn with the raw chunks that a manifest names, those of its
 	// lists too.
 	Chunks func(ctx context.Context, m event.Manifest, fn func(raw []byte) error) error
 }
+
+// EventFunc takes an event: its public line, and the sealed values that are to go
+// along with it.
+type EventFunc func(seq uint64, line []byte, sealed map[string]event.SealedValue, ev *event.Event) error
 
 // Sink takes the files of an export, each whole; the manifest comes last.
 type Sink func(path string, content []byte) error
@@ -67,6 +72,8 @@ type exporter struct {
 	manifest manifest
 	part     bytes.Buffer // of the events
 	parts    int
+	sealed   bytes.Buffer // a part of the sealed values
+	sealeds  int
 	points   bytes.Buffer
 	chunks   map[event.Hash]bool
 	// early are events from before the first sequence: those of the whole
@@ -79,9 +86,10 @@ type exporter struct {
 
 // early is an event from before the first sequence.
 type early struct {
-	seq  uint64
-	zone event.ZoneID
-	line []byte
+	seq    uint64
+	zone   event.ZoneID
+	line   []byte
+	sealed map[string]event.SealedValue
 }
 
 // Export writes what filter asks for, with its proofs. It holds a part of
@@ -149,7 +157,7 @@ func (x *exporter) between(ctx context.Context, since, until time.Time) (first, 
 		return first, last, nil
 	}
 	first, last = uint64(x.size)+1, 0
-	err = x.Read(ctx, "", uint64(x.size), func(seq uint64, _ []byte, ev *event.Event) error {
+	err = x.Read(ctx, "", uint64(x.size), func(seq uint64, _ []byte, _ map[string]event.SealedValue, ev *event.Event) error {
 		if !ev.Time.Before(since) {
 			first = min(first, seq)
 		}
@@ -170,7 +178,7 @@ var ErrNoEvents = errors.New("no event in that time")
 // events writes the events that are wanted, and collects the checkpoints.
 func (x *exporter) events(ctx context.Context) error {
 	m := &x.manifest
-	err := x.Read(ctx, "", uint64(x.size), func(seq uint64, line []byte, ev *event.Event) error {
+	err := x.Read(ctx, "", uint64(x.size), func(seq uint64, line []byte, sealed map[string]event.SealedValue, ev *event.Event) error {
 		if f, ok := ev.Facts.(*event.JournalCheckpointed); ok {
 			if err := x.checkpoint(seq, f); err != nil {
 				return err
@@ -181,10 +189,10 @@ func (x *exporter) events(ctx context.Context) error {
 				return err
 			}
 		}
-		if !x.wants(seq, line, ev) {
+		if !x.wants(seq, line, sealed, ev) {
 			return nil
 		}
-		if err := x.event(seq, line); err != nil || !m.Chunks {
+		if err := x.event(seq, line, sealed); err != nil || !m.Chunks {
 			return err
 		}
 		for _, m := range event.Manifests(ev.Facts) {
@@ -197,15 +205,18 @@ func (x *exporter) events(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil || x.part.Len() == 0 {
-		return err
+	if err == nil && x.part.Len() > 0 {
+		err = x.flush()
 	}
-	return x.flush()
+	if err == nil && x.sealed.Len() > 0 {
+		err = x.flushSealed()
+	}
+	return err
 }
 
 // wants reports whether an event is to be written now; one from before the
 // first sequence is kept until then.
-func (x *exporter) wants(seq uint64, line []byte, ev *event.Event) bool {
+func (x *exporter) wants(seq uint64, line []byte, sealed map[string]event.SealedValue, ev *event.Event) bool {
 	m := &x.manifest
 	ofInstance := len(m.Zones) > 0 && ev.Zone == event.Instance
 	switch {
@@ -218,7 +229,7 @@ func (x *exporter) wants(seq uint64, line []byte, ev *event.Event) bool {
 		if !ofInstance {
 			x.early = slices.DeleteFunc(x.early, func(e early) bool { return e.zone == ev.Zone })
 		}
-		x.early = append(x.early, early{seq, ev.Zone, bytes.Clone(line)})
+		x.early = append(x.early, early{seq, ev.Zone, bytes.Clone(line), sealed})
 		return false
 	case seq > m.Last && !ofInstance:
 		first := len(m.Zones) > 0 && !x.after[ev.Zone]
@@ -231,7 +242,7 @@ func (x *exporter) wants(seq uint64, line []byte, ev *event.Event) bool {
 // emitEarly writes what was kept from before the first sequence.
 func (x *exporter) emitEarly() error {
 	for _, e := range x.early {
-		if err := x.event(e.seq, e.line); err != nil {
+		if err := x.event(e.seq, e.line, e.sealed); err != nil {
 			return err
 		}
 	}
@@ -239,8 +250,12 @@ func (x *exporter) emitEarly() error {
 	return nil
 }
 
-// event writes one line of events.
-func (x *exporter) event(seq uint64, line []byte) error {
+// event writes one line of events, and one of sealed values where there are
+// any.
+func (x *exporter) event(seq uint64, line []byte, sealed map[string]event.SealedValue) error {
+	if err := x.seal(seq, sealed); err != nil {
+		return err
+	}
 	fmt.Fprintf(&x.part, `{"seq":%d`, seq)
 	if !x.manifest.whole() {
 		proof, err := tlog.ProveRecord(x.size, int64(seq)-1, x.Log)
@@ -263,6 +278,28 @@ func (x *exporter) flush() error {
 	x.parts++
 	err := x.file(fmt.Sprintf("%s%06d.jsonl", eventsPrefix, x.parts), x.part.Bytes())
 	x.part.Reset()
+	return err
+}
+
+// seal writes one line of sealed values.
+func (x *exporter) seal(seq uint64, sealed map[string]event.SealedValue) error {
+	line, err := event.EncodeSealed(sealed)
+	if err != nil || line == nil {
+		return err
+	}
+	fmt.Fprintf(&x.sealed, `{"seq":%d,`, seq)
+	x.sealed.Write(line[1:])
+	x.sealed.WriteByte('\n')
+	if x.sealed.Len() < maxPart {
+		return nil
+	}
+	return x.flushSealed()
+}
+
+func (x *exporter) flushSealed() error {
+	x.sealeds++
+	err := x.file(fmt.Sprintf("%s%06d.jsonl", sealedPrefix, x.sealeds), x.sealed.Bytes())
+	x.sealed.Reset()
 	return err
 }
 

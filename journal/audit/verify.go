@@ -37,6 +37,11 @@ type Report struct {
 	Chains      int      `json:"chains"`      // of zones, with their last event
 	Checkpoints int      `json:"checkpoints"` // earlier ones
 	Chunks      int      `json:"chunks"`
+	// Sealed is how many fields of events are sealed; of these SealedHere have
+	// their values here, and fit, and SealedDropped do not.
+	Sealed        uint64   `json:"sealed"`
+	SealedHere    uint64   `json:"sealed_here"`
+	SealedDropped uint64   `json:"sealed_dropped"`
 	Cosigners   []string `json:"cosigners,omitempty"` // names of further keys under the checkpoint; not verified
 	Faults      []Fault  `json:"faults"`              // the first ones
 	FaultCount  int      `json:"fault_count"`
@@ -58,6 +63,7 @@ type verifier struct {
 	reached  int                 // of points: those whose size the tree has had
 	wanted   map[event.Hash]bool // chunks that events name
 	lists    []event.Chunk       // chunks that name further ones
+	sealed   *sealedReader       // nil after a fault
 }
 
 // Verify checks an export against the public key that its reader knows from
@@ -74,7 +80,9 @@ func Verify(dir fs.FS, key *Verifier) (Report, error) {
 	}
 	v.readHeads()
 	v.readPoints()
+	v.readSealed()
 	v.readEvents()
+	v.endSealed()
 	v.checkEnds()
 	return v.report, v.checkFiles()
 }
@@ -293,6 +301,7 @@ func (v *verifier) event(file string, line []byte) {
 		v.fault(file, l.Seq, "%v", err)
 		return
 	}
+	v.checkSealed(l.Seq, &ev)
 	v.link(file, l.Seq, l.Event, &ev)
 	if v.manifest.Chunks && l.Seq >= v.manifest.First && l.Seq <= v.manifest.Last {
 		for _, m := range event.Manifests(ev.Facts) {
@@ -475,18 +484,23 @@ func (v *verifier) sum(path string) (sum event.Hash, size int64, err error) {
 }
 
 // ReadEvents calls fn for the events of an export, in order, and proves
-// nothing. An error of fn ends it and is returned.
+// nothing. Sealed values stand in their places in the facts, event.Dropped where
+// they are not there. An error of fn ends it and is returned.
 func ReadEvents(dir fs.FS, fn func(seq uint64, ev *event.Event) error) error {
 	paths, err := fs.Glob(dir, eventsPrefix+"*.jsonl")
 	if err != nil {
 		return err
 	}
-	v := verifier{dir: dir}
+	v, sealed := verifier{dir: dir}, sealedReader{dir: dir}
+	if sealed.paths, err = fs.Glob(dir, sealedPrefix+"*.jsonl"); err != nil {
+		return err
+	}
+	defer func() { _ = sealed.close() }()
 	for _, path := range paths {
 		var failed error
 		v.lines(path, func(line []byte) {
 			if failed == nil {
-				failed = readEvent(line, fn)
+				failed = readEvent(line, &sealed, fn)
 			}
 		})
 		if failed != nil {
@@ -499,7 +513,7 @@ func ReadEvents(dir fs.FS, fn func(seq uint64, ev *event.Event) error) error {
 	return nil
 }
 
-func readEvent(line []byte, fn func(seq uint64, ev *event.Event) error) error {
+func readEvent(line []byte, sealed *sealedReader, fn func(seq uint64, ev *event.Event) error) error {
 	var l eventLine
 	if err := json.Unmarshal(line, &l); err != nil {
 		return err
@@ -508,5 +522,10 @@ func readEvent(line []byte, fn func(seq uint64, ev *event.Event) error) error {
 	if err != nil {
 		return err
 	}
+	values, err := sealed.of(l.Seq, &ev)
+	if err != nil {
+		return fmt.Errorf("%s: %w", sealed.path, err)
+	}
+	ev = event.Open(ev, values)
 	return fn(l.Seq, &ev)
 }

@@ -23,12 +23,12 @@ type chain struct {
 	bulkLast uint64
 }
 
-// add takes the next stored line.
-func (c *chain) add(seq uint64, line []byte) (event.Event, error) {
+// add takes the next stored message.
+func (c *chain) add(seq uint64, message []byte) (event.Event, error) {
 	if seq != c.size+1 {
 		return event.Event{}, fmt.Errorf("event %d follows event %d: %w", seq, c.size, ErrDamaged)
 	}
-	e, err := event.Decode(line)
+	e, _, err := event.DecodeMessage(message)
 	if err != nil {
 		return e, fmt.Errorf("event %d: %w: %w", seq, ErrDamaged, err)
 	}
@@ -39,7 +39,7 @@ func (c *chain) add(seq uint64, line []byte) (event.Event, error) {
 	if e.Cause >= seq {
 		return e, fmt.Errorf("event %d: cause %d is not an earlier event: %w", seq, e.Cause, ErrDamaged)
 	}
-	c.size, c.hash = seq, event.RecordHash(line)
+	c.size, c.hash = seq, event.RecordHash(event.PublicLine(message))
 	c.heads[e.Zone] = journal.Head{Seq: seq, N: e.N, Hash: c.hash}
 	c.tree.Append(c.hash)
 	return e, nil

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -67,11 +68,11 @@ func (s *folderSource) readPart(ctx context.Context, p Part, fn func(uint64, []b
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		line, err := s.events.line()
+		message, err := s.events.message()
 		if err != nil {
 			return fmt.Errorf("event %d: %w", seq, err)
 		}
-		if err := fn(seq, line); err != nil {
+		if err := fn(seq, message); err != nil {
 			return err
 		}
 	}
@@ -154,6 +155,19 @@ func (s *summedFile) line() ([]byte, error) {
 			return nil, fmt.Errorf("%s ends too early: %w", s.path, ErrDamaged)
 		}
 	}
+}
+
+// message reads a public line, and a sealed one that follows it.
+func (s *summedFile) message() ([]byte, error) {
+	message, err := s.line()
+	if err != nil {
+		return nil, err
+	}
+	if next, _ := s.r.Peek(event.SealedStart); !event.IsSealedLine(next) {
+		return message, nil
+	}
+	sealed, err := s.line()
+	return slices.Concat(message, []byte{'\n'}, sealed), err
 }
 
 // end compares what was read with what the manifest says.

@@ -141,7 +141,7 @@ func (c *checker) event(ctx context.Context, seq uint64, line []byte) error {
 		return err
 	}
 	if c.Each != nil {
-		c.Each(journal.Record{Seq: seq, Hash: c.chain.hash, Line: line, Event: e, Subject: event.Subject(&e)})
+		c.Each(journal.Record{Seq: seq, Hash: c.chain.hash, Line: event.PublicLine(line), Event: e, Subject: event.Subject(&e)})
 	}
 	if c.Progress != nil {
 		c.Progress(seq, c.manifest.Size)

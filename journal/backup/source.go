@@ -16,8 +16,8 @@ import (
 
 // Source is where the events of a backup come from, with their chunks.
 type Source interface {
-	// Events calls fn for the stored lines with sequences from first to last,
-	// in order.
+	// Events calls fn for the stored messages with sequences from first to
+	// last, in order: a public line, and a sealed one where there is one.
 	Events(ctx context.Context, first, last uint64, fn func(seq uint64, line []byte) error) error
 	// Chunk returns the raw bytes of a chunk that the event of the present fn
 	// names. It is called for each of them once, those of an indirect list
@@ -68,7 +68,7 @@ func Complete(ctx context.Context, j journal.Journal, head Head) (Head, error) {
 		head.Origin = Origin(head.Identity)
 	}
 	err = OfJournal(j).Events(ctx, head.Size, head.Size, func(_ uint64, line []byte) error {
-		head.Hash = event.RecordHash(line)
+		head.Hash = event.RecordHash(event.PublicLine(line))
 		return nil
 	})
 	if err == nil && head.Hash.IsZero() {
@@ -84,7 +84,7 @@ func Origin(identity string) string { return "sluice/" + identity }
 // The kinds of messages between a daemon and who copies its journal.
 const (
 	kindHead    = 'h' // JSON of Head; the first message
-	kindEvent   = 'e' // a stored line
+	kindEvent   = 'e' // a stored message
 	kindChunk   = 'c' // raw bytes of the next chunk
 	kindMissing = 'm' // the next chunk is not there
 	kindEnd     = 'z' // nothing is missing; the last message
@@ -122,7 +122,7 @@ func Send(ctx context.Context, w io.Writer, head Head, s Source, first uint64) e
 		if err := send(kindEvent, line); err != nil {
 			return err
 		}
-		e, err := event.Decode(line)
+		e, _, err := event.DecodeMessage(line)
 		if err != nil {
 			return fmt.Errorf("event %d: %w; see: sluice journal verify", seq, err)
 		}

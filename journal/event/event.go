@@ -47,6 +47,9 @@ type Event struct {
 	Raw []byte
 	// Sealed holds SHA-256(salt, value) of each field in the sealed line.
 	Sealed map[string]Hash
+	// Values are the sealed values of an event on its way in; Encode leaves them
+	// to the sealed line. Of an event that was read they are nil.
+	Values map[string]SealedValue
 }
 
 // Actor is who or what acted, and through which door.

@@ -48,6 +48,7 @@ func Conform(t *testing.T, open func(*testing.T) journal.Journal) {
 		"purge of an indirect manifest":             purgedListIsGone,
 		"verify knows what was purged":              verifyKnowsWhatWasPurged,
 		"verify passes":                             verifyPasses,
+		"sealed values stand beside the line":       sealedValues,
 		"closed journal refuses calls":              closedRefuses,
 	} {
 		t.Run(name, func(t *testing.T) { run(t, open(t)) })

@@ -100,7 +100,7 @@ func (m *Memory) Reopen() *Memory {
 	return &Memory{store: m.store, end: make(chan struct{})}
 }
 
-// SetLine replaces a stored line, as damage or tampering would.
+// SetLine replaces a stored message, as damage or tampering would.
 func (m *Memory) SetLine(seq uint64, data []byte) {
 	m.store.mu.Lock()
 	defer m.store.mu.Unlock()
@@ -195,7 +195,7 @@ func (s *store) stored(zone event.ZoneID, head journal.Head, lines []journal.Lin
 		if l.zone != zone {
 			continue
 		}
-		if l.subject != lines[i].Subject || !bytes.Equal(l.data, lines[i].Bytes) {
+		if l.subject != lines[i].Subject || event.RecordHash(event.PublicLine(l.data)) != lines[i].Hash {
 			return head, false
 		}
 		head = journal.Head{Seq: at + 1, N: head.N + 1, Hash: lines[i].Hash}
@@ -220,11 +220,12 @@ func (m *Memory) from(zone event.ZoneID, seq uint64) (uint64, line, <-chan struc
 
 func (l line) record(seq uint64) (journal.Record, error) {
 	data := bytes.Clone(l.data)
-	e, err := event.Decode(data)
+	e, sealed, err := event.DecodeMessage(data)
 	if err != nil {
 		return journal.Record{}, fmt.Errorf("read journal: event %d: %w", seq, err)
 	}
-	return journal.Record{Seq: seq, Hash: event.RecordHash(data), Line: data, Event: e, Subject: l.subject}, nil
+	public := event.PublicLine(data)
+	return journal.Record{Seq: seq, Hash: event.RecordHash(public), Line: public, Event: e, Sealed: sealed, Subject: l.subject}, nil
 }
 
 // Read implements journal.Journal.
@@ -255,7 +256,7 @@ func (m *Memory) Read(ctx context.Context, zone event.ZoneID, first, last uint64
 }
 
 // ReadRaw implements journal.RawReader.
-func (m *Memory) ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, line []byte) error) error {
+func (m *Memory) ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, message []byte) error) error {
 	for next := first; ; next++ {
 		if err := m.open(ctx); err != nil {
 			return err
@@ -339,7 +340,7 @@ func (m *Memory) Check(ctx context.Context, p journal.Position) (bool, error) {
 	case p.Seq == 0:
 		return p.Hash.IsZero(), nil
 	}
-	return event.RecordHash(s.lines[p.Seq-1].data) == p.Hash, nil
+	return event.RecordHash(event.PublicLine(s.lines[p.Seq-1].data)) == p.Hash, nil
 }
 
 // Stream implements journal.Journal.
