@@ -35,7 +35,10 @@ func TestAudit_ExportIsProvedByTwoVerifiers(t *testing.T) {
 	need(t, "python3")
 	dir := shortDir(t)
 	file := writeFile(t, filepath.Join(dir, "zone"), smallZone(1))
-	d := startDaemon(t, "", "example.="+file, "other.example.="+writeFile(t, filepath.Join(dir, "other"), smallZone(1)))
+	seal := writeFile(t, filepath.Join(dir, "config.toml"), "[audit]\nseal = [\"actor\", \"reason\"]\n")
+	d := &daemon{data: filepath.Join(dir, "data"), addr: freeAddr(t)}
+	d.flags = []string{"--config", seal, "--zone", "example.=" + file, "--zone", "other.example.=" + writeFile(t, filepath.Join(dir, "other"), smallZone(1))}
+	d.start(t)
 	await(t, "both zones are published", 20*time.Second, func() (bool, string) {
 		r := d.cli(t, "zone", "list")
 		return strings.Count(r.stdout, "published") == 2, r.String()
@@ -48,6 +51,11 @@ func TestAudit_ExportIsProvedByTwoVerifiers(t *testing.T) {
 		r := d.cli(t, "zone", "status", "example", "--json")
 		return r.stdout != before && strings.Contains(r.stdout, `"published"`), r.String()
 	})
+	d.must(t, "zone", "maintenance", "example", "on", "--reason", "asked for by Jane Doe")
+	d.must(t, "zone", "maintenance", "example", "off")
+	if out := d.must(t, "zone", "history", "example"); !strings.Contains(out, "asked for by Jane Doe") {
+		t.Errorf("history does not show what is sealed: %s", out)
+	}
 	key, size := auditHead(t, d)
 	if size < 10 {
 		t.Fatalf("%d events in the checkpoint", size)
@@ -62,10 +70,23 @@ func TestAudit_ExportIsProvedByTwoVerifiers(t *testing.T) {
 	}
 	for name, args := range map[string][]string{
 		"whole": nil, "zone": {"--zone", "example", "--chunks"}, "since": {"--since", "-1h", "--zone", "other.example"},
+		"dropped": {"--drop-sealed"}, "no-reasons": {"--drop-sealed", "reason"},
 	} {
 		out := filepath.Join(dir, "export-"+name)
 		d.must(t, append([]string{"audit", "export", "-o", out}, args...)...)
 		bothSay(t, out, key, true)
+		there := false
+		for path, data := range filesBelow(t, out) {
+			if bytes.Contains(data, []byte("Jane Doe")) {
+				there = there || strings.HasPrefix(path, "sealed-")
+				if !strings.HasPrefix(path, "sealed-") {
+					t.Errorf("%s: %s holds what is sealed", name, path)
+				}
+			}
+		}
+		if want := name == "whole" || name == "zone"; there != want {
+			t.Errorf("%s: the sealed reason is there: %t, want %t", name, there, want)
+		}
 		damageFiles(t, out, key)
 		damageExport(t, out, key, rounds)
 	}

@@ -52,6 +52,7 @@ type rig struct {
 	wrap        func(keymgr.Keystore) keymgr.Keystore
 	tokens      keymgr.Tokens
 	sealing     Sealing
+	seal        []string
 	archive     *journal.Archive
 	coordinator journal.Coordinator
 	e           *Engine
@@ -81,7 +82,7 @@ func (r *rig) start(policies map[string]Policy) {
 		Journal: r.journal, Keystore: keys, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
 		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe, Agents: r.agents,
-		Tokens: r.tokens, Sealing: r.sealing, Archive: r.archive, Coordinator: r.coordinator,
+		Tokens: r.tokens, Sealing: r.sealing, Seal: r.seal, Archive: r.archive, Coordinator: r.coordinator,
 	})
 	if err != nil {
 		r.t.Fatal(err)
