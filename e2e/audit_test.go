@@ -51,8 +51,8 @@ func TestAudit_ExportIsProvedByTwoVerifiers(t *testing.T) {
 		r := d.cli(t, "zone", "status", "example", "--json")
 		return r.stdout != before && strings.Contains(r.stdout, `"published"`), r.String()
 	})
-	d.must(t, "zone", "maintenance", "example", "on", "--reason", "asked for by Jane Doe")
-	d.must(t, "zone", "maintenance", "example", "off")
+	d.must(t, "zone", "maintenance", "enable", "example", "--reason", "asked for by Jane Doe")
+	d.must(t, "zone", "maintenance", "disable", "example")
 	if out := d.must(t, "zone", "history", "example"); !strings.Contains(out, "asked for by Jane Doe") {
 		t.Errorf("history does not show what is sealed: %s", out)
 	}

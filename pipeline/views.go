@@ -143,7 +143,7 @@ type HistoryLine struct {
 	Door  string    `json:"door"`
 	Text  string    `json:"text"` // a readable sentence: what, and why
 	// Next is what comes after it, of events about keys; "" where nothing does.
-	Next  string `json:"next,omitempty"`
+	Next string `json:"next,omitempty"`
 	// Sealed are the fields of it that are sealed; the text has their values.
 	Sealed []SealedField `json:"sealed,omitempty"`
 	Event  []byte        `json:"-"` // the public line as stored

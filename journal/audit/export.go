@@ -139,7 +139,7 @@ func (x *exporter) file(path string, content []byte) error {
 // former finds the logs that this one goes on from.
 func (x *exporter) former(ctx context.Context) error {
 	var keys Keys
-	err := x.Read(ctx, event.Instance, uint64(x.size), func(_ uint64, _ []byte, ev *event.Event) error {
+	err := x.Read(ctx, event.Instance, uint64(x.size), func(_ uint64, _ []byte, _ map[string]event.SealedValue, ev *event.Event) error {
 		if f, ok := ev.Facts.(*event.JournalContinued); ok {
 			keys.Take(f)
 		}

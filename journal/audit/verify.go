@@ -42,9 +42,9 @@ type Report struct {
 	Sealed        uint64   `json:"sealed"`
 	SealedHere    uint64   `json:"sealed_here"`
 	SealedDropped uint64   `json:"sealed_dropped"`
-	Cosigners   []string `json:"cosigners,omitempty"` // names of further keys under the checkpoint; not verified
-	Faults      []Fault  `json:"faults"`              // the first ones
-	FaultCount  int      `json:"fault_count"`
+	Cosigners     []string `json:"cosigners,omitempty"` // names of further keys under the checkpoint; not verified
+	Faults        []Fault  `json:"faults"`              // the first ones
+	FaultCount    int      `json:"fault_count"`
 }
 
 // verifier checks one export.
