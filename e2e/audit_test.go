@@ -35,7 +35,7 @@ func TestAudit_ExportIsProvedByTwoVerifiers(t *testing.T) {
 	need(t, "python3")
 	dir := shortDir(t)
 	file := writeFile(t, filepath.Join(dir, "zone"), smallZone(1))
-	seal := writeFile(t, filepath.Join(dir, "config.toml"), "[audit]\nseal = [\"actor\", \"reason\"]\n")
+	seal := writeFile(t, filepath.Join(dir, "config.toml"), "version = \"v1\"\n[audit]\nseal = [\"actor\", \"reason\"]\n")
 	d := &daemon{data: filepath.Join(dir, "data"), addr: freeAddr(t)}
 	d.flags = []string{"--config", seal, "--zone", "example.=" + file, "--zone", "other.example.=" + writeFile(t, filepath.Join(dir, "other"), smallZone(1))}
 	d.start(t)
