@@ -126,7 +126,7 @@ func TestAuditExport_DropsSealedFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), seal: SealKinds(), sealing: Sealing{Key: key, Interval: 1 << 60, Events: 1 << 30}}
-	r.start(map[string]Policy{"default": {}})
+	r.start(nil)
 	r.add(smallZone)
 	if _, err := r.e.SetMaintenance(t.Context(), jane, "example.com", true, "given by a person"); err != nil {
 		t.Fatal(err)
