@@ -77,16 +77,14 @@ func (s *sealedReader) close() error {
 }
 
 // of returns the sealed values of an event, nil where none are there. Values of
-// events before it that were not asked for are an error.
+// an event before it that was not asked for are an error.
 func (s *sealedReader) of(seq uint64, ev *event.Event) (map[string]event.SealedValue, error) {
 	next, err := s.peek()
 	switch {
-	case errors.Is(err, io.EOF):
-		return nil, nil
+	case errors.Is(err, io.EOF), err == nil && next.seq > seq:
+		return nil, nil //nolint:nilnil // there need not be any
 	case err != nil:
 		return nil, err
-	case next.seq > seq:
-		return nil, nil
 	}
 	s.have = false
 	if next.seq < seq {
