@@ -171,7 +171,7 @@ func TestRollback_IsRefusedWhereItCannotBeDone(t *testing.T) {
 	}{
 		{"no reason", RollbackRequest{To: "7"}, ErrInvalid, "needs a reason"},
 		{"no version", RollbackRequest{Reason: "x"}, ErrInvalid, "no version is named"},
-		{"a serial that never was", RollbackRequest{To: "6", Reason: "x"}, ErrNotFound, "no such instance"},
+		{"a serial that never was", RollbackRequest{To: "6", Reason: "x"}, ErrNotFound, "no version has the serial 6"},
 		{"an event that is no instance", RollbackRequest{To: "s2", Reason: "x"}, ErrNotFound, "no instance of sequence 2"},
 		{"what is published", RollbackRequest{To: "8", Reason: "x"}, ErrState, "that very content, as serial 8"},
 		{"a long reason", RollbackRequest{To: "7", Reason: strings.Repeat("x", 2001)}, ErrInvalid, "longer than 2000 bytes"},

@@ -39,6 +39,7 @@ func (e *Engine) resolve(ctx context.Context, name string, q DumpQuery) (target,
 		return target{}, err
 	}
 	t := target{id: id, loaded: q.Loaded}
+	other := uint64(0) // an instance of the other stage with that serial
 	var grants State // what a former owner wrote does not count
 	err = e.journal.Read(ctx, id, 1, q.Seq, func(rec journal.Record) error {
 		if !grants.Counts(rec) {
@@ -54,15 +55,38 @@ func (e *Engine) resolve(ctx context.Context, name string, q DumpQuery) (target,
 		if ok && (q.Serial == nil || *q.Serial == serial) {
 			t.seq, t.upTo = seq, rec.Seq
 		}
+		if seq, serial, ok := candidate(rec, !q.Loaded); ok && q.Serial != nil && *q.Serial == serial {
+			other = seq
+		}
 		return nil
 	})
 	if err != nil && !errors.Is(err, errEnough) {
 		return target{}, err
 	}
 	if t.seq == 0 {
-		return target{}, fmt.Errorf("zone %s: no such instance: %w", name, ErrNotFound)
+		return target{}, fmt.Errorf("zone %s: %s: %w", name, noVersion(q, other), ErrNotFound)
 	}
 	return t, nil
+}
+
+// noVersion says what a query did not find; other is the instance of the other
+// stage that has its serial, 0 for none.
+func noVersion(q DumpQuery, other uint64) string {
+	stage, others := "published", "l"
+	if q.Loaded {
+		stage, others = "loaded", "s"
+	}
+	switch {
+	case q.Serial != nil && other != 0:
+		return fmt.Sprintf("no %s version has the serial %d, but %s%d has it", stage, *q.Serial, others, other)
+	case q.Serial != nil:
+		return fmt.Sprintf("no version has the serial %d", *q.Serial)
+	case !q.At.IsZero():
+		return fmt.Sprintf("no version was %s by %s", stage, q.At.UTC().Format(time.RFC3339))
+	case q.Seq != 0:
+		return fmt.Sprintf("no version was %s up to event %d", stage, q.Seq)
+	}
+	return fmt.Sprintf("no version was %s yet", stage)
 }
 
 // candidate tells the instance that an event makes available.
