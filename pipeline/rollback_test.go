@@ -220,3 +220,20 @@ func TestRollback_SerialKeepGoesOnFromThePublishedOne(t *testing.T) {
 	}
 	r.serialsRise()
 }
+
+func TestNoVersion_SaysWhatThereIs(t *testing.T) {
+	serial := uint32(7)
+	at := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	for want, got := range map[string]string{
+		"no published version has the serial 7, but l12 has it": noVersion(DumpQuery{Serial: &serial}, 12),
+		"no loaded version has the serial 7, but s13 has it":    noVersion(DumpQuery{Serial: &serial, Loaded: true}, 13),
+		"no version has the serial 7":                           noVersion(DumpQuery{Serial: &serial}, 0),
+		"no version was published by 2026-05-01T00:00:00Z":      noVersion(DumpQuery{At: at}, 0),
+		"no version was loaded up to event 4":                   noVersion(DumpQuery{Seq: 4, Loaded: true}, 0),
+		"no version was published yet":                          noVersion(DumpQuery{}, 0),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
