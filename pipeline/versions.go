@@ -40,7 +40,7 @@ func (e *Engine) resolve(ctx context.Context, name string, q DumpQuery) (target,
 	}
 	t := target{id: id, loaded: q.Loaded}
 	other := uint64(0) // an instance of the other stage with that serial
-	var grants State // what a former owner wrote does not count
+	var grants State   // what a former owner wrote does not count
 	err = e.journal.Read(ctx, id, 1, q.Seq, func(rec journal.Record) error {
 		if !grants.Counts(rec) {
 			return nil
