@@ -236,8 +236,8 @@ func (r *runner) attempt(ctx context.Context, c Command) error {
 		return err
 	}
 	before, err := r.e.intents.begin(r.id, c)
-	if err != nil {
-		return fmt.Errorf("note what is under way: %w", err)
+	if err != nil { // on a full disk: the command is wanted nevertheless
+		r.e.log.WarnContext(ctx, "command under way not noted", "error", err)
 	}
 	bad := ""
 	if before.Tries >= maxTries {
