@@ -14,6 +14,7 @@ import (
 // served elsewhere as it was, serials go on above what is public, and the log
 // says that it is another one.
 func TestBackup_TheMachineBurnedDown(t *testing.T) {
+	t.Parallel()
 	need(t, "python3")
 	dir := shortDir(t)
 	file := writeFile(t, filepath.Join(dir, "zone"), smallZone(1))

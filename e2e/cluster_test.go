@@ -47,6 +47,7 @@ func startNATS(t *testing.T, cfg natscluster.Config) *natscluster.Cluster {
 // another place, and is promoted when the first place is gone: the zone goes on
 // with its keys and a higher serial.
 func TestCluster_GrowStandbyPromote(t *testing.T) {
+	t.Parallel()
 	d := startDaemon(t, "", exampleZone())
 	serial := d.awaitServed(t, "example.com")
 	keys := d.must(t, "key", "ds", "example.com")

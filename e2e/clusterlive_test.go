@@ -126,6 +126,7 @@ func (l *liveCluster) check(t *testing.T) {
 // whenever most of them are there, is served all the time, and nothing that was
 // published is lost.
 func TestCluster_ZoneSurvivesItsServers(t *testing.T) {
+	t.Parallel()
 	l := startLiveCluster(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

@@ -32,6 +32,7 @@ func lastEvent(t *testing.T, d *daemon) uint64 {
 // flushed to it, and of what was written and not flushed what chance leaves. All
 // that was acknowledged before is there, and the daemon goes on.
 func TestPowerLoss_AcknowledgedIsThere(t *testing.T) {
+	t.Parallel()
 	rounds := 5
 	if long() {
 		rounds = 100

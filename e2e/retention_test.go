@@ -72,6 +72,7 @@ func (d *daemon) dumpOf(t *testing.T, zone string, serial uint32) result {
 
 // Old versions go, with a copy in the archive; what stays is rebuilt as it was.
 func TestRetention_CompactsAndRebuilds(t *testing.T) {
+	t.Parallel()
 	archive := shortDir(t)
 	d, g, serials := retentionDaemon(t, "versions = 4\nixfr-versions = 2\n", fmt.Sprintf("[journal]\narchive-dir = %q\n", archive), 14)
 	zone := g.Apex()
@@ -139,6 +140,7 @@ func TestRetention_CompactsAndRebuilds(t *testing.T) {
 // A compaction that is killed at any moment loses nothing of what stays, and the
 // next one brings it to its end.
 func TestRetention_SurvivesKills(t *testing.T) {
+	t.Parallel()
 	d, g, serials := retentionDaemon(t, "versions = 3\nixfr-versions = 1\n", "", 10)
 	zone := g.Apex()
 	stay := serials[len(serials)-3:]

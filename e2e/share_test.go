@@ -54,6 +54,7 @@ func resign(t *testing.T, d *daemon, zone string, old uint32) uint32 {
 // own copy of the keys, over TLS. One that is killed in the middle hinders
 // nobody, and helps again when it is back.
 func TestShare_ProcessesSignOneZone(t *testing.T) {
+	t.Parallel()
 	need(t, "dnssec-verify")
 	g := newGenerated(t, zonegen.Config{Kind: zonegen.TLD, Names: 4000})
 	zone := g.Apex()

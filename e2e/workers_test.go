@@ -82,6 +82,7 @@ www IN A 192.0.2.2
 // after kill -9, serves on while the main process is away, also when it is
 // started then, and goes on with it afterwards.
 func TestWorkers_ServeTheSameByteForByte(t *testing.T) {
+	t.Parallel()
 	d := startMain(t)
 	w := enrollWorker(t, d, "ns-west", "publish")
 	w.start(t)
@@ -124,6 +125,7 @@ func TestWorkers_ServeTheSameByteForByte(t *testing.T) {
 
 // A worker that was removed is cut off at once; what was published it serves on.
 func TestWorkers_RemovedIsCutOff(t *testing.T) {
+	t.Parallel()
 	d := startMain(t)
 	w := enrollWorker(t, d, "ns-west", "publish")
 	w.start(t)
@@ -169,6 +171,7 @@ func natsUser(t *testing.T) (seed, public string) {
 // The same over a NATS server that runs by itself, with the users that the
 // program prints for its config.
 func TestWorkers_ServerElsewhere(t *testing.T) {
+	t.Parallel()
 	binary, err := natsServer()
 	if err != nil {
 		t.Fatal(err)

@@ -378,6 +378,7 @@ func (c *crew) checkJournal(s *watching, known map[uint64]string) {
 // cuts them off while zones and policies change, and holds the journal and what
 // secondaries received against what must never happen.
 func TestWorkers_Chaos(t *testing.T) {
+	t.Parallel()
 	span, zones := 18*time.Second, 6
 	if long() {
 		span, zones = 10*time.Minute, 200
