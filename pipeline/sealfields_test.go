@@ -19,7 +19,7 @@ import (
 )
 
 // jane is a person whose name stands in no test data.
-var jane = event.Actor{Name: "jane.doe", Door: "cli"} //nolint:gochecknoglobals // a constant in all but name
+var jane = event.Actor{Name: "jane.doe", Door: "cli"}
 
 // sealedHistory is what a zone's history shows, and all its public lines.
 func sealedHistory(t *testing.T, r *rig) (text, lines string) {
