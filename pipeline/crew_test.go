@@ -211,6 +211,30 @@ func (c *crew) allServe(names ...string) {
 	}
 }
 
+// allHold waits until each of the workers named, which have all roles, holds what
+// it is to hold among them.
+func (c *crew) allHold(names ...string) {
+	c.t.Helper()
+	until(c.t, "the work is shared among "+strings.Join(names, ", "), func() bool {
+		st, err := c.coord.Standing(c.t.Context())
+		if err != nil {
+			return false
+		}
+		holders := map[string]string{}
+		for _, l := range st.Leases {
+			holders[l.Name] = l.Holder
+		}
+		for _, role := range ownedRoles() {
+			for p := range Partitions {
+				if at := (duty{role, p}); holders[at.lease()] != rendezvous(names, at) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
 // events are all events of the zones, in order.
 func (c *crew) events() []journal.Record {
 	c.t.Helper()
