@@ -184,6 +184,16 @@ func newCrew(t *testing.T, zones int) *crew {
 	return c
 }
 
+// allRun ends the test where a process has ended by itself.
+func (c *crew) allRun() {
+	c.t.Helper()
+	for _, w := range c.workers {
+		if !w.running() {
+			c.t.Fatalf("%s has ended by itself", w.name)
+		}
+	}
+}
+
 // awaitHealth waits until the daemon answers.
 func (d *daemon) awaitHealth(t *testing.T) {
 	t.Helper()
@@ -379,7 +389,7 @@ func (c *crew) checkJournal(s *watching, known map[uint64]string) {
 // secondaries received against what must never happen.
 func TestWorkers_Chaos(t *testing.T) {
 	t.Parallel()
-	span, zones := 18*time.Second, 6
+	span, zones := 12*time.Second, 4
 	if long() {
 		span, zones = 10*time.Minute, 200
 	}
@@ -390,6 +400,7 @@ func TestWorkers_Chaos(t *testing.T) {
 	for _, zone := range c.zones {
 		for _, w := range c.workers {
 			await(t, w.name+" serves "+zone, 3*time.Minute, func() (bool, string) {
+				c.allRun()
 				serial, err := serialAt(w.addr, zone)
 				return err == nil && serial != 0, fmt.Sprint(err)
 			})
@@ -487,6 +498,7 @@ func (c *crew) settle() {
 		})
 		for _, w := range c.workers {
 			await(c.t, w.name+" serves the last "+zone, 2*time.Minute, func() (bool, string) {
+				c.allRun()
 				m := new(dns.Msg)
 				m.SetAxfr(zone)
 				msgs, _, err := transfer(w.addr, m)

@@ -26,6 +26,8 @@ const (
 	oldestServer = "2.15.0"
 	// clusterReplicas is how many servers of a cluster hold a new stream.
 	clusterReplicas = 3
+	// maxRefusals is how often a start is refused before it ends.
+	maxRefusals = 4
 	// maxTold bounds the texts that are not told again within a minute.
 	maxTold = 64
 )
@@ -113,7 +115,7 @@ func (j *NATS) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.nc, err = nats.Connect(j.cfg.Remote.servers(), options...); err != nil {
+	if s.nc, err = j.dial(ctx, options); err != nil {
 		return connectError(err)
 	}
 	if s.js, err = jetstream.New(s.nc); err != nil {
@@ -127,9 +129,6 @@ func (j *NATS) join(ctx context.Context) error {
 		return err
 	}
 	if s.nc.Status() != nats.CONNECTED {
-		if err := s.nc.LastError(); errors.Is(err, nats.ErrAuthorization) {
-			return connectError(err)
-		}
 		j.identity = j.cfg.Remote.Identity
 		return j.listenStored(s)
 	}
@@ -140,6 +139,30 @@ func (j *NATS) join(ctx context.Context) error {
 		return err
 	}
 	return j.subscribe(s)
+}
+
+// dial connects, and again where it is refused: a server whose members change
+// refuses whoever is about to say who it is, and may hear of this process late.
+func (j *NATS) dial(ctx context.Context, options []nats.Option) (*nats.Conn, error) {
+	servers := j.cfg.Remote.servers()
+	for tries := 1; ; tries++ {
+		nc, err := nats.Connect(servers, options...)
+		refused := errors.Is(err, nats.ErrAuthorization)
+		switch {
+		case err == nil:
+			return nc, nil
+		case !refused && j.cfg.Remote.late():
+			return nats.Connect(servers, append(slices.Clip(options), nats.RetryOnFailedConnect(true))...)
+		case !refused, tries == maxRefusals:
+			return nil, err
+		}
+		j.log.Info("journal server does not let this process in yet", "tries", tries, "of", maxRefusals)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(reconnectDelay(tries)):
+		}
+	}
 }
 
 func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Option, error) {
@@ -158,9 +181,6 @@ func (j *NATS) options(s *session, breaks context.CancelCauseFunc) ([]nats.Optio
 			j.log.Info("journal server is back", "url", nc.ConnectedUrlRedacted())
 			go j.meetAgain(s, breaks)
 		}),
-	}
-	if r.late() {
-		options = append(options, nats.RetryOnFailedConnect(true))
 	}
 	switch {
 	case r.TLS != nil && r.HandshakeFirst:

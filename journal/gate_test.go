@@ -277,6 +277,41 @@ func TestGate_RemovedMemberIsCutOff(t *testing.T) {
 	}
 }
 
+// A process that starts while the server does not know it yet, or whose members
+// just change, is refused at first and comes in.
+func TestGate_MemberThatIsAdmittedLateComesIn(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprintf("journal known %t", late), func(t *testing.T) {
+			one := newGuest(t, "one", "load")
+			g := openGated(t)
+			cfg := g.config(one)
+			if late {
+				identity, _, err := g.Stream(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.Remote.Identity = identity
+			}
+			cfg.Remote.TLS = cfg.Remote.TLS.Clone()
+			dials := 0
+			cfg.Remote.TLS.VerifyConnection = func(tls.ConnectionState) error {
+				if dials++; dials == 2 { // it was refused once
+					g.admit(t, one)
+				}
+				return nil
+			}
+			j, err := journal.Connect(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close() //nolint:errcheck // nothing was written
+			if _, _, err := j.Stream(t.Context()); err != nil || dials < 2 {
+				t.Errorf("stream after %d connections: %v", dials, err)
+			}
+		})
+	}
+}
+
 // A stranger, and one with another's public key, do not come in.
 func TestGate_StrangersStayOutside(t *testing.T) {
 	one := newGuest(t, "one", "load")
