@@ -333,7 +333,8 @@ func (c *Cluster) AwaitCurrent(ctx context.Context, stream string) error {
 	}, nil)
 }
 
-// AwaitReady waits until every node answers requests to JetStream.
+// AwaitReady waits until every node answers requests to JetStream, and a stream
+// can have a copy on each: a leader learns of the others one by one.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
 	for i := range c.nodes {
 		var others []int
@@ -343,17 +344,28 @@ func (c *Cluster) AwaitReady(ctx context.Context) error {
 			}
 		}
 		err := c.until(ctx, "JetStream of "+c.nodes[i].name, func(nc *nats.Conn) bool {
-			m, err := nc.Request("$JS.API.STREAM.NAMES", nil, time.Second)
-			var answer struct {
-				Error *struct{} `json:"error"`
-			}
-			return err == nil && json.Unmarshal(m.Data, &answer) == nil && answer.Error == nil
+			return answersWell(nc, "$JS.API.STREAM.NAMES", nil)
 		}, others)
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	probe := fmt.Appendf(nil, `{"name":"PROBE","subjects":["probe"],"storage":"memory","num_replicas":%d}`, len(c.nodes))
+	return c.until(ctx, "room for copies on all nodes", func(nc *nats.Conn) bool {
+		if !answersWell(nc, "$JS.API.STREAM.CREATE.PROBE", probe) {
+			return false
+		}
+		return answersWell(nc, "$JS.API.STREAM.DELETE.PROBE", nil)
+	}, nil)
+}
+
+// answersWell reports whether a request to JetStream gives no error.
+func answersWell(nc *nats.Conn, subject string, data []byte) bool {
+	m, err := nc.Request(subject, data, time.Second)
+	var answer struct {
+		Error *struct{} `json:"error"`
+	}
+	return err == nil && json.Unmarshal(m.Data, &answer) == nil && answer.Error == nil
 }
 
 func askStream(nc *nats.Conn, stream string) (info streamInfo, ok bool) {
