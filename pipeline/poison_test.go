@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,4 +83,33 @@ func TestIntents_CountWhatTheProcessDiedOf(t *testing.T) {
 	if in, err = openIntents(dir); err != nil || len(in.left) != 0 {
 		t.Errorf("left after a good end: %v, %v", in.left, err)
 	}
+}
+
+// bursting is a command whose identity cannot be made.
+type bursting struct{ Load }
+
+func (bursting) Identity() string { panic("burst") }
+
+// Others' events wait for the fold of this zone's: a panic must not leave it
+// locked.
+func TestPanic_LeavesTheZoneUnlocked(t *testing.T) {
+	c := crewOn(t, journaltest.New(), journaltest.NewCoordinator(crewLease))
+	w := c.add("main", "", func(cfg *Config) { cfg.Coordinator = nil })
+	w.zone("example.com.", smallZone)
+	c.allServe("example.com.")
+	r, err := w.e.find("example.com.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	r.reload = 1 // so that there is a command to compare with
+	r.mu.Unlock()
+	err = attempt(func() error { _, _ = r.wanted(bursting{}); return nil })
+	if _, ok := errors.AsType[panicked](err); !ok {
+		t.Fatalf("no panic: %v", err)
+	}
+	if !r.mu.TryLock() {
+		t.Fatal("the zone is locked for ever")
+	}
+	r.mu.Unlock()
 }

@@ -325,9 +325,7 @@ var errDropped = errors.New("result dropped")
 // decision still asks for the same command, and waits until they are folded.
 func (r *runner) commit(ctx context.Context, began State, c Command, facts []event.Facts) error {
 	for {
-		r.mu.Lock()
-		s, wanted := r.state, r.wants(c)
-		r.mu.Unlock()
+		s, wanted := r.wanted(c)
 		if !wanted {
 			r.e.log.InfoContext(ctx, "result dropped", "zone", s.Name, "command", fmt.Sprintf("%T", c))
 			return errDropped
@@ -355,6 +353,15 @@ func (r *runner) commit(ctx context.Context, began State, c Command, facts []eve
 		}
 		return r.await(ctx, func(now State) bool { return now.Head.Seq >= head.Seq })
 	}
+}
+
+// wanted is the state as folded so far, and whether the decision asks for c
+// then. A panic of the decision leaves the zone unlocked: others' events wait
+// for this one's fold.
+func (r *runner) wanted(c Command) (State, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state, r.wants(c)
 }
 
 // wants reports whether the decision asks for c now. The caller holds mu.
