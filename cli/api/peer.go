@@ -1,31 +1,24 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os/user"
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"sluice/journal/event"
 )
 
-type peerKey struct{}
-
-// ConnContext remembers who is at the other end of a unix socket. It is the
+// ConnContext names whoever is at the other end of a unix socket the caller of
+// its requests: who may open the socket may do everything. It is the
 // ConnContext of an http.Server whose handler is Handler.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, peerName(c))
-}
-
-// actorOf is who makes a request.
-func actorOf(ctx context.Context) event.Actor {
-	name, ok := ctx.Value(peerKey{}).(string)
-	if !ok || name == "" {
-		name = "unknown"
+	if _, ok := c.(*net.UnixConn); !ok {
+		return ctx
 	}
-	return event.Actor{Name: name, Door: "cli"}
+	name := cmp.Or(peerName(c), "unknown")
+	return WithIdentity(ctx, Identity{Name: name, Door: "cli", Roles: []Role{RoleAdmin}})
 }
 
 // peerName is the user behind a unix socket, by name or as "uid:N"; empty

@@ -1,0 +1,63 @@
+package api
+
+import (
+	"context"
+	"slices"
+
+	"sluice/journal/event"
+)
+
+// Role is what a caller may do. Every route asks for one; RoleViewer is in
+// every other, and RoleAdmin has all.
+type Role string
+
+// The roles.
+const (
+	RoleViewer   Role = "viewer"   // see zones, public keys, history
+	RoleReviewer Role = "reviewer" // approve and reject
+	RoleOperator Role = "operator" // work on zones, keys and rollovers
+	RoleAuditor  Role = "auditor"  // take exports, see what is sealed
+	RoleAdmin    Role = "admin"    // everything: secrets, access, the journal
+)
+
+// Roles are all roles, the least first.
+func Roles() []Role {
+	return []Role{RoleViewer, RoleReviewer, RoleOperator, RoleAuditor, RoleAdmin}
+}
+
+// Identity is who makes a request, and by which door.
+type Identity struct {
+	Name  string
+	Door  string // cli, api or web
+	Roles []Role
+}
+
+// Can reports whether the caller may do what asks for role.
+func (id Identity) Can(role Role) bool {
+	if slices.Contains(id.Roles, RoleAdmin) || slices.Contains(id.Roles, role) {
+		return true
+	}
+	return role == RoleViewer && len(id.Roles) > 0
+}
+
+type identityKey struct{}
+
+// WithIdentity makes id the caller of requests that carry the context.
+func WithIdentity(ctx context.Context, id Identity) context.Context {
+	return context.WithValue(ctx, identityKey{}, id)
+}
+
+// IdentityOf is the caller of a request; false where nobody proved to be one.
+func IdentityOf(ctx context.Context) (Identity, bool) {
+	id, ok := ctx.Value(identityKey{}).(Identity)
+	return id, ok
+}
+
+// actorOf is who makes a request, as events name it.
+func actorOf(ctx context.Context) event.Actor {
+	id, ok := IdentityOf(ctx)
+	if !ok {
+		return event.Actor{Name: "unknown", Door: "api"}
+	}
+	return event.Actor{Name: id.Name, Door: id.Door}
+}
