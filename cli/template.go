@@ -3,6 +3,7 @@ package cli
 import (
 	urfave "github.com/urfave/cli/v2"
 
+	"sluice/cli/api"
 	"sluice/pipeline"
 )
 
@@ -34,6 +35,7 @@ func templateCommand(e *env) *urfave.Command {
 		Subcommands: []*urfave.Command{
 			page("config", "the daemon's config file with its defaults", func() (string, error) { return configTemplate, nil }),
 			page("policy", "a policy file with its defaults", func() (string, error) { return pipeline.Template(), nil }),
+			page("openapi", "the OpenAPI document of the daemon's HTTP interface", func() (string, error) { return api.OpenAPI(), nil }),
 			page("man", "a manual page of all commands, for man: sluice.8", func() (string, error) { return manPage(e) }),
 		},
 	}

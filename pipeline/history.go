@@ -141,7 +141,7 @@ func newest(lines []HistoryLine, n int) []HistoryLine {
 func (q HistoryQuery) matches(rec journal.Record) bool {
 	t := rec.Event.Time
 	return (q.Since.IsZero() || !t.Before(q.Since)) && (q.Until.IsZero() || !t.After(q.Until)) &&
-		(len(q.Types) == 0 || slices.Contains(q.Types, rec.Event.Type))
+		(len(q.Types) == 0 || slices.Contains(q.Types, rec.Event.Type)) && (q.Before == 0 || rec.Seq < q.Before)
 }
 
 // concerns reports whether an event of the whole instance is about a zone.

@@ -67,18 +67,7 @@ func (e *Engine) runnersOf(name string) ([]*runner, error) {
 		r, err := e.find(name)
 		return []*runner{r}, err
 	}
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	names := make([]string, 0, len(e.names))
-	for n := range e.names {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	out := make([]*runner, 0, len(names))
-	for _, n := range names {
-		out = append(out, e.runners[e.names[n]])
-	}
-	return out, nil
+	return e.runnersAfter(""), nil
 }
 
 // MarkBackup notes that keys were backed up, and returns those that it marked.

@@ -15,19 +15,8 @@ import (
 )
 
 // Zones lists all zones by name.
-func (e *Engine) Zones(context.Context) ([]ZoneSummary, error) {
-	e.mu.RLock()
-	all := make([]*runner, 0, len(e.names))
-	for _, id := range e.names {
-		all = append(all, e.runners[id])
-	}
-	e.mu.RUnlock()
-	out := make([]ZoneSummary, 0, len(all))
-	for _, r := range all {
-		out = append(out, r.status().ZoneSummary)
-	}
-	slices.SortFunc(out, func(a, b ZoneSummary) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
+func (e *Engine) Zones(ctx context.Context) ([]ZoneSummary, error) {
+	return e.FindZones(ctx, ZoneQuery{})
 }
 
 // Zone tells how a zone is.

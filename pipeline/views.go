@@ -153,6 +153,7 @@ type HistoryLine struct {
 type HistoryQuery struct {
 	Since, Until time.Time // zero: no bound
 	Types        []string  // empty: all
+	Before       uint64    // only events before this sequence; 0: no bound
 	Limit        int       // the newest so many; 0: all
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"sluice/journal/audit"
 	"sluice/journal/journaltest"
 	"sluice/keymgr"
 	"sluice/keymgr/file"
@@ -40,17 +41,26 @@ type rig struct {
 	client *Client
 }
 
-func newRig(t *testing.T) *rig {
+// newEngine runs an engine on a journal in memory, until the test ends.
+func newEngine(t testing.TB) (engine *pipeline.Engine, dir string) {
 	t.Helper()
-	r := &rig{dir: t.TempDir()}
-	ks, err := file.Open(file.Config{Dir: filepath.Join(r.dir, "keys")})
+	dir = t.TempDir()
+	ks, err := file.Open(file.Config{Dir: filepath.Join(dir, "keys")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.DiscardHandler)
-	engine, err := pipeline.NewEngine(t.Context(), pipeline.Config{
-		Journal: journaltest.New(), Keystore: ks, Logger: log,
-		StoreDir: filepath.Join(r.dir, "projection"), SpillDir: filepath.Join(r.dir, "spill"),
+	secret, err := audit.NewKey("log.example/sluice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := audit.ParseKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err = pipeline.NewEngine(t.Context(), pipeline.Config{
+		Journal: journaltest.New(), Keystore: ks, Logger: slog.New(slog.DiscardHandler),
+		StoreDir: filepath.Join(dir, "projection"), SpillDir: filepath.Join(dir, "spill"),
+		Sealing: pipeline.Sealing{Key: key, Interval: time.Hour, Events: 1000},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -58,32 +68,40 @@ func newRig(t *testing.T) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()
-	r.socket = filepath.Join(r.dir, "s")
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("engine ended with %v", err)
+		}
+		if err := engine.Close(); err != nil {
+			t.Errorf("projection closed with %v", err)
+		}
+	})
+	until(t, "the engine is ready", func() bool { return engine.Health(t.Context()) == nil })
+	return engine, dir
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	engine, dir := newEngine(t)
+	r := &rig{dir: dir, socket: filepath.Join(dir, "s")}
 	l, err := net.Listen("unix", r.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewUnstartedServer(Handler(engine, log))
+	ctx, cancel := context.WithCancel(context.Background())
+	srv := httptest.NewUnstartedServer(Handler(engine, slog.New(slog.DiscardHandler)))
 	srv.Listener.Close()
 	srv.Listener = l
 	srv.Config.ConnContext = ConnContext
 	srv.Config.BaseContext = func(net.Listener) context.Context { return ctx }
 	srv.Start()
 	r.client = testClient(t, r.socket)
+	r.client.http.Transport = checking{t, r.client.http.Transport}
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("engine ended with %v", err)
-		}
 		r.client.Close()
 		srv.Close()
-		if err := engine.Close(); err != nil {
-			t.Errorf("projection closed with %v", err)
-		}
-	})
-	until(t, "the engine is ready", func() bool {
-		_, err := r.client.Health(t.Context())
-		return err == nil
 	})
 	return r
 }
@@ -98,7 +116,7 @@ func testClient(t *testing.T, socket string) *Client {
 }
 
 // until polls a named condition.
-func until(t *testing.T, what string, met func() bool) {
+func until(t testing.TB, what string, met func() bool) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -146,6 +164,9 @@ func (r *rig) raw(t *testing.T, method, path, body string) rawAnswer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	res, err := r.client.http.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -178,6 +199,19 @@ func TestErrors_AreProblems(t *testing.T) {
 		{"unknown policy", "POST", "/api/v1/zones", `{"name":"b","source":"/x","policy":"p"}`, 404},
 		{"bad time", "GET", "/api/v1/zones/example.com/history?since=now", "", 400},
 		{"bad limit", "GET", "/api/v1/zones/example.com/history?limit=-1", "", 400},
+		{"limit of nothing", "GET", "/api/v1/zones?limit=0", "", 400},
+		{"limit beyond bounds", "GET", "/api/v1/zones?limit=1001", "", 400},
+		{"bad cursor", "GET", "/api/v1/zones?cursor=*", "", 400},
+		{"cursor of another list", "GET", "/api/v1/zones/example.com/keys?cursor=YQ", "", 400},
+		{"cursor that is no sequence", "GET", "/api/v1/zones/example.com/history?cursor=YQ", "", 400},
+		{"unknown severity", "GET", "/api/v1/zones?notices=loud", "", 422},
+		{"unknown parameter", "DELETE", "/api/v1/zones/example.com?froce=true", "", 400},
+		{"parameter that stands twice", "DELETE", "/api/v1/zones/example.com?force=false&force=true", "", 400},
+		{"query that is none", "GET", "/api/v1/zones?state=%zz", "", 400},
+		{"body where there is none", "POST", "/api/v1/zones/example.com/reload", "{}", 400},
+		{"path that is not clean", "GET", "/api/v1/zones//keys", "", 404},
+		{"path with dots", "GET", "/api/v1/zones/../journal", "", 404},
+		{"path with a slash at its end", "GET", "/api/v1/zones/", "", 404},
 		{"bad boolean", "GET", "/api/v1/zones/example.com/dump?loaded=si", "", 400},
 		{"bad serial", "GET", "/api/v1/zones/example.com/dump?serial=4294967296", "", 400},
 		{"no such instance", "GET", "/api/v1/zones/example.com/dump?serial=1", "", 404},
@@ -203,6 +237,54 @@ func TestErrors_AreProblems(t *testing.T) {
 				t.Errorf("problem %+v, error %v", p, err)
 			}
 		})
+	}
+}
+
+func TestBodies_AreSaidToBeJSON(t *testing.T) {
+	r := newRig(t)
+	for _, test := range []struct {
+		kind   string
+		status int
+	}{
+		{"", 415},
+		{"text/plain", 415},
+		{"application/x-www-form-urlencoded", 415},
+		{"application/json; charset=latin1", 415},
+		{"application/json", 409},
+		{"Application/JSON; charset=UTF-8", 409},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://sluice/api/v1/clock/move", strings.NewReader(`{"seconds":1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.kind != "" {
+			req.Header.Set("Content-Type", test.kind)
+		}
+		res, err := r.client.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != test.status {
+			t.Errorf("Content-Type %q: status %d, want %d", test.kind, res.StatusCode, test.status)
+		}
+	}
+}
+
+func TestHead_IsGetWithoutTheBody(t *testing.T) {
+	r := newRig(t)
+	r.add(t, "example.com")
+	for path, kind := range map[string]string{
+		"/zones": mediaJSON, "/zones/example.com/dump": "text/dns", "/zones/example.com/await": mediaLines,
+		"/events": mediaEvents, "/zones/example.com/events?from=1": mediaEvents, "/audit/export": "application/x-tar",
+	} {
+		got := r.raw(t, http.MethodHead, Prefix+path, "")
+		if got.status != http.StatusOK || got.header.Get("Content-Type") != kind || got.body != "" {
+			t.Errorf("HEAD %s: status %d, Content-Type %q, body %q", path, got.status, got.header.Get("Content-Type"), got.body)
+		}
+	}
+	if got := r.raw(t, http.MethodHead, Prefix+"/zones/example.org", ""); got.status != http.StatusNotFound {
+		t.Errorf("HEAD of an unknown zone: status %d", got.status)
 	}
 }
 
@@ -318,9 +400,10 @@ func TestTail_ResumesBehindLastEventID(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	first := make([]byte, len("id: 4\n"))
-	if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != "id: 4\n" {
-		t.Errorf("first line %q, error %v", first, err)
+	const want = "retry: 3000\nid: 3\n\nid: 4\n"
+	first := make([]byte, len(want))
+	if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != want {
+		t.Errorf("first lines %q, error %v", first, err)
 	}
 }
 

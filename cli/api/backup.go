@@ -9,15 +9,6 @@ import (
 	"sluice/pipeline"
 )
 
-func (s *server) listBackups(w http.ResponseWriter, r *http.Request) error {
-	missing, err := boolParam(r, "missing")
-	if err != nil {
-		return err
-	}
-	keys, err := s.engine.Backups(r.Context(), r.URL.Query().Get("zone"), missing)
-	return replyList(w, http.StatusOK, keys, err)
-}
-
 func (s *server) markBackup(w http.ResponseWriter, r *http.Request) error {
 	var q pipeline.BackupRequest
 	if err := readBody(r, &q); err != nil {
@@ -39,7 +30,7 @@ func (s *server) publishKey(w http.ResponseWriter, r *http.Request) error {
 // parts are in keystores; with missing only those that were not backed up.
 func (c *Client) Backups(ctx context.Context, name string, missing bool) ([]pipeline.BackupKey, error) {
 	query := url.Values{"zone": {name}, "missing": {strconv.FormatBool(missing)}}
-	return fetch[[]pipeline.BackupKey](ctx, c, http.MethodGet, "/backups", query, nil)
+	return fetchAll[pipeline.BackupKey](ctx, c, "/backups", query, 0)
 }
 
 // MarkBackup notes that keys were backed up, and lists those that it marked.

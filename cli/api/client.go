@@ -109,7 +109,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 // readProblem reads the error that the daemon answered.
 func readProblem(res *http.Response) error {
 	p := newProblem(res.StatusCode, res.Status)
-	if res.Header.Get("Content-Type") == "application/problem+json" {
+	if res.Header.Get("Content-Type") == mediaProblem {
 		var got Problem
 		if err := json.NewDecoder(io.LimitReader(res.Body, maxBody)).Decode(&got); err == nil && got.Detail != "" {
 			got.Status = res.StatusCode

@@ -23,7 +23,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 
 // Zones lists the zones.
 func (c *Client) Zones(ctx context.Context) ([]pipeline.ZoneSummary, error) {
-	return fetch[[]pipeline.ZoneSummary](ctx, c, http.MethodGet, "/zones", nil, nil)
+	return c.FindZones(ctx, pipeline.ZoneQuery{})
 }
 
 // Zone describes a zone.
@@ -49,21 +49,6 @@ func (c *Client) Reload(ctx context.Context, name string, full bool) error {
 // Await waits until the zone is at rest.
 func (c *Client) Await(ctx context.Context, name string, progress func(pipeline.Progress)) (pipeline.ZoneStatus, error) {
 	return streamOne[pipeline.ZoneStatus](ctx, c, zonePath(name, "await"), nil, progress)
-}
-
-// History walks a zone's events, oldest first.
-func (c *Client) History(ctx context.Context, name string, q pipeline.HistoryQuery, fn func(Event) error) error {
-	query := url.Values{"type": q.Types}
-	if !q.Since.IsZero() {
-		query.Set("since", formatTime(q.Since))
-	}
-	if !q.Until.IsZero() {
-		query.Set("until", formatTime(q.Until))
-	}
-	if q.Limit > 0 {
-		query.Set("limit", strconv.Itoa(q.Limit))
-	}
-	return stream(ctx, c, zonePath(name, "history"), query, nil, fn)
 }
 
 // Tail follows the events of a zone, or of all zones where name is empty,
@@ -186,7 +171,7 @@ func (c *Client) CheckZone(ctx context.Context, name string, progress func(pipel
 
 // Keys lists a zone's keys.
 func (c *Client) Keys(ctx context.Context, name string) ([]keymgr.Key, error) {
-	return fetch[[]keymgr.Key](ctx, c, http.MethodGet, zonePath(name, "keys"), nil, nil)
+	return fetchAll[keymgr.Key](ctx, c, zonePath(name, "keys"), nil, 0)
 }
 
 // GenerateKey makes a key.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 
@@ -19,11 +20,6 @@ type NewKey struct {
 // ImportKeys asks for keys to be imported.
 type ImportKeys struct {
 	Files []pipeline.KeyFile `json:"files"`
-}
-
-func (s *server) listKeys(w http.ResponseWriter, r *http.Request) error {
-	keys, err := s.engine.Keys(r.Context(), r.PathValue("zone"))
-	return replyList(w, http.StatusOK, keys, err)
 }
 
 func (s *server) generateKey(w http.ResponseWriter, r *http.Request) error {
@@ -45,7 +41,7 @@ func (s *server) importKeys(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) ds(w http.ResponseWriter, r *http.Request) error {
-	records, err := s.engine.DS(r.Context(), r.PathValue("zone"), r.URL.Query().Get("format"))
+	records, err := s.engine.DS(r.Context(), r.PathValue("zone"), cmp.Or(r.URL.Query().Get("format"), "ds"))
 	return replyList(w, http.StatusOK, records, err)
 }
 

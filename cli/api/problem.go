@@ -6,7 +6,10 @@ import (
 	"errors"
 	"net/http"
 
+	"sluice/journal"
 	"sluice/pipeline"
+	"sluice/pipeline/store"
+	"sluice/xfr"
 )
 
 // Problem is an error as the API sends it (RFC 9457).
@@ -50,6 +53,9 @@ func statuses() []statusRow {
 		{pipeline.ErrNotFound, http.StatusNotFound},
 		{pipeline.ErrState, http.StatusConflict},
 		{pipeline.ErrInvalid, http.StatusUnprocessableEntity},
+		{xfr.ErrUnknownZone, http.StatusNotFound},
+		{store.ErrNoInstance, http.StatusNotFound},
+		{xfr.ErrNotReady, http.StatusConflict},
 	}
 }
 
@@ -60,8 +66,10 @@ func problemOf(err error) *Problem {
 	switch {
 	case errors.As(err, &tooLarge):
 		status = http.StatusRequestEntityTooLarge
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		status = http.StatusServiceUnavailable
+	case errors.Is(err, journal.ErrNoSpace), errors.Is(err, store.ErrNoSpace):
+		status = http.StatusInsufficientStorage
 	default:
 		for _, row := range statuses() {
 			if errors.Is(err, row.err) {
@@ -79,7 +87,10 @@ func newProblem(status int, detail string) *Problem {
 
 // write sends the problem as the whole answer.
 func (p *Problem) write(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Type", mediaProblem)
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
+	}
 	w.WriteHeader(p.Status)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)

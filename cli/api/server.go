@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -23,21 +24,28 @@ const maxBody = 1 << 20
 type server struct {
 	engine *pipeline.Engine
 	log    *slog.Logger
+	// heartbeat is how often a live stream says that it lives.
+	heartbeat time.Duration
 }
 
 // handler is one route's function. An error that it returns is sent as a
 // problem, so it must not have written anything by then.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// Handler serves the API.
+// Handler serves the API to callers whose identity is in the request's context,
+// see WithIdentity. Once it has served a request, Request.Pattern is that of
+// the route, or empty where there is none.
 func Handler(engine *pipeline.Engine, log *slog.Logger) http.Handler {
-	s := &server{engine: engine, log: log}
+	s := &server{engine: engine, log: log, heartbeat: heartbeat}
 	mux := http.NewServeMux()
-	for pattern, h := range s.routes() {
-		method, path, _ := strings.Cut(pattern, " ")
-		mux.Handle(method+" "+Prefix+path, s.serve(h))
+	for _, route := range Routes() {
+		mux.Handle(route.Pattern(), s.serve(route))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if at := r.URL.EscapedPath(); !strings.HasPrefix(at, "/") || path.Clean(at) != at {
+			noRoute(r).write(w)
+			return
+		}
 		h, pattern := mux.Handler(r)
 		if pattern == "" {
 			refuse(w, r, h)
@@ -47,89 +55,23 @@ func Handler(engine *pipeline.Engine, log *slog.Logger) http.Handler {
 	})
 }
 
-// routes is every path of the API below Prefix.
-func (s *server) routes() map[string]handler {
-	return map[string]handler{
-		"GET /health":                                 s.health,
-		"GET /zones":                                  s.listZones,
-		"POST /zones":                                 s.addZone,
-		"GET /zones/{zone}":                           s.showZone,
-		"DELETE /zones/{zone}":                        s.removeZone,
-		"POST /zones/{zone}/reload":                   s.reloadZone,
-		"PATCH /zones/{zone}":                         s.changeZone,
-		"POST /zones/{zone}/resign":                   s.resignZone,
-		"POST /zones/{zone}/notify":                   s.notifySecondaries,
-		"POST /zones/{zone}/observe":                  s.observeZone,
-		"GET /zones/{zone}/serial":                    s.serials,
-		"PUT /zones/{zone}/serial":                    s.raiseSerial,
-		"GET /clock":                                  s.clock,
-		"POST /clock/accept":                          s.acceptClock,
-		"POST /clock/move":                            s.moveClock,
-		"GET /tsig":                                   s.listTSIG,
-		"POST /tsig":                                  s.addTSIG,
-		"GET /tsig/{key}":                             s.exportTSIG,
-		"DELETE /tsig/{key}":                          s.removeTSIG,
-		"GET /keystores":                              s.listKeystores,
-		"POST /keystores":                             s.addKeystore,
-		"GET /keystores/{keystore}":                   s.showKeystore,
-		"DELETE /keystores/{keystore}":                s.removeKeystore,
-		"POST /keystores/{keystore}/test":             s.testKeystore,
-		"GET /workers":                                s.listWorkers,
-		"POST /workers":                               s.enrollWorker,
-		"DELETE /workers/{worker}":                    s.removeWorker,
-		"GET /zones/{zone}/await":                     s.awaitZone,
-		"POST /zones/{zone}/reviews/{stage}/approve":  s.approve,
-		"POST /zones/{zone}/reviews/{stage}/reject":   s.reject,
-		"POST /zones/{zone}/reviews/{stage}/override": s.override,
-		"POST /zones/{zone}/reset":                    s.reset,
-		"POST /zones/{zone}/maintenance":              s.maintenance,
-		"POST /zones/{zone}/rollback":                 s.rollback,
-		"POST /zones/{zone}/release":                  s.release,
-		"GET /zones/{zone}/history":                   s.history,
-		"GET /zones/{zone}/events":                    s.tail,
-		"GET /events":                                 s.tail,
-		"GET /zones/{zone}/replay":                    s.replay,
-		"GET /zones/{zone}/dump":                      s.dump,
-		"GET /zones/{zone}/diff":                      s.diff,
-		"GET /zones/{zone}/verify":                    s.verifyZone,
-		"GET /zones/{zone}/check":                     s.checkZone,
-		"GET /zones/{zone}/keys":                      s.listKeys,
-		"POST /zones/{zone}/keys":                     s.generateKey,
-		"POST /zones/{zone}/keys/files":               s.importKeys,
-		"POST /zones/{zone}/keys/{key}/export":        s.exportKey,
-		"POST /takeover":                              s.planTakeover,
-		"DELETE /zones/{zone}/keys/{key}":             s.removeKey,
-		"POST /zones/{zone}/keys/{key}/publish":       s.publishKey,
-		"GET /backups":                                s.listBackups,
-		"POST /backups":                               s.markBackup,
-		"POST /keys/distribute":                       s.distributeKeys,
-		"GET /zones/{zone}/rollovers":                 s.listRollovers,
-		"POST /zones/{zone}/rollovers":                s.roll,
-		"POST /zones/{zone}/rollovers/abort":          s.abortRollover,
-		"POST /zones/{zone}/rollovers/report":         s.reportStep,
-		"GET /zones/{zone}/rollovers/plan":            s.keyPlan,
-		"GET /zones/{zone}/ds":                        s.ds,
-		"GET /policies":                               s.listPolicies,
-		"GET /policies/{policy}":                      s.showPolicy,
-		"POST /policies/reload":                       s.reloadPolicies,
-		"GET /audit/head":                             s.auditHead,
-		"POST /audit/checkpoints":                     s.seal,
-		"POST /audit/cosignatures":                    s.cosign,
-		"GET /audit/export":                           s.auditExport,
-		"GET /cluster":                                s.cluster,
-		"GET /journal":                                s.journalStatus,
-		"POST /journal/compact":                       s.compactJournal,
-		"GET /journal/verify":                         s.verifyJournal,
-		"GET /journal/backup":                         s.backupJournal,
-		"POST /journal/backups":                       s.recordBackup,
-	}
-}
-
-// serve runs a handler and turns its error into a problem.
-func (s *server) serve(h handler) http.Handler {
+// serve runs a route's handler for those who may, and turns its error into a
+// problem.
+func (s *server) serve(route Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if p := route.admit(r); p != nil {
+			p.write(w)
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		err := h(w, r)
+		if r.Method == http.MethodHead {
+			head := &headWriter{ResponseWriter: w}
+			r, head.enough = withCancel(r)
+			defer head.enough()
+			w = head
+		}
+		err := route.handle(s, w, r)
 		if err == nil {
 			return
 		}
@@ -148,10 +90,15 @@ func refuse(w http.ResponseWriter, r *http.Request, h http.Handler) {
 	if allow := probe.header.Get("Allow"); allow != "" {
 		w.Header().Set("Allow", allow)
 	}
-	if probe.status < http.StatusBadRequest {
-		probe.status = http.StatusNotFound
+	p := noRoute(r)
+	if probe.status == http.StatusMethodNotAllowed {
+		p = newProblem(probe.status, fmt.Sprintf("%s is not for %s, but %s", r.URL.Path, r.Method, w.Header().Get("Allow")))
 	}
-	newProblem(probe.status, fmt.Sprintf("no route for %s %s", r.Method, r.URL.Path)).write(w)
+	p.write(w)
+}
+
+func noRoute(r *http.Request) *Problem {
+	return newProblem(http.StatusNotFound, fmt.Sprintf("no route for %s %s; see %s/openapi.json", r.Method, r.URL.Path, Prefix))
 }
 
 // statusProbe keeps the status of an answer and drops the rest.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"sync"
 
 	"sluice/pipeline"
@@ -32,7 +31,7 @@ type frames struct {
 // frame, so that an error before it is an ordinary problem. live is for
 // streams that a person watches.
 func streamFrames(w http.ResponseWriter, live bool, run func(*frames) error) error {
-	started := &lazyWriter{ResponseWriter: w, contentType: "application/x-ndjson"}
+	started := &lazyWriter{ResponseWriter: w, contentType: mediaLines}
 	f := &frames{w: bufio.NewWriterSize(started, 32<<10), control: http.NewResponseController(w), live: live}
 	f.enc = json.NewEncoder(f.w)
 	f.enc.SetEscapeHTML(false)
@@ -95,41 +94,4 @@ func (l *lazyWriter) Write(p []byte) (int, error) {
 		l.WriteHeader(http.StatusOK)
 	}
 	return l.ResponseWriter.Write(p)
-}
-
-// events writes server-sent events.
-type events struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	begun   bool
-}
-
-// begin sends the header, so that a client knows that it is connected.
-func (e *events) begin() error {
-	e.begun = true
-	e.w.Header().Set("Content-Type", "text/event-stream")
-	e.w.Header().Set("Cache-Control", "no-store")
-	e.w.WriteHeader(http.StatusOK)
-	return e.control.Flush()
-}
-
-// send sends one event; name is empty for ordinary ones.
-func (e *events) send(id uint64, name string, v any) error {
-	raw, err := marshal(v) // never holds a line break
-	if err != nil {
-		return err
-	}
-	var line []byte
-	if id > 0 {
-		line = strconv.AppendUint(append(line, "id: "...), id, 10)
-		line = append(line, '\n')
-	}
-	if name != "" {
-		line = append(append(append(line, "event: "...), name...), '\n')
-	}
-	line = append(append(append(line, "data: "...), raw...), '\n', '\n')
-	if _, err := e.w.Write(line); err != nil {
-		return err
-	}
-	return e.control.Flush()
 }

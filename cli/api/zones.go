@@ -24,17 +24,6 @@ func eventOf(l pipeline.HistoryLine) Event {
 	return Event{HistoryLine: l, Event: json.RawMessage(l.Event)}
 }
 
-func (s *server) listZones(w http.ResponseWriter, r *http.Request) error {
-	zones, err := s.engine.Zones(r.Context())
-	if err != nil {
-		return err
-	}
-	if zones == nil {
-		zones = []pipeline.ZoneSummary{}
-	}
-	return reply(w, http.StatusOK, zones)
-}
-
 func (s *server) addZone(w http.ResponseWriter, r *http.Request) error {
 	var z pipeline.NewZone
 	if err := readBody(r, &z); err != nil {
@@ -89,76 +78,6 @@ func (s *server) awaitZone(w http.ResponseWriter, r *http.Request) error {
 		}
 		return f.item(status)
 	})
-}
-
-func (s *server) history(w http.ResponseWriter, r *http.Request) error {
-	var q pipeline.HistoryQuery
-	var err error
-	if q.Since, err = timeParam(r, "since"); err != nil {
-		return err
-	}
-	if q.Until, err = timeParam(r, "until"); err != nil {
-		return err
-	}
-	q.Types = r.URL.Query()["type"]
-	if text := r.URL.Query().Get("limit"); text != "" {
-		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 0 {
-			return fmt.Errorf("%w: limit %q: want a number, 0 for all", ErrRequest, text)
-		}
-	}
-	return streamFrames(w, false, func(f *frames) error {
-		return s.engine.History(r.Context(), r.PathValue("zone"), q, func(l pipeline.HistoryLine) error {
-			return f.item(eventOf(l))
-		})
-	})
-}
-
-// tail sends events as they come, from the parameter from on (a sequence or
-// an RFC 3339 time) or from behind Last-Event-ID.
-func (s *server) tail(w http.ResponseWriter, r *http.Request) error {
-	name := r.PathValue("zone")
-	if name != "" {
-		if _, err := s.engine.Zone(r.Context(), name); err != nil {
-			return err
-		}
-	}
-	from, err := s.tailStart(r)
-	if err != nil {
-		return err
-	}
-	e := &events{w: w, control: http.NewResponseController(w)}
-	if err := e.begin(); err != nil {
-		return nil //nolint:nilerr // the client left
-	}
-	err = s.engine.Tail(r.Context(), name, from, func(l pipeline.HistoryLine) error {
-		return e.send(l.Seq, "", eventOf(l))
-	})
-	if err != nil && r.Context().Err() == nil {
-		_ = e.send(0, "problem", problemOf(err)) // where the client still listens
-	}
-	return nil
-}
-
-func (s *server) tailStart(r *http.Request) (uint64, error) {
-	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		n, err := strconv.ParseUint(last, 10, 63)
-		if err != nil {
-			return 0, fmt.Errorf("%w: Last-Event-ID %q is not a sequence", ErrRequest, last)
-		}
-		return n + 1, nil
-	}
-	text := r.URL.Query().Get("from")
-	if text == "" {
-		return 0, nil
-	}
-	if n, err := strconv.ParseUint(text, 10, 63); err == nil {
-		return n, nil
-	}
-	t, err := timeParam(r, "from")
-	if err != nil {
-		return 0, fmt.Errorf("%w: from %q is neither a sequence nor an RFC 3339 time", ErrRequest, text)
-	}
-	return s.engine.SeqAt(r.Context(), t)
 }
 
 func (s *server) replay(w http.ResponseWriter, r *http.Request) error {

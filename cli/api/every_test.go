@@ -1,0 +1,147 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/keymgr"
+)
+
+// TestEveryOperation_AnswersAsTheDocumentSays asks each operation once at least,
+// in an order that makes as many as possible succeed; the rig's transport holds
+// the answers against the OpenAPI document.
+func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
+	r := newRig(t)
+	z := r.add(t, "example.com")
+	other := filepath.Join(r.dir, "other")
+	if err := os.WriteFile(other, []byte(strings.Replace(smallZone, " 7 ", " 8 ", 1)+"www A 192.0.2.1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string]bool{}
+	ask := func(method, path, body string, want int) rawAnswer {
+		t.Helper()
+		got := r.raw(t, method, Prefix+path, body)
+		if got.status != want {
+			t.Errorf("%s %s: status %d, want %d: %s", method, path, got.status, want, got.body)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://sluice"+Prefix+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if op := contractOf(t).operationOf(req); op != nil {
+			asked[op.id] = true
+		}
+		return got
+	}
+	get := func(path string) rawAnswer { t.Helper(); return ask("GET", path, "", 200) }
+	const zone = "/zones/example.com"
+	for _, path := range []string{
+		"/health", "/openapi.json", "/clock", "/zones", "/zones?limit=1", zone, zone + "/await", zone + "/serial", zone + "/keys",
+		zone + "/ds", zone + "/ds?format=cds", zone + "/history", zone + "/history?limit=2", zone + "/verify", zone + "/check",
+		zone + "/replay?verify=true", zone + "/dump", zone + "/rollovers", zone + "/rollovers/plan?until=2040-01-01T00:00:00Z",
+		"/tsig", "/backups", "/policies", "/policies/default", "/keystores", "/workers", "/journal", "/journal/verify",
+		"/journal/backup",
+	} {
+		get(path)
+	}
+
+	ask("PATCH", zone, `{"source":`+quote(other)+`,"dry_run":true}`, 200)
+	ask("PATCH", zone, `{"source":`+quote(other)+`}`, 200)
+	get(zone + "/await")
+	ask("GET", zone+"/diff?from="+z.Published.Instance+"&to=nothing", "", 422)
+	get(zone + "/diff?from=" + z.Published.Instance + "&to=" + url.QueryEscape(time.Now().Add(time.Second).UTC().Format(time.RFC3339)))
+	ask("PUT", zone+"/serial", `{"serial":4000000000}`, 204)
+	ask("POST", zone+"/reload?full=true", "", 202)
+	get(zone + "/await")
+	ask("POST", zone+"/resign?full=true", "", 202)
+	get(zone + "/await")
+	ask("POST", zone+"/maintenance", `{"enabled":true,"reason":"move"}`, 200)
+	get(zone)
+	ask("POST", zone+"/maintenance", `{"enabled":false}`, 200)
+	ask("POST", zone+"/rollback", `{"to":`+quote(z.Published.Instance)+`,"reason":"oops","dry_run":true}`, 200)
+	ask("POST", zone+"/rollback", `{"to":`+quote(z.Published.Instance)+`,"reason":"oops","yes":true}`, 200)
+	get(zone + "/await")
+	ask("POST", zone+"/release", `{"reason":"mended"}`, 200)
+	get(zone + "/await")
+
+	var keys []keymgr.Key
+	made := ask("POST", zone+"/keys", `{"key_role":"ksk"}`, 201)
+	if err := json.Unmarshal([]byte(made.body), &keys); err != nil || len(keys) != 1 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	ask("POST", zone+"/keys/"+keys[0].ID+"/export", `{"i_understand":true}`, 200)
+	ask("POST", "/backups", `{"zones":["example.com"]}`, 200)
+	ask("DELETE", zone+"/keys/"+keys[0].ID, "", 200)
+	get(zone + "/rollovers")
+	ask("POST", zone+"/rollovers/report", `{"seen":"dnskey-seen"}`, 200)
+	ask("POST", zone+"/rollovers/abort", `{"reason":"later"}`, 200)
+	ask("POST", zone+"/rollovers", `{"kind":"zsk","reason":"practice"}`, 201)
+	get(zone + "/await")
+	get(zone + "/rollovers")
+	get(zone)
+	get(zone + "/rollovers/plan")
+	ask("POST", "/takeover", `{"name":"b.example","source":`+quote(other)+`}`, 200)
+	ask("POST", "/zones", `{"name":"b.example","source":`+quote(other)+`}`, 201)
+	ask("GET", "/zones/b.example/await", "", 200)
+	ask("DELETE", "/zones/b.example?force=true", "", 204)
+	ask("POST", "/keys/distribute", `{}`, 200)
+	ask("POST", "/journal/compact", `{"dry_run":true}`, 200)
+	get("/journal")
+	ask("POST", "/audit/checkpoints", "", 200)
+	get("/audit/head")
+	get("/audit/export?chunks=true")
+
+	// What this rig cannot do says so as the document does.
+	for _, no := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/clock/accept", `{}`, 409},
+		{"POST", "/clock/move", `{"seconds":1}`, 409},
+		{"POST", zone + "/notify", "", 409},
+		{"POST", zone + "/observe", "", 409},
+		{"POST", zone + "/reviews/loaded/approve", `{"instance":"l1","digest":"00"}`, 409},
+		{"POST", zone + "/reviews/signed/reject", `{"instance":"s1","digest":"00"}`, 409},
+		{"POST", zone + "/reviews/loaded/override", `{"reason":"x"}`, 409},
+		{"POST", zone + "/reset", `{}`, 409},
+		{"POST", zone + "/keys/files", `{"files":[{"path":"/nowhere","key_role":"ksk"}]}`, 422},
+		{"POST", zone + "/keys/" + strings.Repeat("0", 16) + "/publish", "", 404},
+		{"POST", "/policies/reload", "", 409},
+		{"POST", "/tsig", `{"name":"t."}`, 409},
+		{"GET", "/tsig/t", "", 404},
+		{"DELETE", "/tsig/t", "", 404},
+		{"POST", "/keystores", `{"name":"t","module":"/nowhere","token":"x","pin":"1"}`, 409},
+		{"GET", "/keystores/nothing", "", 404},
+		{"DELETE", "/keystores/nothing", "", 404},
+		{"POST", "/keystores/nothing/test", `{}`, 404},
+		{"POST", "/audit/cosignatures", `{"note":"x"}`, 422},
+		{"POST", "/journal/backups", `{"size":1,"hash":"` + strings.Repeat("0", 64) + `","chunks":0,"missing":0,"place":"/x"}`, 422},
+		{"GET", "/cluster", "", 409},
+		{"POST", "/workers", `{"name":"w1","worker_roles":["load"],"nkey":"U","age":"age1"}`, 422},
+		{"DELETE", "/workers/w1", "", 404},
+	} {
+		ask(no.method, no.path, no.body, no.status)
+	}
+	for _, path := range []string{"/events", zone + "/events"} {
+		ask(http.MethodHead, path, "", 200)
+	}
+	for _, op := range contractOf(t).ops {
+		if !asked[op.id] {
+			t.Errorf("%s is not asked", op.id)
+		}
+	}
+}
+
+func quote(text string) string {
+	raw, err := json.Marshal(text)
+	if err != nil {
+		panic(err)
+	}
+	return string(raw)
+}
