@@ -48,7 +48,7 @@ func (s *server) tail(w http.ResponseWriter, r *http.Request) error {
 		<-beats
 	}()
 	if err := e.begin(from - 1); err != nil {
-		return nil //nolint:nilerr // the client left
+		return nil // the client left
 	}
 	err = s.engine.Tail(ctx, name, from, func(l pipeline.HistoryLine) error {
 		return e.send(l.Seq, "", eventOf(l))

@@ -100,7 +100,8 @@ func describeAPI(t *testing.T) object {
 		{"paths", paths},
 		{"components", object{
 			{"securitySchemes", object{{"token", object{
-				{"type", "http"}, {"scheme", "bearer"},
+				{"type", "http"},
+				{"scheme", "bearer"},
 				{"description", "a token that `sluice token add` made; on the unix socket none is needed"},
 			}}}},
 			{"responses", responses},
@@ -139,8 +140,11 @@ func tagText(t *testing.T, tag string) string {
 
 func describeRoute(g *schemas, r Route) object {
 	op := object{
-		{"operationId", r.ID}, {"tags", []string{r.Tag}}, {"summary", strings.TrimSuffix(r.Summary, ".")},
-		{"x-role", r.Role}, {"x-changes", r.Changes},
+		{"operationId", r.ID},
+		{"tags", []string{r.Tag}},
+		{"summary", strings.TrimSuffix(r.Summary, ".")},
+		{"x-role", r.Role},
+		{"x-changes", r.Changes},
 	}
 	var params []object
 	for _, name := range r.PathParams() {
@@ -216,7 +220,9 @@ func describeAnswer(g *schemas, a Answer) object {
 	case FormFrames:
 		schema = object{
 			{"description", "each line; the last one has `done` or `error`, else the answer was cut off"},
-			{"type", "object"}, {"minProperties", 1}, {"maxProperties", 1},
+			{"type", "object"},
+			{"minProperties", 1},
+			{"maxProperties", 1},
 			{"properties", object{
 				{"item", g.ref(a.Type, false)},
 				{"progress", g.ref(reflect.TypeFor[pipeline.Progress](), false)},

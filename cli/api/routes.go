@@ -25,7 +25,8 @@ type Route struct {
 	handle method
 }
 
-// method is a handler before it has a server.
+// method is one route's handler. An error that it returns is sent as a problem,
+// so it must not have written anything by then.
 type method func(*server, http.ResponseWriter, *http.Request) error
 
 // Param is a parameter of a request.

@@ -28,10 +28,6 @@ type server struct {
 	heartbeat time.Duration
 }
 
-// handler is one route's function. An error that it returns is sent as a
-// problem, so it must not have written anything by then.
-type handler func(w http.ResponseWriter, r *http.Request) error
-
 // Handler serves the API to callers whose identity is in the request's context,
 // see WithIdentity. Once it has served a request, Request.Pattern is that of
 // the route, or empty where there is none.
