@@ -19,7 +19,7 @@ var requestRow = regexp.MustCompile("(?m)^\\| (`(?:GET|POST|PUT|PATCH|DELETE) .*
 func TestAPIPage_NamesEveryRoute(t *testing.T) {
 	told := map[string]string{}
 	for _, row := range requestRow.FindAllStringSubmatch(page(t, "api"), -1) {
-		for _, request := range strings.SplitSeq(row[1], "`, `") {
+		for request := range strings.SplitSeq(row[1], "`, `") {
 			request, query, _ := strings.Cut(strings.Trim(request, "`"), "?")
 			told[request] = row[2]
 			method, path, _ := strings.Cut(request, " ")
