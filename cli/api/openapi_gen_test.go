@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"go/ast"
@@ -194,7 +195,7 @@ func (g *schemas) structure(t reflect.Type, request bool) object {
 	properties, required := object{}, []string{}
 	for _, f := range fieldsOf(t) {
 		schema := g.ref(f.typ, request)
-		if text := g.source(f.owner.PkgPath()).docs[f.owner.Name()+"."+f.goName]; text != "" {
+		if text := cmp.Or(g.source(f.owner.PkgPath()).docs[f.owner.Name()+"."+f.goName], commonText(f.name)); text != "" {
 			schema = append(object{{"description", text}}, schema...)
 		}
 		properties = append(properties, member{f.name, schema})
@@ -305,10 +306,21 @@ func (s source) readType(spec *ast.TypeSpec, doc *ast.CommentGroup) {
 	if !ok {
 		return
 	}
+	shared := map[string]string{} // what the comment of one field says of others, too
 	for _, f := range typ.Fields.List {
 		text := strings.Trim(plain(f.Doc, wire)+"; "+plain(f.Comment, wire), "; ")
+		for _, other := range wire {
+			if strings.Contains(text, "`"+other+"`") {
+				shared[other] = text
+			}
+		}
 		for _, name := range f.Names {
 			s.docs[spec.Name.Name+"."+name.Name] = text
+		}
+	}
+	for name, other := range wire {
+		if at := spec.Name.Name + "." + name; s.docs[at] == "" {
+			s.docs[at] = shared[other]
 		}
 	}
 }
