@@ -16,6 +16,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"sluice/cli/metrics"
 	"sluice/pipeline"
 	"sluice/pipeline/observe"
 	"sluice/xfr"
@@ -37,6 +38,8 @@ type config struct {
 	Transfers transferConfig `toml:"transfers"`
 	Audit     auditConfig    `toml:"audit"`
 	Worker    workerConfig   `toml:"worker"`
+	Metrics   metricsConfig  `toml:"metrics"`
+	Prober    proberConfig   `toml:"prober"`
 }
 
 type daemonConfig struct {
@@ -126,6 +129,7 @@ func defaultConfig() config {
 		Transfers: transferConfig{
 			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
 		},
+		Metrics: metricsConfig{Zones: metrics.ZonesAll}, Prober: defaultProber(),
 		Worker: workerConfig{URLs: []string{}, Roles: []string{}, Advertise: []string{}},
 		Server: serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
 	}
@@ -203,6 +207,12 @@ func (c *config) check() *badValue {
 		return bad
 	}
 	if bad := c.Worker.check(); bad != nil {
+		return bad
+	}
+	if bad := c.Metrics.check(); bad != nil {
+		return bad
+	}
+	if bad := c.Prober.check(); bad != nil {
 		return bad
 	}
 	return c.Server.TLS.check()

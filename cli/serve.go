@@ -208,7 +208,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	prober, _ := s.cfg.Prober.prober(observer) // checked with the config
 	cfg := pipeline.Config{
+		Prober:  prober,
 		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version,
@@ -315,8 +317,9 @@ const stopTimeout = 5 * time.Second
 // serve runs all parts until ctx ends or one of them fails.
 func (s *serving) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	handler, _ := s.apiHandler()
 	web := &http.Server{
-		Handler:           api.Handler(s.engine, s.log.With("part", "api")),
+		Handler:           handler,
 		ConnContext:       api.ConnContext,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 10 * time.Second,

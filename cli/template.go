@@ -4,6 +4,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"sluice/cli/api"
+	"sluice/cli/metrics"
 	"sluice/pipeline"
 )
 
@@ -36,6 +37,8 @@ func templateCommand(e *env) *urfave.Command {
 			page("config", "the daemon's config file with its defaults", func() (string, error) { return configTemplate, nil }),
 			page("policy", "a policy file with its defaults", func() (string, error) { return pipeline.Template(), nil }),
 			page("openapi", "the OpenAPI document of the daemon's HTTP interface", func() (string, error) { return api.OpenAPI(), nil }),
+			page("prometheus-rules", "recording and alerting rules for Prometheus: sluice.rules.yml", func() (string, error) { return metrics.Rules(), nil }),
+			page("grafana-dashboard", "a dashboard for Grafana, to be imported there", func() (string, error) { return metrics.Dashboard(), nil }),
 			page("man", "a manual page of all commands, for man: sluice.8", func() (string, error) { return manPage(e) }),
 		},
 	}

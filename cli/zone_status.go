@@ -41,6 +41,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		"signatures valid until", expiry,
 		"signatures replaced", exchangeText(s.Exchange),
 		"seen from outside", observationText(s.Observation),
+		"resolvers", probeText(s.Probe),
 		"waits for", waits,
 		"next", next,
 		"last error", e.paint(red, s.LastError),
@@ -163,7 +164,7 @@ func (e *env) printDetails(s pipeline.ZoneStatus) error {
 			return err
 		}
 	}
-	if err := errors.Join(e.printServers(s), e.printTold(s.ParentTold), e.printObservation(s.Observation)); err != nil || len(s.Keys) == 0 {
+	if err := errors.Join(e.printServers(s), e.printTold(s.ParentTold), e.printObservation(s.Observation), e.printProbe(s.Probe)); err != nil || len(s.Keys) == 0 {
 		return err
 	}
 	if err := e.printf("\n"); err != nil {

@@ -17,6 +17,7 @@ knot-dnsutils     kdig
 knot-dnssecutils  kzonecheck
 ldnsutils         ldns-verify-zone
 nsd               nsd
+prometheus        promtool
 python3-minimal   python3
 softhsm2          softhsm2-util
 unbound           unbound

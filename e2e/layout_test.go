@@ -37,6 +37,7 @@ keymgr < keymgr/share < keymgr/file, pipeline, cli;
 journal, keymgr, signer, xfr, pipeline/store, pipeline/observe < pipeline;
 pipeline, keymgr/world < pipeline/simulate < cli;
 pipeline < cli/api < cli/web;
+pipeline < cli/metrics < cli;
 NONE < cli/docs;
 cli/api, cli/web, cli/docs, keymgr/file, keymgr/pkcs11, keymgr/kmip < cli;
 cli, pipeline/simulate < e2e;

@@ -87,6 +87,7 @@ func (j *NATS) Append(ctx context.Context, zone event.ZoneID, head Head, events 
 	// before leaves none of them.
 	seq, err := j.publishInTurn(ctx, zone, head.Seq, lines)
 	if err == nil {
+		j.stats.wrote(lines)
 		return Head{Seq: seq, N: head.N + uint64(len(lines)), Hash: lines[len(lines)-1].Hash}, nil
 	}
 	if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrStorage) {
@@ -95,6 +96,7 @@ func (j *NATS) Append(ctx context.Context, zone event.ZoneID, head Head, events 
 	// The answer to an earlier try may have been lost.
 	now, stored, rerr := j.stored(ctx, zone, head, lines, err)
 	if rerr == nil && stored {
+		j.stats.wrote(lines)
 		return now, nil
 	}
 	return head, fmt.Errorf("append to zone %q: %w", zone, err)

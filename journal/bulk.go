@@ -109,6 +109,10 @@ func (w *chunkWriter) Put(ctx context.Context, c RawChunk) error {
 		w.j.buffers.put(raw)
 		<-w.j.compressing
 		seq, err := w.j.send(ctx, w.subject, packed)
+		if err == nil {
+			w.j.stats.chunks.Add(1)
+			w.j.stats.chunkBytes.Add(uint64(len(packed)))
+		}
 		w.j.buffers.put(packed)
 		w.mu.Lock()
 		w.chunks[i].SHA256, w.chunks[i].Seq = hash, seq

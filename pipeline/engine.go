@@ -91,6 +91,9 @@ type Config struct {
 	// it, at the start and whenever that changed; nil where nobody can.
 	Joining Joining
 	Admit   func(members []journal.Member) error
+	// Prober is which resolvers are asked whether zones validate; one without
+	// Resolvers asks nobody.
+	Prober Prober
 	// TSIG keeps the secrets of TSIG keys; nil keeps none.
 	TSIG TSIGStore
 	// Archive keeps what retention purges; nil: it is lost.
@@ -151,6 +154,8 @@ type Engine struct {
 	notifying        queues        // by secondary
 	naming, looking  queues        // name servers whose addresses are wanted, and zones that are observed
 	client           *xfr.Client
+	counts           counts
+	probing          queues // zones that resolvers are asked about
 	work             sync.WaitGroup
 	tsig             sync.Mutex  // held while the TSIG keys change
 	adding           sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
@@ -202,6 +207,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		notifying: queues{most: maxNotifying},
 		naming:    queues{most: maxChecks},
 		looking:   queues{most: maxLooking},
+		probing:   queues{most: maxProbing},
 		moved:     make(chan struct{}),
 		runners:   map[event.ZoneID]*runner{},
 		names:     map[string]event.ZoneID{},
@@ -392,6 +398,9 @@ func (e *Engine) caughtUp() {
 	e.admit()
 	e.start(e.watchClock)
 	e.start(e.watchKeystores)
+	if e.hasRole(RoleObserve) && len(e.cfg.Prober.Resolvers) > 0 {
+		e.start(e.probes)
+	}
 	if e.keeper() {
 		e.start(e.retains)
 	}
@@ -488,7 +497,9 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 			return head, err
 		}
 	}
+	began := machineTime()
 	next, err := e.journal.Append(ctx, id, head, events...)
+	e.counts.appended(ctx, events, began, err)
 	switch {
 	case err == nil:
 		e.watch.stamped(reading, elapsed)

@@ -168,8 +168,20 @@ func (e *Engine) signerKeys(ctx context.Context, ks keymgr.KeySet) ([]signer.Key
 		if err != nil {
 			return nil, err
 		}
-		return in.Signer(ctx, k.Reference)
+		return e.openSigner(ctx, in, k.Reference)
 	})
+}
+
+// openSigner opens a private key. What a token signs with it is timed; what the
+// processor signs is not, since that takes hardly longer than looking at a clock.
+func (e *Engine) openSigner(ctx context.Context, in keymgr.Keystore, reference string) (crypto.Signer, error) {
+	began := machineTime()
+	s, err := in.Signer(ctx, reference)
+	e.counts.keystores.of(in.Name(), "open").add(began, err)
+	if _, token := in.(keymgr.TokenKeystore); token && err == nil {
+		s = timedSigner{s, e.counts.keystores.of(in.Name(), "sign")}
+	}
+	return s, err
 }
 
 // apexOf is the zone's name in wire form.

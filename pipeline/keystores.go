@@ -172,7 +172,10 @@ func (e *Engine) generateKey(ctx context.Context, spec keymgr.Spec, avoid []uint
 	if err != nil {
 		return event.Key{}, err
 	}
-	return ks.Generate(ctx, spec, avoid)
+	began := machineTime()
+	k, err := ks.Generate(ctx, spec, avoid)
+	e.counts.keystores.of(ks.Name(), "generate").add(began, err)
+	return k, err
 }
 
 // discard deletes keys that were made and will not be used.
@@ -205,7 +208,9 @@ func (e *Engine) discardUnused(ctx context.Context, name string, keys []event.Ke
 func (e *Engine) proveKey(ctx context.Context, k event.Key) error {
 	ks, err := e.keystoreOf(k.Keystore)
 	if err == nil {
+		began := machineTime()
 		err = keymgr.Prove(ctx, ks, k)
+		e.counts.keystores.of(ks.Name(), "prove").add(began, err)
 	}
 	if err != nil {
 		return fmt.Errorf("key %s does not prove itself: %w", k.ID, err)

@@ -19,8 +19,9 @@ var errUnchanged = errors.New("source unchanged")
 // doLoad reads the source into a loaded instance: a new generation, or what
 // changed against the one before.
 func (e *Engine) doLoad(ctx context.Context, s State, c Load, report func(Progress)) ([]event.Facts, error) {
-	began := e.clock.Now()
+	began, mark := e.clock.Now(), machineTime()
 	loaded, err := e.load(ctx, s, c, report)
+	e.counts.loaded(ctx, c.Source, mark, err)
 	return e.loadOutcome(ctx, s, c.Source, loaded, began, err)
 }
 

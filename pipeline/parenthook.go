@@ -41,7 +41,7 @@ func (e *Engine) doParentHook(ctx context.Context, s State, c RunParentHook) ([]
 		return nil, fmt.Errorf("hook %d for the parent: %w", c.Number, err)
 	}
 	defer done()
-	outcome, err := runHook(wanted, Hook{Command: c.Command, Timeout: c.Timeout}, env)
+	outcome, err := e.hook(wanted, "parent", Hook{Command: c.Command, Timeout: c.Timeout}, env)
 	ran := &event.HookRan{Request: c.Request, Event: c.Event, Number: uint64(c.Number), Hook: outcome} //nolint:gosec // small
 	switch {
 	case wanted.Err() != nil:

@@ -72,13 +72,16 @@ func (e *Engine) openSigned(ctx context.Context, s State, c OpenReview, p Policy
 // pass is a fact.
 func (e *Engine) passGate(ctx context.Context, s State, signed uint64, report func(Progress)) (*event.SignFailed, error) {
 	report(Progress{Stage: "verify"})
+	began := machineTime()
 	rep, err := e.gate(ctx, s, signed)
 	if err != nil {
 		return nil, fmt.Errorf("verify s%d: %w", signed, err)
 	}
 	if rep.OK() {
+		e.counts.verifications.add("", "passed", machineTime().Sub(began))
 		return nil, nil
 	}
+	e.counts.verifications.add("", "failed", machineTime().Sub(began))
 	failed := &event.SignFailed{
 		Loaded: s.Signed.Facts.Loaded, Stage: "verify",
 		Reason: fmt.Sprintf("s%d failed at the egress gate with %d faults", signed, rep.FaultCount),
@@ -128,7 +131,7 @@ func (e *Engine) doHook(ctx context.Context, s State, c RunHook) ([]event.Facts,
 	defer done()
 	wanted, stop := e.whilePending(ctx, s.Zone, c)
 	defer stop()
-	outcome, err := runHook(wanted, Hook{Command: c.Command, Timeout: c.Timeout}, env)
+	outcome, err := e.hook(wanted, "review", Hook{Command: c.Command, Timeout: c.Timeout}, env)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()

@@ -37,6 +37,7 @@ type runner struct {
 	out        outbound        // guarded by mu
 	fetches    fetches         // guarded by mu
 	sight      sight           // guarded by mu
+	probing    probing         // guarded by mu
 	// answered: guarded by mu; when a server of the source last answered the
 	// worker that loads the zone, where that is another process.
 	answered time.Time

@@ -139,11 +139,12 @@ func (e *Engine) Seal(ctx context.Context, actor event.Actor) (audit.Checkpoint,
 	if err := e.appendInstance(ctx, actor, facts, func() error { return nil }); err != nil {
 		return c, err
 	}
-	return c, e.cfg.Sealing.handOut(ctx, c, signed)
+	return c, e.handOut(ctx, c, signed)
 }
 
 // handOut gives a checkpoint to file and hook.
-func (s Sealing) handOut(ctx context.Context, c audit.Checkpoint, signed string) error {
+func (e *Engine) handOut(ctx context.Context, c audit.Checkpoint, signed string) error {
+	s := e.cfg.Sealing
 	if s.File != "" {
 		if err := replaceFile(s.File, []byte(signed)); err != nil {
 			return fmt.Errorf("write checkpoint: %w", err)
@@ -152,7 +153,7 @@ func (s Sealing) handOut(ctx context.Context, c audit.Checkpoint, signed string)
 	if s.Hook.Command == "" {
 		return nil
 	}
-	out, err := runHook(ctx, s.Hook, []string{"SLUICE_CHECKPOINT=" + signed, fmt.Sprintf("SLUICE_CHECKPOINT_SIZE=%d", c.Size)})
+	out, err := e.hook(ctx, "checkpoint", s.Hook, []string{"SLUICE_CHECKPOINT=" + signed, fmt.Sprintf("SLUICE_CHECKPOINT_SIZE=%d", c.Size)})
 	if err == nil && (out.ExitCode != 0 || out.TimedOut) {
 		err = errors.New(hookReason(out, s.Hook.Timeout))
 	}

@@ -107,7 +107,7 @@ func (e *Engine) shareKeys(ctx context.Context, s State, job *shareJob) ([]signe
 			}
 			in, err := e.keystoreOf(known.Keystore)
 			if err == nil {
-				key.Signer, err = in.Signer(ctx, known.Reference)
+				key.Signer, err = e.openSigner(ctx, in, known.Reference)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("key %s is not here: %w", k.ID, err)

@@ -13,8 +13,9 @@ import (
 
 // doSign signs a loaded instance.
 func (e *Engine) doSign(ctx context.Context, s State, c Sign, report func(Progress)) ([]event.Facts, error) {
-	began := e.clock.Now()
+	began, mark := e.clock.Now(), machineTime()
 	facts, err := e.sign(ctx, s, c, report)
+	e.counts.signed(ctx, c.mode(), facts, mark, err)
 	if err == nil {
 		facts.DurationMS = uint64(max(0, e.clock.Now().Sub(began).Milliseconds()))
 		return []event.Facts{facts}, nil

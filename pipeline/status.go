@@ -142,6 +142,7 @@ func (r *runner) describe(st *ZoneStatus) {
 	st.Notices = append(st.Notices, r.e.keyNotices(s)...)
 	r.upstreamNotices(st)
 	r.observationStatus(st)
+	r.probeStatus(st)
 	r.rolloverStatus(st)
 	r.toldStatus(st)
 	r.describeMode(st)

@@ -73,6 +73,8 @@ type ZoneStatus struct {
 	ParentTold *ToldStatus `json:"parent_told,omitempty"`
 	// Observation is what the world sees; nil where nobody asks.
 	Observation *ObservationStatus `json:"observation,omitempty"`
+	// Probe is what validating resolvers say; nil where nobody asks them.
+	Probe *ProbeStatus `json:"probe,omitempty"`
 }
 
 // ExchangeStatus tells how far signatures are replaced that are published and

@@ -74,8 +74,9 @@ func (l Limits) withDefaults() Limits {
 // Client asks servers for SOA records and transfers and notifies them. It
 // holds no connection between calls; all methods may be called at once.
 type Client struct {
-	cfg  ClientConfig
-	pool sync.Pool // of *inbound
+	cfg   ClientConfig
+	pool  sync.Pool // of *inbound
+	stats clientCounters
 }
 
 // NewClient makes a client.
@@ -95,6 +96,11 @@ func NewClient(cfg ClientConfig) *Client {
 // an answer with an RCODE an *RcodeError.
 func (c *Client) SOA(ctx context.Context, ep Endpoint, name zone.Name) (zone.Serial, zone.Value, error) {
 	serial, value, err := c.soa(ctx, ep, name)
+	if err == nil {
+		c.stats.asked.Add(1)
+	} else if ctx.Err() == nil {
+		c.stats.askedFailed.Add(1)
+	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("ask %s for the SOA of %s: %w", ep, name, err)
 	}

@@ -29,7 +29,17 @@ func (c *Client) Notify(ctx context.Context, ep Endpoint, name zone.Name, soa zo
 		}
 	}
 	q := &query{opcode: dns.OpcodeNotify, name: name, qtype: notifyQuestion, soa: soa}
-	if _, err := c.ask(ctx, ep, q, c.notifyTries()); err != nil {
+	_, err := c.ask(ctx, ep, q, c.notifyTries())
+	_, answered := errors.AsType[*RcodeError](err)
+	switch {
+	case err == nil:
+		c.stats.told.Add(1)
+	case answered:
+		c.stats.refused.Add(1)
+	case ctx.Err() == nil:
+		c.stats.silent.Add(1)
+	}
+	if err != nil {
 		return fmt.Errorf("notify %s of %s: %w", ep, name, err)
 	}
 	return nil
@@ -48,10 +58,13 @@ func (s *Server) notified(ctx context.Context, x *exchange) error {
 	}
 	switch err := s.cfg.AllowsNotify(x.req.name, x.peer); {
 	case errors.Is(err, ErrUnknownZone):
+		s.stats.notifiesRefused.Add(1)
 		return s.refuse(ctx, x, dns.RcodeNotAuth, edeNotAuthoritative)
 	case errors.Is(err, ErrNotAllowed):
+		s.stats.notifiesRefused.Add(1)
 		return s.refuse(ctx, x, dns.RcodeRefused, edeProhibited)
 	case err != nil:
+		s.stats.notifiesRefused.Add(1)
 		s.fault(ctx, x, err)
 		return s.refuse(ctx, x, dns.RcodeServerFailure, edeOther)
 	}

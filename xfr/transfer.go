@@ -201,13 +201,20 @@ func (s *Server) stream(ctx context.Context, x *exchange, view View, kind string
 	log := s.log.With("zone", view.Apex().String(), "kind", kind, "serial", view.Serial(),
 		"peer", x.peer.Addr.String(), "key", x.peer.Key, "tls", x.peer.TLS, "certificate", x.peer.Name, "records", x.enc.records,
 		"messages", x.enc.messages, "bytes", x.enc.bytes, "took", time.Since(begun))
+	form := &s.stats.axfr
+	if kind == "ixfr" {
+		form = &s.stats.ixfr
+	}
+	form.bytes.Add(uint64(max(x.enc.bytes, 0)))
 	if err != nil {
+		form.broken.Add(1)
 		s.stats.brokenTransfers.Add(1)
 		if more, ok := s.broken.allow(time.Now()); ok {
 			log.WarnContext(ctx, "zone transfer broken off", "error", err, "unlogged", more)
 		}
 		return fmt.Errorf("send zone %s: %w", view.Apex(), err)
 	}
+	form.whole.Add(1)
 	s.stats.transfers.Add(1)
 	log.InfoContext(ctx, "zone transfer sent")
 	if kind == "ixfr" {

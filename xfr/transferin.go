@@ -76,6 +76,7 @@ func (c *Client) Transfer(ctx context.Context, ep Endpoint, name zone.Name, have
 	begun := time.Now()
 	result, err := c.transfer(ctx, ep, name, have, sink, begun.Add(c.cfg.Limits.MaxTime))
 	result.Key, result.Took = ep.Key, time.Since(begun)
+	c.stats.took(result, err, ctx.Err() != nil)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()

@@ -20,6 +20,8 @@ type question struct {
 	name    zone.Name
 	t       zone.Type
 	recurse bool // ask a resolver; without it, a server that must know
+	// validated has the resolver validate; else what it says is validated here.
+	validated bool
 }
 
 // answer is what a server said, grouped by RRset.
@@ -50,12 +52,12 @@ var (
 // udpSize is the size of answers over UDP that resolvers may send.
 const udpSize = 1232
 
-// pack makes the message. CD is set because what needs validation is validated
+// pack makes the message. CD is set where what needs validation is validated
 // here.
 func (q question) pack() (id uint16, msg []byte, err error) {
 	m := new(dns.Msg)
 	m.SetQuestion(q.name.String(), uint16(q.t))
-	m.RecursionDesired, m.CheckingDisabled = q.recurse, q.recurse
+	m.RecursionDesired, m.CheckingDisabled = q.recurse, q.recurse && !q.validated
 	m.SetEdns0(udpSize, true)
 	msg, err = m.Pack()
 	return m.Id, msg, err
@@ -131,67 +133,83 @@ func inTime(ctx context.Context, err error) error {
 
 // ask asks one question and waits for its answer.
 func (s *session) ask(ctx context.Context, q question) (answer, error) {
+	m, err := s.exchange(ctx, q)
+	if err != nil {
+		return answer{}, err
+	}
+	return q.read(m)
+}
+
+// exchange is ask for the message as it came.
+func (s *session) exchange(ctx context.Context, q question) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })() // reading tells
 	id, msg, err := q.pack()
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))) //nolint:gosec // a question is short
 	if _, err := s.conn.Write(append(framed, msg...)); err != nil {
-		return answer{}, inTime(ctx, err)
+		return nil, inTime(ctx, err)
 	}
 	var length [2]byte
 	if _, err := io.ReadFull(s.conn, length[:]); err != nil {
-		return answer{}, inTime(ctx, err)
+		return nil, inTime(ctx, err)
 	}
 	got := make([]byte, binary.BigEndian.Uint16(length[:]))
 	if _, err := io.ReadFull(s.conn, got); err != nil {
-		return answer{}, inTime(ctx, err)
+		return nil, inTime(ctx, err)
 	}
 	m, err := q.check(id, got)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	if m.Truncated {
-		return answer{}, errTruncated
+		return nil, errTruncated
 	}
-	return q.read(m)
+	return m, nil
 }
 
-// askUDP asks over UDP; what does not answer the question is passed over, it
-// may be forged. truncated says that the answer is to be had over TCP.
+// askUDP asks over UDP. truncated says that the answer is to be had over TCP.
 func (o *Observer) askUDP(ctx context.Context, server netip.AddrPort, q question) (a answer, truncated bool, err error) {
+	m, err := o.exchangeUDP(ctx, server, q)
+	switch {
+	case err != nil:
+		return a, false, err
+	case m.Truncated:
+		return a, true, nil
+	}
+	a, err = q.read(m)
+	return a, false, err
+}
+
+// exchangeUDP asks over UDP; what does not answer the question is passed over,
+// it may be forged.
+func (o *Observer) exchangeUDP(ctx context.Context, server netip.AddrPort, q question) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.cfg.Timeout, errTimeout)
 	defer cancel()
 	conn, err := o.cfg.Dial(ctx, "udp", server.String())
 	if err != nil {
-		return a, false, inTime(ctx, err)
+		return nil, inTime(ctx, err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	id, msg, err := q.pack()
 	if err != nil {
-		return a, false, err
+		return nil, err
 	}
 	if _, err := conn.Write(msg); err != nil {
-		return a, false, inTime(ctx, err)
+		return nil, inTime(ctx, err)
 	}
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := conn.Read(buf)
 		if err != nil {
-			return a, false, inTime(ctx, err)
+			return nil, inTime(ctx, err)
 		}
-		m, err := q.check(id, buf[:n])
-		if err != nil {
-			continue
+		if m, err := q.check(id, buf[:n]); err == nil {
+			return m, nil
 		}
-		if m.Truncated {
-			return a, true, nil
-		}
-		a, err = q.read(m)
-		return a, false, err
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -71,6 +72,7 @@ type Store struct {
 	dir    string
 	writer sstable.WriterOptions
 	room   *waiter
+	stalls *atomic.Uint64 // times that Pebble made writes wait
 
 	apply sync.Mutex              // held while an event is applied
 	many  uint64                  // manyChanges, fewer in tests
@@ -90,13 +92,14 @@ func Open(dir string, cfg Config) (*Store, error) {
 	cfg = withDefaults(cfg)
 	room := &waiter{fault: cfg.Fault}
 	cfg.FS = patientFS{cfg.FS, room}
-	opts := options(cfg)
+	stalls := new(atomic.Uint64)
+	opts := options(cfg, stalls)
 	defer opts.Cache.Unref()
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", dir, unopenable(err))
 	}
-	s := &Store{db: db, cfg: cfg, dir: dir, room: room, many: manyChanges}
+	s := &Store{db: db, cfg: cfg, dir: dir, room: room, stalls: stalls, many: manyChanges}
 	s.writer = opts.MakeWriterOptions(0, db.TableFormat())
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %q: %w", dir, err), db.Close())
@@ -130,7 +133,7 @@ func withDefaults(cfg Config) Config {
 	return cfg
 }
 
-func options(cfg Config) *pebble.Options {
+func options(cfg Config, stalls *atomic.Uint64) *pebble.Options {
 	opts := &pebble.Options{
 		Cache:                       pebble.NewCache(cfg.Cache),
 		FS:                          cfg.FS,
@@ -149,6 +152,7 @@ func options(cfg Config) *pebble.Options {
 			cfg.Logger.Error("store damaged", "file", i.Path, "error", i.Details.Error()) // without its stack
 			cfg.Fault(fmt.Errorf("%w: %s: %w", ErrDamaged, i.Path, i.Details))
 		},
+		WriteStallBegin: func(pebble.WriteStallBeginInfo) { stalls.Add(1) },
 		BackgroundError: func(err error) { cfg.Logger.Error("store fault", "error", err) },
 	}
 	// An ingest waits until everything before it is in tables, so that what a
@@ -329,6 +333,11 @@ type Metrics struct {
 	Tables   int64  // sstables
 	Debt     uint64 // bytes that wait for compaction
 	ReadAmp  int    // tables that a read may have to look into
+	L0       int64  // sstables that were not compacted yet
+
+	Compactions, Flushes   uint64
+	Stalls                 uint64 // times that writes had to wait for compactions or flushes
+	CacheHits, CacheMisses uint64 // of the block cache
 }
 
 // Metrics reads the counters. They start anew with each opening.
@@ -345,6 +354,10 @@ func (s *Store) Metrics() (Metrics, error) {
 		Memory:   m.MemTable.Size + uint64(max(m.BlockCache.Size, 0)),
 		Debt:     m.Compact.EstimatedDebt,
 		ReadAmp:  m.ReadAmp(),
+		L0:       m.Levels[0].TablesCount,
+
+		Compactions: uint64(max(m.Compact.Count, 0)), Flushes: uint64(max(m.Flush.Count, 0)), Stalls: s.stalls.Load(),
+		CacheHits: uint64(max(m.BlockCache.Hits, 0)), CacheMisses: uint64(max(m.BlockCache.Misses, 0)),
 	}
 	for i := range m.Levels {
 		out.Tables += m.Levels[i].TablesCount

@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"sluice/cli/api"
+	"sluice/cli/metrics"
+	"sluice/pipeline"
+	"sluice/pipeline/observe"
+)
+
+// metricsConfig is what Prometheus is told.
+type metricsConfig struct {
+	Zones string `toml:"zones"`
+}
+
+// check finds values that cannot work; nil where there are none.
+func (c metricsConfig) check() *badValue {
+	if c.Zones != metrics.ZonesAll && c.Zones != metrics.ZonesNone {
+		return &badValue{key: "metrics.zones", text: fmt.Sprintf(`zones = %q: want "all" (each zone by itself) or "none" (sums alone)`, c.Zones)}
+	}
+	return nil
+}
+
+// proberConfig is which validating resolvers are asked about zones.
+type proberConfig struct {
+	Resolvers []string `toml:"resolvers"`
+	Interval  duration `toml:"interval"`
+	Names     []string `toml:"names"`
+}
+
+// defaultProber asks nobody.
+func defaultProber() proberConfig {
+	return proberConfig{Resolvers: []string{}, Interval: duration(15 * time.Minute), Names: []string{"@ SOA"}}
+}
+
+// leastProbing is how often a zone may be asked about.
+const leastProbing = time.Second
+
+// maxProbed bounds the resolvers, and the names, that are asked about each zone.
+const maxProbed = 16
+
+// check finds values that cannot work; nil where there are none.
+func (c proberConfig) check() *badValue {
+	_, bad := c.prober(nil)
+	return bad
+}
+
+// prober is the config as the engine takes it.
+func (c proberConfig) prober(o *observe.Observer) (pipeline.Prober, *badValue) {
+	p := pipeline.Prober{Interval: time.Duration(c.Interval)}
+	if o != nil {
+		p.Ask = o.Validate
+	}
+	switch {
+	case p.Interval < leastProbing:
+		return p, &badValue{key: "prober.interval", text: "interval: want at least " + leastProbing.String()}
+	case len(c.Resolvers) > maxProbed:
+		return p, &badValue{key: "prober.resolvers", text: fmt.Sprintf("resolvers: %d are more than %d", len(c.Resolvers), maxProbed)}
+	case len(c.Names) > maxProbed:
+		return p, &badValue{key: "prober.names", text: fmt.Sprintf("names: %d are more than %d", len(c.Names), maxProbed)}
+	case len(c.Names) == 0:
+		return p, &badValue{key: "prober.names", text: `names is empty: want at least one, such as "@ SOA"`}
+	}
+	known := map[netip.AddrPort]bool{}
+	for _, text := range c.Resolvers {
+		at, err := parseResolver(text)
+		if err == nil && known[at] {
+			err = fmt.Errorf("resolver %q is named twice", text)
+		}
+		if err != nil {
+			return p, &badValue{key: "prober.resolvers", value: text, text: err.Error()}
+		}
+		known[at] = true
+		p.Resolvers = append(p.Resolvers, at)
+	}
+	for _, text := range c.Names {
+		n, err := pipeline.ParseProbeName(text)
+		if err != nil {
+			return p, &badValue{key: "prober.names", value: text, text: err.Error()}
+		}
+		p.Names = append(p.Names, n)
+	}
+	return p, nil
+}
+
+// metricsPath is where metrics are.
+const metricsPath = "/metrics"
+
+// apiHandler is the API, whose requests are counted, with the metrics beside it;
+// metrics is those alone.
+func (s *serving) apiHandler() (all, alone http.Handler) {
+	m := metrics.New(metrics.Config{
+		Measure: s.engine.Measure, Published: s.xfr.Stats, Zones: s.cfg.Metrics.Zones, Logger: s.log.With("part", "metrics"),
+	})
+	alone = m.Handler()
+	calls := m.Instrument(api.Handler(s.engine, s.log.With("part", "api")))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == metricsPath && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			alone.ServeHTTP(w, r)
+			return
+		}
+		calls.ServeHTTP(w, r)
+	}), alone
+}
