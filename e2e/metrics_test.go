@@ -36,8 +36,12 @@ func TestPrometheus_RulesFireForWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	rules := rulesFile(t, dir)
 	must(t, "promtool", "check", "rules", "--lint=all", "--lint-fatal", rules)
-	tests := readFile(t, filepath.Join("testdata", "prometheus", "rules_test.yml"))
-	must(t, "promtool", "test", "rules", writeFile(t, filepath.Join(dir, "rules_test.yml"), tests))
+	tests := ""
+	for _, name := range []string{"rules_test.yml", "rules_days_test.yml"} {
+		text := readFile(t, filepath.Join("testdata", "prometheus", name))
+		must(t, "promtool", "test", "rules", writeFile(t, filepath.Join(dir, name), text))
+		tests += text
+	}
 	alerts := regexp.MustCompile(`alert: (\S+)`).FindAllStringSubmatch(readFile(t, rules), -1)
 	if len(alerts) < 20 {
 		t.Fatalf("only %d alerts were found", len(alerts))

@@ -125,10 +125,10 @@ func outcomeOf(v observe.Validated) string {
 }
 
 // probeAnswer is an answer as status shows it.
-func probeAnswer(p observe.Probe, v observe.Validated) ProbeAnswer {
+func probeAnswer(p observe.Probe, v observe.Validated, took time.Duration) ProbeAnswer {
 	a := ProbeAnswer{
 		Resolver: p.Resolver.String(), Owner: p.Name.String(), Type: p.Type.String(), Transport: "udp",
-		Outcome: outcomeOf(v), Error: oneLine(v.Error), DurationMS: float64(v.Took.Microseconds()) / 1000,
+		Outcome: outcomeOf(v), Error: oneLine(v.Error), DurationMS: float64(took.Microseconds()) / 1000,
 	}
 	if p.TCP {
 		a.Transport = "tcp"
@@ -317,12 +317,14 @@ func (r *runner) probe(ctx context.Context) {
 					continue
 				}
 				p := observe.Probe{Resolver: resolver, Name: owner, Type: ask.Type, TCP: tcp}
+				began := machineTime()
 				v := r.e.cfg.Prober.Ask(ctx, p)
+				took := machineTime().Sub(began)
 				if ctx.Err() != nil {
 					return
 				}
-				a := probeAnswer(p, v)
-				r.e.counts.probes.add(a.Resolver, a.Outcome, v.Took)
+				a := probeAnswer(p, v, took)
+				r.e.counts.probes.add(a.Resolver, a.Outcome, took)
 				answers = append(answers, a)
 			}
 		}

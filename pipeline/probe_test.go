@@ -58,20 +58,28 @@ func TestJudgeProbes_TellsWhatIsWrong(t *testing.T) {
 	}{
 		{"all is well", []ProbeAnswer{answer("a", ProbeValidated), answer("b", ProbeValidated)}, true, "2 of 2 resolvers", nil},
 		{
-			"bogus is an alarm", []ProbeAnswer{answer("a", ProbeValidated), answer("b", ProbeBogus)}, true, "1 of 2 resolvers",
+			"bogus is an alarm",
+			[]ProbeAnswer{answer("a", ProbeValidated), answer("b", ProbeBogus)},
+			true, "1 of 2 resolvers",
 			[]string{"alarm 1 of 2 validating resolvers take the zone for bogus since 2026-03-01T00:00:00Z (example. SOA, b: SERVFAIL, 6 DNSSEC Bogus)"},
 		},
 		{
-			"one bad answer of several counts", []ProbeAnswer{answer("a", ProbeValidated), answer("a", ProbeBogus)}, true, "0 of 1 resolvers",
+			"one bad answer of several counts",
+			[]ProbeAnswer{answer("a", ProbeValidated), answer("a", ProbeBogus)},
+			true, "0 of 1 resolvers",
 			[]string{"alarm 1 of 1 validating resolvers take the zone for bogus"},
 		},
 		{
-			"no AD is a warning", []ProbeAnswer{answer("a", ProbeInsecure)}, true, "0 of 1 resolvers",
+			"no AD is a warning",
+			[]ProbeAnswer{answer("a", ProbeInsecure)},
+			true, "0 of 1 resolvers",
 			[]string{"warning 1 of 1 validating resolvers do not validate the zone, though the parent has a DS"},
 		},
 		{"a new DS is not known everywhere", []ProbeAnswer{answer("a", ProbeInsecure)}, false, "0 of 1 resolvers", nil},
 		{
-			"silence is a warning", []ProbeAnswer{answer("a", ProbeSilent), answer("b", ProbeFailed)}, false, "0 of 2 resolvers",
+			"silence is a warning",
+			[]ProbeAnswer{answer("a", ProbeSilent), answer("b", ProbeFailed)},
+			false, "0 of 2 resolvers",
 			[]string{"warning 1 of 2 validating resolvers cannot resolve the zone", "warning 1 of 2 validating resolvers did not answer"},
 		},
 	} {

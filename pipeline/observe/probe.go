@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -21,7 +20,7 @@ type Probe struct {
 
 // Validated is what a validating resolver said.
 type Validated struct {
-	// Error says why there is no answer; all below but Took is empty then.
+	// Error says why there is no answer; all below is empty then.
 	Error string
 	Rcode int
 	// AD: the resolver says that it validated the answer (RFC 4035, 3.2.3).
@@ -31,7 +30,6 @@ type Validated struct {
 	// Unchecked: it answered SERVFAIL, and has an answer where it is told not to
 	// validate (CD). So validation is what failed.
 	Unchecked bool
-	Took      time.Duration
 	TCP       bool // it came over TCP
 }
 
@@ -67,10 +65,9 @@ func (x Extended) Bogus() bool {
 // Validate asks a resolver, and leaves the validation to it. One that answers
 // SERVFAIL is asked once more not to validate.
 func (o *Observer) Validate(ctx context.Context, p Probe) Validated {
-	began := time.Now()
 	q := question{name: p.Name, t: p.Type, recurse: true, validated: true}
 	m, tcp, err := o.exchange(ctx, p, q)
-	v := Validated{Took: time.Since(began), TCP: tcp}
+	v := Validated{TCP: tcp}
 	if err != nil {
 		v.Error = err.Error()
 		return v
