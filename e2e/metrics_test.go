@@ -306,7 +306,7 @@ func TestProber_TellsResolversThatTakeAZoneForBogus(t *testing.T) {
 	for _, want := range []string{
 		fmt.Sprintf(`sluice_zone_probe_result{resolver=%q,result="validated",zone="example.com."} 1`, good.addr),
 		fmt.Sprintf(`sluice_zone_probe_result{resolver=%q,result="bogus",zone="example.com."} 1`, bad.addr),
-		`sluice_zones_probed{result="bogus"} 1`, `sluice_zone_ds_in_step{zone="example.com."} `,
+		`sluice_zones_probed{result="bogus"} 1`, `sluice_zone_ds_at_parent{zone="example.com."} 1`,
 	} {
 		if !strings.Contains(text, "\n"+want) {
 			t.Errorf("%s is missing", want)
