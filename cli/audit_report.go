@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -68,10 +65,12 @@ func auditReport(e *env) *urfave.Command {
 // reportCSV writes a row for each event.
 func reportCSV(dir fs.FS, w io.Writer) error {
 	out := csv.NewWriter(w)
-	if err := out.Write([]string{"sequence", "time", "zone", "type", "actor", "door", "cause", "text"}); err != nil {
+	if err := out.Write([]string{
+		"sequence", "time", "zone", "type", "actor", "door", "cause", "text", "api_role", "worker", "software", "evidence",
+	}); err != nil {
 		return err
 	}
-	names := zoneNames{}
+	names, workers := zoneNames{}, crew{}
 	err := audit.ReadEvents(dir, func(seq uint64, ev *event.Event) error {
 		cause := ""
 		if ev.Cause > 0 {
@@ -79,10 +78,43 @@ func reportCSV(dir fs.FS, w io.Writer) error {
 		}
 		return out.Write([]string{
 			strconv.FormatUint(seq, 10), when(ev.Time), names.of(ev), ev.Type, ev.Actor.Name, ev.Actor.Door, cause, pipeline.Describe(*ev),
+			ev.Actor.Role, workers.of(ev), event.SoftwareOf(ev.Facts), evidenceText(*ev),
 		})
 	})
 	out.Flush()
 	return cmp.Or(err, out.Error())
+}
+
+// evidenceText is what an event can be checked by, in one cell.
+func evidenceText(ev event.Event) string {
+	var parts []string
+	for _, p := range pipeline.Evidence(ev) {
+		parts = append(parts, p.Name+"="+p.Value)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// crew knows by the events read so far which worker did what the program wrote:
+// by zone, role and epoch.
+type crew map[event.ZoneID]map[pipeline.Role]map[uint64]string
+
+// of is the worker that wrote an event; empty where none was granted the work,
+// and for what came through a door.
+func (c crew) of(ev *event.Event) string {
+	role := pipeline.RoleOfEvent(ev.Facts)
+	if f, ok := ev.Facts.(*event.WorkerGranted); ok {
+		if c[ev.Zone] == nil {
+			c[ev.Zone] = map[pipeline.Role]map[uint64]string{}
+		}
+		if c[ev.Zone][role] == nil {
+			c[ev.Zone][role] = map[uint64]string{}
+		}
+		c[ev.Zone][role][f.Epoch] = f.Worker
+	}
+	if ev.Epoch == 0 {
+		return ""
+	}
+	return c[ev.Zone][role][ev.Epoch]
 }
 
 // zoneNames knows zones by the events that added them.
@@ -101,146 +133,4 @@ func (n zoneNames) of(ev *event.Event) string {
 		return name
 	}
 	return string(ev.Zone)
-}
-
-// reportLine is one event of a report.
-type reportLine struct {
-	seq  uint64
-	at   time.Time
-	zone string
-	who  string
-	text string
-}
-
-// keyLife is what became of a key.
-type keyLife struct {
-	zone string
-	key  event.Key
-	at   map[string]time.Time // by the type of the event
-}
-
-// report collects what a report shows.
-type report struct {
-	names              zoneNames
-	events             uint64
-	first, last        time.Time
-	published          map[string]uint64 // versions by zone
-	zones, doors       []reportLine
-	rollovers          []reportLine
-	verdicts, troubles []reportLine
-	keys               map[string]*keyLife
-	order              []string // of keys
-}
-
-// reportMarkdown writes the sections that a person reads.
-func reportMarkdown(dir fs.FS, proof string, w io.Writer) error {
-	r := report{names: zoneNames{}, published: map[string]uint64{}, keys: map[string]*keyLife{}}
-	if err := audit.ReadEvents(dir, r.take); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "# Audit report\n\n%s\n\n%d events, %s to %s.\n", sentence(proof), r.events, when(r.first), when(r.last))
-	r.table(w, "Zones", r.zones)
-	fmt.Fprint(w, "\n## Versions published\n\n| zone | versions |\n|---|---|\n")
-	for _, zone := range slices.Sorted(maps.Keys(r.published)) {
-		fmt.Fprintf(w, "| %s | %d |\n", cell(zone), r.published[zone])
-	}
-	r.table(w, "What people did", r.doors)
-	r.keyTable(w)
-	r.table(w, "Rollovers and the parent", r.rollovers)
-	r.table(w, "Verdicts", r.verdicts)
-	r.table(w, "Incidents", r.troubles)
-	return nil
-}
-
-// sentence makes a text one.
-func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
-
-// take sorts an event in.
-func (r *report) take(seq uint64, ev *event.Event) error {
-	l := reportLine{seq, ev.Time, r.names.of(ev), ev.Actor.Name + ", " + ev.Actor.Door, pipeline.Describe(*ev)}
-	if r.events++; r.first.IsZero() {
-		r.first = ev.Time
-	}
-	r.last = ev.Time
-	noun, _, _ := strings.Cut(ev.Type, ".")
-	switch noun {
-	case "rollover", "ds":
-		r.rollovers = append(r.rollovers, l)
-	case "review":
-		if ev.Type != "review.requested" {
-			r.verdicts = append(r.verdicts, l)
-		}
-	case "key":
-		r.takeKey(l.zone, ev)
-	}
-	switch ev.Facts.(type) {
-	case *event.ZoneAdded, *event.ZoneRemoved:
-		r.zones = append(r.zones, l)
-	case *event.InstancePublished:
-		r.published[l.zone]++
-	case *event.LoadFailed, *event.SignFailed, *event.ReviewRejected, *event.ZoneHalted, *event.ZoneHeld, *event.ClockDoubted, *event.ReviewOverridden, *event.RolloverAborted:
-		r.troubles = append(r.troubles, l)
-	}
-	if ev.Actor.Door == "cli" || ev.Actor.Door == "api" {
-		r.doors = append(r.doors, l)
-	}
-	return nil
-}
-
-// takeKey notes what became of keys.
-func (r *report) takeKey(zone string, ev *event.Event) {
-	var ids []string
-	for _, k := range event.Keys(ev.Facts) {
-		if r.keys[k.ID] == nil {
-			r.keys[k.ID] = &keyLife{zone: zone, key: k, at: map[string]time.Time{}}
-			r.order = append(r.order, k.ID)
-		}
-		ids = append(ids, k.ID)
-	}
-	for _, id := range append(ids, event.KeyIDs(ev.Facts)...) {
-		if life := r.keys[id]; life != nil {
-			life.at[ev.Type] = ev.Time
-		}
-	}
-}
-
-func (r *report) table(w io.Writer, title string, lines []reportLine) {
-	fmt.Fprintf(w, "\n## %s\n\n", title)
-	if len(lines) == 0 {
-		fmt.Fprint(w, "None.\n")
-		return
-	}
-	fmt.Fprint(w, "| seq | time | zone | who | what |\n|---|---|---|---|---|\n")
-	for _, l := range lines {
-		fmt.Fprintf(w, "| %d | %s | %s | %s | %s |\n", l.seq, when(l.at), cell(l.zone), cell(l.who), cell(l.text))
-	}
-}
-
-// keyTable writes the lives of keys.
-func (r *report) keyTable(w io.Writer) {
-	fmt.Fprint(w, "\n## Keys\n\n")
-	if len(r.order) == 0 {
-		fmt.Fprint(w, "None.\n")
-		return
-	}
-	fmt.Fprint(w, "| zone | key | role | algorithm | tag | kept in | made | published | signing | retired | removed | destroyed |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, id := range r.order {
-		k := r.keys[id]
-		at := func(types ...string) string {
-			for _, t := range types {
-				if at, ok := k.at[t]; ok {
-					return when(at)
-				}
-			}
-			return ""
-		}
-		fmt.Fprintf(w, "| %s | %s | %s | %d | %d | %s | %s | %s | %s | %s | %s | %s |\n", cell(k.zone), id, k.key.Role, k.key.Algorithm, k.key.Tag,
-			cell(k.key.Keystore), at("key.generated", "key.imported"), at("key.published", "key.activated"), at("key.activated", "key.introduced"),
-			at("key.retired", "key.withdrawn"), at("key.removed"), at("key.destroyed"))
-	}
-}
-
-// cell makes a text fit a cell of a table.
-func cell(text string) string {
-	return strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;").Replace(text)
 }

@@ -213,7 +213,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		Prober:  prober,
 		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
-		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version,
+		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version, Software: softwareName(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Sealing: sealing, Seal: s.cfg.Audit.Seal, Archive: archive, Workers: s.cfg.Daemon.Workers,
 		Observe: observer.Observe, Resolve: addressFinder(observer), Agents: observer.Agents,

@@ -1,10 +1,16 @@
 package cli
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"os"
 	"runtime/debug"
+	"sync"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"sluice/journal/event"
 )
 
 // versionInfo is what the build says of itself.
@@ -13,6 +19,10 @@ type versionInfo struct {
 	Revision string `json:"revision,omitempty"`
 	Modified bool   `json:"modified,omitempty"`
 	Go       string `json:"go"`
+	// SHA256 is that of the executable file, and Software how events name both;
+	// empty where the file cannot be read.
+	SHA256   string `json:"sha256,omitempty"`
+	Software string `json:"software,omitempty"`
 }
 
 func readVersion() versionInfo {
@@ -33,6 +43,35 @@ func readVersion() versionInfo {
 	return v
 }
 
+// binarySum is the SHA-256 of the file that this process runs, also where that
+// was replaced meanwhile.
+func binarySum() (sum event.Hash, err error) {
+	const self = "/proc/self/exe"
+	f, err := os.Open(self)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return sum, err
+	}
+	return event.Hash(h.Sum(nil)), nil
+}
+
+// softwareName is how events name this program; made when it is first asked for,
+// since its file is large. It is the version alone where the file cannot be read.
+func softwareName() func() string {
+	return sync.OnceValue(func() string {
+		version := readVersion().Version
+		sum, err := binarySum()
+		if err != nil {
+			return version
+		}
+		return event.Software(version, sum)
+	})
+}
+
 func versionCommand(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name:  "version",
@@ -42,6 +81,9 @@ func versionCommand(e *env) *urfave.Command {
 				return err
 			}
 			v := readVersion()
+			if sum, err := binarySum(); err == nil {
+				v.SHA256, v.Software = sum.String(), event.Software(v.Version, sum)
+			}
 			if e.json {
 				return e.printJSON(v)
 			}
@@ -49,7 +91,11 @@ func versionCommand(e *env) *urfave.Command {
 			if v.Revision != "" {
 				text += " (" + v.Revision + ")"
 			}
-			_, err := fmt.Fprintf(e.stdout, "%s, %s\n", text, v.Go)
+			text += ", " + v.Go + "\n"
+			if v.Software != "" {
+				text += "in events: " + v.Software + "\n"
+			}
+			_, err := fmt.Fprint(e.stdout, text)
 			return err
 		},
 	}

@@ -25,9 +25,10 @@ func zoneHistory(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "until", Usage: "up to this `TIME`"},
 			&urfave.StringSliceFlag{Name: "type", Usage: "only events of this `TYPE`, such as instance.published; may be given again"},
 			&urfave.IntFlag{Name: "limit", Usage: "only the newest `N`"},
+			&urfave.BoolFlag{Name: "evidence", Usage: "below each event what it can be checked by: digests, identities, counts, planned times, software"},
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
-			q := pipeline.HistoryQuery{Types: c.StringSlice("type"), Limit: c.Int("limit")}
+			q := pipeline.HistoryQuery{Types: c.StringSlice("type"), Limit: c.Int("limit"), Evidence: c.Bool("evidence")}
 			if c.IsSet("limit") && q.Limit < 1 {
 				return usagef("--limit %d: want a number above 0", q.Limit)
 			}
@@ -74,8 +75,20 @@ func (e *env) printEvent(ev api.Event, withZone bool) error {
 	if ev.Next != "" {
 		next = "; next: " + ev.Next
 	}
-	return e.printf("%s  seq %d  %s%s: %s%s  (%s, %s)\n",
-		when(ev.Time), ev.Seq, name, ev.Type, ev.Text, next, ev.Actor, ev.Door)
+	var below strings.Builder
+	for _, p := range ev.Evidence {
+		fmt.Fprintf(&below, "    %s  %s\n", p.Name, p.Value)
+	}
+	return e.printf("%s  seq %d  %s%s: %s%s  (%s)\n%s",
+		when(ev.Time), ev.Seq, name, ev.Type, ev.Text, next, actorText(ev.Actor, ev.Door, ev.Role), below.String())
+}
+
+// actorText says who acted, by which door, and by which role.
+func actorText(name, door, role string) string {
+	if role != "" {
+		role = ", " + role
+	}
+	return name + ", " + door + role
 }
 
 func zoneTail(e *env) *urfave.Command {

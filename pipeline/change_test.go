@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"sluice/journal/event"
 	"sluice/journal/journaltest"
 	"sluice/signer/zone"
 	"sluice/xfr"
@@ -175,6 +176,12 @@ func TestTSIG_SecretsStayOutOfTheJournalAndUsedKeysStay(t *testing.T) {
 	if algorithm, raw, ok := r.e.TSIG().Secret(name); !ok || algorithm != "hmac-sha256" || len(raw) != 32 {
 		t.Errorf("%s, %d bytes, %v", algorithm, len(raw), ok)
 	}
+	if k, err := r.e.ExportTSIG(ctx, jane, "transfer.example"); err != nil || k.Secret != secret {
+		t.Errorf("given out %+v, %v", k, err)
+	}
+	if given, _ := eventsOf[*event.TSIGExported](t, j); len(given) != 1 || given[0].Actor != jane {
+		t.Errorf("events of it: %+v", given)
+	}
 	p := newPrimary(t, zoneFileOf(1))
 	p.set(true)
 	r.addFrom(p.addr + "^transfer.example")
@@ -189,7 +196,7 @@ func TestTSIG_SecretsStayOutOfTheJournalAndUsedKeysStay(t *testing.T) {
 	if err := r.e.RemoveTSIG(ctx, testActor, "transfer.example"); err != nil {
 		t.Errorf("a key that nothing uses: %v", err)
 	}
-	if _, err := r.e.ExportTSIG(ctx, "transfer.example"); !errors.Is(err, ErrNotFound) || len(store.keys) != 0 {
+	if _, err := r.e.ExportTSIG(ctx, jane, "transfer.example"); !errors.Is(err, ErrNotFound) || len(store.keys) != 0 {
 		t.Errorf("after its removal: %v", err)
 	}
 	if err := r.e.Tail(ctx, "", 1, func(l HistoryLine) error {

@@ -48,7 +48,7 @@ func foldJournal(reg Registry, rec journal.Record) Registry {
 // checkpoint is made for it alone.
 func selfMatter(f event.Facts) bool {
 	switch f.(type) {
-	case *event.JournalCheckpointed, *event.JournalCosigned, *event.JournalBackedUp:
+	case *event.JournalCheckpointed, *event.JournalCosigned, *event.JournalBackedUp, *event.JournalExported:
 		return true
 	}
 	return false
@@ -62,6 +62,10 @@ func describeJournal(ev event.Event) string {
 		return fmt.Sprintf("checkpoint over %d events, root %s", f.Size, f.Root)
 	case *event.JournalCosigned:
 		return fmt.Sprintf("checkpoint over %d events cosigned by %s", f.Size, f.Witness)
+	case *event.JournalExported:
+		return exportedText(f)
+	case *event.TSIGExported:
+		return fmt.Sprintf("secret of TSIG key %s given out", f.Name)
 	case *event.JournalBackedUp:
 		text := fmt.Sprintf("copied to %s: %d events, %d chunks", f.Place, f.Size, f.Chunks)
 		if f.Missing > 0 {

@@ -83,6 +83,9 @@ type Config struct {
 	Member bool
 	// Version is what this process tells others of its program.
 	Version string
+	// Software names this process's software in events, as event.Software does;
+	// nil names none. It is asked when the first such event is written.
+	Software func() string
 	// RunDir keeps what a start is to know of the run before it: which commands
 	// were under way when that died, and when the journal last answered. It may
 	// be lost; "" keeps nothing.
@@ -482,6 +485,7 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 	now := reading.Truncate(time.Microsecond)
 	events := make([]event.Event, 0, len(facts))
 	for _, f := range facts {
+		e.nameSoftware(f)
 		events = append(events, event.Event{
 			Type: f.EventType(), Time: now, Zone: id, Actor: actor, Cause: cause,
 			MustUnderstand: !passable(f), Facts: f,
@@ -512,8 +516,11 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 // passable reports whether a program that does not know facts may pass them
 // over: what a zone is does not follow from them.
 func passable(f event.Facts) bool {
-	_, ok := f.(*event.InstanceFetched)
-	return ok
+	switch f.(type) {
+	case *event.InstanceFetched, *event.JournalExported, *event.TSIGExported:
+		return true
+	}
+	return false
 }
 
 // policy is a loaded policy.

@@ -55,6 +55,7 @@ type rig struct {
 	seal        []string
 	archive     *journal.Archive
 	coordinator journal.Coordinator
+	software    func() string
 	e           *Engine
 	stop        func()
 
@@ -82,7 +83,7 @@ func (r *rig) start(policies map[string]Policy) {
 		Journal: r.journal, Keystore: keys, StoreDir: filepath.Join(r.dir, "projections"), Clock: r.clock,
 		SpillDir: filepath.Join(r.dir, "spill"), Policies: policies, Logger: cmp.Or(r.logger, testLogger(r.t)), TSIG: r.tsig,
 		HintFile: filepath.Join(r.dir, "upstream.json"), Client: r.client, Resolve: r.resolve, Observe: r.observe, Agents: r.agents,
-		Tokens: r.tokens, Sealing: r.sealing, Seal: r.seal, Archive: r.archive, Coordinator: r.coordinator,
+		Tokens: r.tokens, Sealing: r.sealing, Seal: r.seal, Archive: r.archive, Coordinator: r.coordinator, Software: r.software,
 	})
 	if err != nil {
 		r.t.Fatal(err)

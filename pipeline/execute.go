@@ -127,6 +127,10 @@ func (e *Engine) doGenerate(ctx context.Context, s State, c GenerateKeys) ([]eve
 }
 
 func (e *Engine) doActivate(ctx context.Context, s State, c ActivateKeys) ([]event.Facts, error) {
+	p, err := e.boundPolicy(s)
+	if err != nil {
+		return nil, err
+	}
 	for _, id := range c.IDs {
 		k, ok := s.Keys.ByID(id)
 		if !ok {
@@ -136,28 +140,30 @@ func (e *Engine) doActivate(ctx context.Context, s State, c ActivateKeys) ([]eve
 			return nil, err
 		}
 	}
-	return []event.Facts{&event.KeyActivated{IDs: slices.Clone(c.IDs)}}, nil
+	return withLives(s.Keys, p, []event.Facts{&event.KeyActivated{IDs: slices.Clone(c.IDs)}}), nil
 }
 
 // doPublish lets a signed instance out once the egress gate has passed it,
 // where a review has not asked for that already.
 func (e *Engine) doPublish(ctx context.Context, s State, c Publish, report func(Progress)) ([]event.Facts, error) {
 	f := s.Signed.Facts
+	var gate *event.Gate
 	if s.review(event.StageSigned, c.Signed) == nil {
-		failed, err := e.passGate(ctx, s, c.Signed, report)
+		passed, failed, err := e.passGate(ctx, s, c.Signed, report)
 		if err != nil {
 			return nil, err
 		}
 		if failed != nil {
 			return []event.Facts{failed}, errors.New(failed.Reason)
 		}
+		gate = passed
 	}
 	p, err := e.boundPolicy(s)
 	if err != nil {
 		return nil, err
 	}
 	return []event.Facts{&event.InstancePublished{
-		Signed: c.Signed, Loaded: f.Loaded, Serial: f.Serial, SignedDigest: f.SignedDigest, Keep: p.DiffLimits(),
+		Signed: c.Signed, Loaded: f.Loaded, Serial: f.Serial, SignedDigest: f.SignedDigest, Keep: p.DiffLimits(), Gate: gate,
 	}}, nil
 }
 

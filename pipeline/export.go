@@ -42,9 +42,9 @@ func (q ExportQuery) keeps(rec journal.Record) map[string]event.SealedValue {
 }
 
 // AuditExport gives the files of an export to sink, the manifest last. It
-// covers the events that are there when it begins. Errors: ErrState (no audit
-// key), ErrNotFound, ErrInvalid.
-func (e *Engine) AuditExport(ctx context.Context, q ExportQuery, sink audit.Sink) (err error) {
+// covers the events that are there when it begins; the last of them says that it
+// is given out. Errors: ErrState (no audit key), ErrNotFound, ErrInvalid.
+func (e *Engine) AuditExport(ctx context.Context, actor event.Actor, q ExportQuery, sink audit.Sink) (err error) {
 	if e.cfg.Sealing.Key == nil {
 		return fmt.Errorf("this process has no audit key: %w", ErrState)
 	}
@@ -65,13 +65,16 @@ func (e *Engine) AuditExport(ctx context.Context, q ExportQuery, sink audit.Sink
 			filter.Zones = append(filter.Zones, audit.Zone{ID: id, Name: name.Fold().String()})
 		}
 	}
+	if err := e.noteExport(ctx, actor, q, exportedNames(filter.Zones)); err != nil {
+		return err
+	}
 	l, err := e.store.Log()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	source := audit.Source{
-		Log: l, Key: e.cfg.Sealing.Key,
+		Log: l, Key: e.cfg.Sealing.Key, Program: e.software(),
 		Read: func(ctx context.Context, zone event.ZoneID, last uint64, fn audit.EventFunc) error {
 			return e.journal.Read(ctx, zone, 1, last, func(rec journal.Record) error {
 				return fn(rec.Seq, rec.Line, q.keeps(rec), &rec.Event)

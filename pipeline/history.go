@@ -48,7 +48,7 @@ func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn fu
 	var own []HistoryLine
 	err = e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
 		if concerns(rec, ids) && q.matches(rec) {
-			own = append(own, e.line(rec))
+			own = append(own, q.evident(rec, e.line(rec)))
 		}
 		return nil
 	})
@@ -77,7 +77,7 @@ func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn fu
 			if err := emit(rec.Seq); err != nil {
 				return err
 			}
-			return fn(n.line(rec))
+			return fn(q.evident(rec, n.line(rec)))
 		})
 		if err != nil {
 			return err
@@ -111,7 +111,7 @@ func (e *Engine) historyTail(ctx context.Context, ids []event.ZoneID, q HistoryQ
 	for _, id := range ids {
 		err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
 			if q.matches(rec) {
-				last = append(last, n.line(rec))
+				last = append(last, q.evident(rec, n.line(rec)))
 			} else {
 				n.pass(rec)
 			}
@@ -136,6 +136,14 @@ func (e *Engine) historyTail(ctx context.Context, ids []event.ZoneID, q HistoryQ
 func newest(lines []HistoryLine, n int) []HistoryLine {
 	slices.SortFunc(lines, func(a, b HistoryLine) int { return int(int64(a.Seq) - int64(b.Seq)) })
 	return slices.Clone(lines[max(0, len(lines)-n):])
+}
+
+// evident is the line with the event's evidence, where that is asked for.
+func (q HistoryQuery) evident(rec journal.Record, l HistoryLine) HistoryLine {
+	if q.Evidence {
+		l.Evidence = Evidence(opened(rec).Event)
+	}
+	return l
 }
 
 func (q HistoryQuery) matches(rec journal.Record) bool {
@@ -218,7 +226,7 @@ func (e *Engine) line(rec journal.Record) HistoryLine {
 	}
 	return HistoryLine{
 		Seq: rec.Seq, Time: rec.Event.Time, Zone: name, Type: rec.Event.Type,
-		Actor: rec.Event.Actor.Name, Door: rec.Event.Actor.Door,
+		Actor: rec.Event.Actor.Name, Door: rec.Event.Actor.Door, Role: rec.Event.Actor.Role,
 		Text: Describe(rec.Event), Sealed: sealed, Event: rec.Line,
 	}
 }

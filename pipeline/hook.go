@@ -3,8 +3,11 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"os"
 	"os/exec"
 	"strings"
@@ -28,10 +31,10 @@ var errHookStart = errors.New("cannot be started")
 // for it, at most for its timeout. What is left of the group then is killed.
 // env comes on top of the daemon's environment.
 func runHook(ctx context.Context, h Hook, env []string) (event.HookOutcome, error) {
-	out := event.HookOutcome{Command: h.Command}
+	out := event.HookOutcome{Command: h.Command, Programs: programsOf(h.Command)}
 	limited, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
-	var output tail
+	output := tail{sum: sha256.New()}
 	cmd := exec.CommandContext(limited, "sh", "-c", h.Command)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -47,6 +50,7 @@ func runHook(ctx context.Context, h Hook, env []string) (event.HookOutcome, erro
 	out.DurationMS = uint64(max(0, machineTime().Sub(began).Milliseconds()))
 	out.ExitCode = cmd.ProcessState.ExitCode()
 	out.Output, out.OutputBytes = output.text(), output.total
+	out.OutputSHA256 = hex.EncodeToString(output.sum.Sum(nil))
 	if ctx.Err() != nil {
 		return out, ctx.Err()
 	}
@@ -71,15 +75,17 @@ func killGroup(pid int) error {
 	return err
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the end of what is written to it, and the hash of all of it.
 type tail struct {
 	kept  []byte
 	total uint64
+	sum   hash.Hash
 }
 
 // Write implements io.Writer.
 func (t *tail) Write(p []byte) (int, error) {
 	t.total += uint64(len(p))
+	t.sum.Write(p)
 	if len(p) >= maxHookOutput {
 		t.kept = append(t.kept[:0], p[len(p)-maxHookOutput:]...)
 		return len(p), nil

@@ -152,7 +152,7 @@ func (e *Engine) throughDoor(ctx context.Context, actor event.Actor, name string
 		if err != nil {
 			return ZoneStatus{}, err
 		}
-		head, err := e.append(ctx, r.id, s.Head, 0, actor, facts...)
+		head, err := e.append(ctx, r.id, s.Head, doorCause(s, facts), actor, facts...)
 		if errors.Is(err, journal.ErrConflict) {
 			if err := r.await(ctx, func(now State) bool { return now.Head.Seq > s.Head.Seq }); err != nil {
 				return ZoneStatus{}, err

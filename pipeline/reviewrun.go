@@ -46,7 +46,7 @@ func (e *Engine) doOpenReview(ctx context.Context, s State, c OpenReview, report
 // openSigned runs the egress gate over a signed instance before anybody may
 // fetch it. A person's verdict on what it is a pure refresh of stands for it.
 func (e *Engine) openSigned(ctx context.Context, s State, c OpenReview, p Policy, report func(Progress)) ([]event.Facts, error) {
-	failed, err := e.passGate(ctx, s, c.Instance, report)
+	gate, failed, err := e.passGate(ctx, s, c.Instance, report)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (e *Engine) openSigned(ctx context.Context, s State, c OpenReview, p Policy
 	}
 	f := s.Signed.Facts
 	facts := []event.Facts{&event.ReviewRequested{
-		Stage: c.Stage, Instance: c.Instance, Digest: f.SignedDigest, Checks: []string{"egress gate"},
+		Stage: c.Stage, Instance: c.Instance, Digest: f.SignedDigest, Checks: []string{"egress gate"}, Gate: gate,
 	}}
 	want := p.Review(c.Stage)
 	if from := carried(s, madeOf(f)); want.Manual && from != 0 {
@@ -68,28 +68,28 @@ func (e *Engine) openSigned(ctx context.Context, s State, c OpenReview, p Policy
 	return facts, nil
 }
 
-// passGate holds a signed instance against the egress gate; what does not
-// pass is a fact.
-func (e *Engine) passGate(ctx context.Context, s State, signed uint64, report func(Progress)) (*event.SignFailed, error) {
+// passGate holds a signed instance against the egress gate, and says what that
+// looked at; what does not pass is a fact.
+func (e *Engine) passGate(ctx context.Context, s State, signed uint64, report func(Progress)) (*event.Gate, *event.SignFailed, error) {
 	report(Progress{Stage: "verify"})
 	began := machineTime()
 	rep, err := e.gate(ctx, s, signed)
 	if err != nil {
-		return nil, fmt.Errorf("verify s%d: %w", signed, err)
+		return nil, nil, fmt.Errorf("verify s%d: %w", signed, err)
 	}
 	if rep.OK() {
 		e.counts.verifications.add("", "passed", machineTime().Sub(began))
-		return nil, nil
+		return &event.Gate{RRsets: rep.RRsets, Signatures: rep.Signatures, Verified: rep.Checked}, nil, nil
 	}
 	e.counts.verifications.add("", "failed", machineTime().Sub(began))
 	failed := &event.SignFailed{
-		Loaded: s.Signed.Facts.Loaded, Stage: "verify",
+		Loaded: s.Signed.Facts.Loaded, Stage: "verify", Faults: rep.FaultCount,
 		Reason: fmt.Sprintf("s%d failed at the egress gate with %d faults", signed, rep.FaultCount),
 	}
 	for _, fault := range rep.Faults {
 		failed.Errors = append(failed.Errors, oneLine(fault.String()))
 	}
-	return failed, nil
+	return nil, failed, nil
 }
 
 // rejection is a bad verdict with what the policy makes of it.

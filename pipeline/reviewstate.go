@@ -205,7 +205,7 @@ func (s State) withVerdict(rec journal.Record, stage string, instance uint64, v 
 	v.Seq, v.Time, v.Actor = rec.Seq, rec.Event.Time, rec.Event.Actor
 	if v.Hook != nil {
 		short := *v.Hook
-		short.Output = ""
+		short.Output, short.OutputSHA256, short.Programs = "", "", nil
 		v.Hook = &short
 	}
 	next.Verdicts = append(slices.Clone(r.Verdicts), v)

@@ -49,7 +49,7 @@ func (s State) Advance(p Policy, m Moment, c AdvanceRollover) []event.Facts {
 	if step.Phase != keymgr.PhaseDo || whatOf(step.Do) != c.What {
 		return nil
 	}
-	return step.Do
+	return withLives(s.Keys, p, step.Do)
 }
 
 func (e *Engine) doBegin(ctx context.Context, s State, c BeginRollover) ([]event.Facts, error) {
@@ -126,7 +126,7 @@ func (s State) Begin(p Policy, m Moment, q RolloverRequest, made *event.KeyGener
 	if len(made.Keys) > 0 {
 		do = append([]event.Facts{made}, do...)
 	}
-	return do, ks, nil
+	return withLives(ks, p, do), ks, nil
 }
 
 // newAlgorithm is the algorithm of the keys that a rollover brings: that of

@@ -127,7 +127,7 @@ func TestSeal_NoKeyNoCheckpoint(t *testing.T) {
 	r := newRig(t, journaltest.New(), nil)
 	_, head := r.e.AuditHead()
 	_, seal := r.e.Seal(t.Context(), testActor)
-	export := r.e.AuditExport(t.Context(), ExportQuery{}, nil)
+	export := r.e.AuditExport(t.Context(), jane, ExportQuery{}, nil)
 	for _, err := range []error{head, seal, export} {
 		if !errors.Is(err, ErrState) {
 			t.Errorf("%v, want ErrState", err)
@@ -144,7 +144,7 @@ func TestAuditExport_IsProved(t *testing.T) {
 	}
 	for _, q := range []ExportQuery{{}, {Zones: []string{"EXAMPLE.com"}, Chunks: true}} {
 		dir := fstest.MapFS{}
-		if err := r.e.AuditExport(t.Context(), q, func(path string, content []byte) error {
+		if err := r.e.AuditExport(t.Context(), jane, q, func(path string, content []byte) error {
 			dir[path] = &fstest.MapFile{Data: bytes.Clone(content)}
 			return nil
 		}); err != nil {
@@ -155,10 +155,10 @@ func TestAuditExport_IsProved(t *testing.T) {
 			t.Errorf("%+v: %+v, %v", q, report, err)
 		}
 	}
-	if err := r.e.AuditExport(t.Context(), ExportQuery{Zones: []string{"not.here"}}, nil); !errors.Is(err, ErrNotFound) {
+	if err := r.e.AuditExport(t.Context(), jane, ExportQuery{Zones: []string{"not.here"}}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown zone: %v", err)
 	}
-	if err := r.e.AuditExport(t.Context(), ExportQuery{Since: dayOne.Add(time.Hour)}, nil); err == nil {
+	if err := r.e.AuditExport(t.Context(), jane, ExportQuery{Since: dayOne.Add(time.Hour)}, nil); err == nil {
 		t.Error("a time without events gives an export")
 	}
 }

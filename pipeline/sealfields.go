@@ -34,7 +34,7 @@ func sealEvent(e *event.Event, kinds []string) error {
 
 // sealedFields lists the fields of a kind in an event.
 func sealedFields(e *event.Event, kind string) []string {
-	people := e.Actor.Door == "cli" || e.Actor.Door == "api"
+	people := e.Actor.Person()
 	switch kind {
 	case SealActor:
 		if people || e.Actor.Door == "dns" {
@@ -69,14 +69,14 @@ func outputFields(f event.Facts) []string {
 	switch f := f.(type) {
 	case *event.ReviewApproved:
 		if f.Hook != nil {
-			return []string{"facts.hook.output", "facts.reason"}
+			return []string{"facts.hook.output", "facts.hook.output_sha256", "facts.reason"}
 		}
 	case *event.ReviewRejected:
 		if f.Hook != nil {
-			return []string{"facts.hook.output", "facts.reason"}
+			return []string{"facts.hook.output", "facts.hook.output_sha256", "facts.reason"}
 		}
 	case *event.HookRan:
-		return []string{"facts.hook.output", "facts.error"}
+		return []string{"facts.hook.output", "facts.hook.output_sha256", "facts.error"}
 	case *event.ZoneHalted, *event.InstanceAbandoned:
 		return []string{"facts.reason"}
 	}
@@ -88,7 +88,10 @@ func outputFields(f event.Facts) []string {
 func peerFields(f event.Facts) (fields []string) {
 	switch f := f.(type) {
 	case *event.InstanceLoaded:
-		return []string{"facts.peer"}
+		fields = append(fields, "facts.peer")
+		for _, what := range []string{"address", "key", "tls_pin", "tls_certificate", "tls_name"} {
+			fields = append(fields, "facts.peer_identity."+what)
+		}
 	case *event.InstanceFetched:
 		for i, fetch := range f.Fetches {
 			if fetch.Peer() != fetch.Address {

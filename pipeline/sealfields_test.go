@@ -145,7 +145,7 @@ func TestAuditExport_DropsSealedFields(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			var all bytes.Buffer
-			err := r.e.AuditExport(t.Context(), tt.q, func(path string, content []byte) error {
+			err := r.e.AuditExport(t.Context(), jane, tt.q, func(path string, content []byte) error {
 				all.Write(content)
 				return os.WriteFile(filepath.Join(dir, path), content, 0o600)
 			})
@@ -164,7 +164,7 @@ func TestAuditExport_DropsSealedFields(t *testing.T) {
 			}
 		})
 	}
-	err = r.e.AuditExport(t.Context(), ExportQuery{DropSealed: true, Drop: []string{"names"}}, func(string, []byte) error { return io.ErrUnexpectedEOF })
+	err = r.e.AuditExport(t.Context(), jane, ExportQuery{DropSealed: true, Drop: []string{"names"}}, func(string, []byte) error { return io.ErrUnexpectedEOF })
 	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "facts.reason") {
 		t.Errorf("a field that cannot be: %v", err)
 	}

@@ -180,6 +180,9 @@ func (x *shared) tell(d *shareDone, rrsets int64) {
 	}
 	x.at.Parts[i].Parts++
 	x.at.Parts[i].Signatures += d.Made
+	if d.Software != x.e.software() {
+		x.at.Parts[i].Software = d.Software
+	}
 	x.report(x.at)
 }
 

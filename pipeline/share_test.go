@@ -437,7 +437,7 @@ func FuzzShare(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	done, err := encodeShare(sharedPart("w", &signer.Part{Change: new(zone.SetHash)}, nil, nil), hashList{}.add(make([]byte, signer.HashSize), []byte{1}))
+	done, err := encodeShare(sharedPart("w", "", &signer.Part{Change: new(zone.SetHash)}, nil, nil), hashList{}.add(make([]byte, signer.HashSize), []byte{1}))
 	if err != nil {
 		f.Fatal(err)
 	}

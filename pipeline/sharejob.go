@@ -15,7 +15,7 @@ import (
 
 // shareVersion is that of the questions and answers of this program. Another
 // program might sign otherwise, and is refused.
-const shareVersion = 1
+const shareVersion = 2
 
 // shareJob asks another process to sign a part of an instance: a range of the
 // names, or a run of the NSEC3 chain.
@@ -109,20 +109,24 @@ func (p shareParams) params() signer.Params {
 
 // shareDone is the answer: what was made, and where it stands in BULK.
 type shareDone struct {
-	Version    int              `json:"v"`
-	Worker     string           `json:"worker"`
-	Read       uint64           `json:"read"`
-	Records    uint64           `json:"records"`
-	RRsets     uint64           `json:"rrsets"`
-	Signatures uint64           `json:"signatures"`
-	Made       uint64           `json:"made"`
-	Reused     uint64           `json:"reused"`
-	Verified   uint64           `json:"verified"`
-	SignedBy   map[uint64]int64 `json:"signed_by"`
-	Earliest   *uint32          `json:"earliest,omitempty"`
-	Edges      []shareEdge      `json:"edges,omitempty"`
-	Change     []byte           `json:"change"` // state of a set hash
-	Chunks     []event.Chunk    `json:"chunks"`
+	Version       int              `json:"v"`
+	Worker        string           `json:"worker"`
+	Read          uint64           `json:"read"`
+	Records       uint64           `json:"records"`
+	RRsets        uint64           `json:"rrsets"`
+	Signatures    uint64           `json:"signatures"`
+	Made          uint64           `json:"made"`
+	Reused        uint64           `json:"reused"`
+	Verified      uint64           `json:"verified"`
+	NewSets       uint64           `json:"rrsets_signed"`
+	Dropped       uint64           `json:"dropped"`
+	DenialChanged uint64           `json:"denial_changed"`
+	Software      string           `json:"software,omitempty"`
+	SignedBy      map[uint64]int64 `json:"signed_by"`
+	Earliest      *uint32          `json:"earliest,omitempty"`
+	Edges         []shareEdge      `json:"edges,omitempty"`
+	Change        []byte           `json:"change"` // state of a set hash
+	Chunks        []event.Chunk    `json:"chunks"`
 
 	hashes hashList // those of the range
 }
@@ -133,11 +137,12 @@ type shareEdge struct {
 	Hash [signer.HashSize]byte `json:"hash"`
 }
 
-func sharedPart(worker string, p *signer.Part, chunks []event.Chunk, hashes hashList) *shareDone {
+func sharedPart(worker, software string, p *signer.Part, chunks []event.Chunk, hashes hashList) *shareDone {
 	d := &shareDone{
-		Version: shareVersion, Worker: worker,
+		Version: shareVersion, Worker: worker, Software: software,
 		Read: p.Read, Records: p.Records, RRsets: p.RRsets, Signatures: p.Signatures,
 		Made: p.Made, Reused: p.Reused, Verified: p.Verified, SignedBy: p.SignedBy,
+		NewSets: p.NewSets, Dropped: p.Dropped, DenialChanged: p.DenialChanged,
 		Change: p.Change.AppendState(nil), Chunks: chunks, hashes: hashes,
 	}
 	if p.Any {
@@ -154,6 +159,7 @@ func (d *shareDone) part() (*signer.Part, error) {
 	p := &signer.Part{
 		Read: d.Read, Records: d.Records, RRsets: d.RRsets, Signatures: d.Signatures,
 		Made: d.Made, Reused: d.Reused, Verified: d.Verified, SignedBy: d.SignedBy, Change: new(zone.SetHash),
+		NewSets: d.NewSets, Dropped: d.Dropped, DenialChanged: d.DenialChanged,
 	}
 	if d.Earliest != nil {
 		p.Earliest, p.Any = *d.Earliest, true

@@ -151,7 +151,7 @@ func (e *Engine) signPart(ctx context.Context, job *shareJob, keys []signer.Key)
 	if len(manifest.Indirect) > 0 {
 		return nil, fmt.Errorf("a part of %d chunks: too many", manifest.Count)
 	}
-	return sharedPart(e.worker, part, manifest.Chunks, hashes), nil
+	return sharedPart(e.worker, e.software(), part, manifest.Chunks, hashes), nil
 }
 
 // shareInput opens what a part reads, and a function that closes it.

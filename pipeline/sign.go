@@ -87,6 +87,7 @@ func (e *Engine) sign(ctx context.Context, s State, c Sign, report func(Progress
 		Keys: c.Keys, Signers: c.Signers, CDS: c.CDS, Denial: string(params.Denial), Params: c.Params,
 		Records: res.Records, Signatures: res.Signatures,
 		Made: res.Made, Reused: res.Reused, Verified: res.Verified,
+		NewSets: res.NewSets, Dropped: res.Dropped, DenialChanged: res.DenialChanged,
 		Inception: params.Inception.Unix(), Expiration: params.Expiration.Unix(), Earliest: res.Earliest.Unix(),
 	}
 	facts.SignedBy = signedByKeys(res.SignedBy, keys)

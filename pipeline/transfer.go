@@ -179,6 +179,7 @@ func (t *transfer) fetch(ctx context.Context, have *zone.Serial) (loaded *event.
 	facts := &event.InstanceLoaded{
 		Source: t.c.Source, Base: t.c.Base, PassThrough: t.c.PassThrough,
 		Peer: t.ep.String(), Transfer: result.Kind.String(), Bytes: uint64(max(0, result.Bytes)),
+		PeerIdentity: peerIdentity(t.ep, result),
 	}
 	if result.Kind == xfr.IXFR {
 		err = t.e.applyEdit(ctx, t, facts)
@@ -190,6 +191,15 @@ func (t *transfer) fetch(ctx context.Context, have *zone.Serial) (loaded *event.
 	}
 	t.e.heard(t.s, t.ep.String(), zone.Serial(facts.Serial), false)
 	return facts, nil
+}
+
+// peerIdentity is what a server proved to be in a transfer.
+func peerIdentity(ep xfr.Endpoint, result xfr.TransferResult) *event.PeerIdentity {
+	who := &event.PeerIdentity{Address: ep.Addr.Addr().String(), Key: result.Key, Algorithm: result.Algorithm}
+	if p := result.Proof; p != nil {
+		who.Pin, who.Certificate, who.Name = p.Pin, event.Hash(p.Certificate).String(), p.Name
+	}
+	return who
 }
 
 // receive holds a place among the transfers only while the server sends.

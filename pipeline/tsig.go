@@ -176,9 +176,18 @@ func (e *Engine) knowsTSIG(name string) bool {
 	return ok
 }
 
-// ExportTSIG is a TSIG key with its secret.
-func (e *Engine) ExportTSIG(_ context.Context, name string) (TSIGSecret, error) {
-	return e.tsigSecret(name)
+// ExportTSIG is a TSIG key with its secret. That it is given out is recorded
+// first. Errors: ErrNotFound, ErrInvalid, ErrState (this is not the main process).
+func (e *Engine) ExportTSIG(ctx context.Context, actor event.Actor, name string) (TSIGSecret, error) {
+	k, err := e.tsigSecret(name)
+	if err != nil {
+		return TSIGSecret{}, err
+	}
+	err = e.appendInstance(ctx, actor, &event.TSIGExported{Name: k.Name}, func() error { return nil })
+	if err != nil {
+		return TSIGSecret{}, err
+	}
+	return k, nil
 }
 
 // RemoveTSIG deletes a TSIG key that nothing uses any more. Errors:

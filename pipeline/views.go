@@ -143,7 +143,11 @@ type HistoryLine struct {
 	Type  string    `json:"type"`
 	Actor string    `json:"actor"`
 	Door  string    `json:"door"`
-	Text  string    `json:"text"` // a readable sentence: what, and why
+	// Role is the role by which who came through a door was allowed to.
+	Role string `json:"api_role,omitempty"`
+	Text string `json:"text"` // a readable sentence: what, and why
+	// Evidence is what it can be checked by.
+	Evidence []Proof `json:"evidence,omitempty"`
 	// Next is what comes after it, of events about keys; "" where nothing does.
 	Next string `json:"next,omitempty"`
 	// Sealed are the fields of it that are sealed; the text has their values.
@@ -157,6 +161,7 @@ type HistoryQuery struct {
 	Types        []string  // empty: all
 	Before       uint64    // only events before this sequence; 0: no bound
 	Limit        int       // the newest so many; 0: all
+	Evidence     bool      // lines have what events can be checked by
 }
 
 // ReplayStep is one instance met during a replay.

@@ -67,6 +67,7 @@ type Part struct {
 	Read uint64 // RRsets of the contents that were read
 	// Of what the part holds of the signed zone, as in Result.
 	Records, RRsets, Signatures, Made, Reused, Verified uint64
+	NewSets, Dropped, DenialChanged                     uint64
 	SignedBy                                            map[uint64]int64
 	// Earliest is the first expiration among its RRSIGs, in seconds of RFC
 	// 4034, 3.1.5, where there are any.
@@ -225,6 +226,7 @@ func (r *run) made() *Part {
 	p := &Part{
 		Read: r.read, Records: total.records, RRsets: total.rrsets, Signatures: total.signatures,
 		Made: total.made, Reused: total.reused, Verified: total.verified,
+		NewSets: total.newSets, Dropped: total.dropped, DenialChanged: total.denial,
 		Earliest: total.earliest, Any: total.any,
 	}
 	if r.part != nil {
@@ -256,6 +258,7 @@ func Join(p Params, contents, former *zone.SetHash, parts ...*Part) *Result {
 		total.merge(counts{
 			records: part.Records, rrsets: part.RRsets, signatures: part.Signatures, made: part.Made,
 			reused: part.Reused, verified: part.Verified, earliest: part.Earliest, any: part.Any,
+			newSets: part.NewSets, dropped: part.Dropped, denial: part.DenialChanged,
 		})
 		if part.SignedBy == nil {
 			res.SignedBy = nil
@@ -269,6 +272,7 @@ func Join(p Params, contents, former *zone.SetHash, parts ...*Part) *Result {
 	maps.DeleteFunc(res.SignedBy, func(_ uint64, n int64) bool { return n == 0 })
 	res.Records, res.RRsets, res.Signatures = total.records, total.rrsets, total.signatures
 	res.Made, res.Reused, res.Verified = total.made, total.reused, total.verified
+	res.NewSets, res.Dropped, res.DenialChanged = total.newSets, total.dropped, total.denial
 	res.Earliest = near(total.earliest, p.Inception)
 	if p.NoDigest {
 		return res

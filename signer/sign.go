@@ -37,6 +37,11 @@ type Result struct {
 	Made       uint64 // of these, new ones
 	Reused     uint64 // of these, taken over from the previous instance
 	Verified   uint64 // new ones that were checked
+	// Against the previous instance: NewSets is how many RRsets have a new
+	// signature, Dropped how many RRSIG records of it are not taken over, and
+	// DenialChanged how many NSEC or NSEC3 records came, went or are others.
+	// Without one nothing is dropped, and all denial records came.
+	NewSets, Dropped, DenialChanged uint64
 	// Earliest is the first expiration among all RRSIGs.
 	Earliest    time.Time
 	ContentSum  [32]byte // content digest of the contents

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"sluice/signer/zone"
 )
 
 // drawChange draws lines on top of others: some go, some come, some change
@@ -62,7 +64,7 @@ func TestUpdate_EqualsSign(t *testing.T) {
 			p.Serial++
 			contents := zoneOf(t, lines...)
 			got, res := mustUpdate(t, contents, z, keys, p)
-			resigned, _ := mustResign(t, contents, z, keys, p)
+			resigned, again := mustResign(t, contents, z, keys, p)
 			want, full := mustSign(t, contents, keys, p)
 			if diff := cmp.Diff(want.lines(t), got.lines(t)); diff != "" {
 				rt.Fatalf("step %d: zones differ (-full +update):\n%s", step, diff)
@@ -79,9 +81,36 @@ func TestUpdate_EqualsSign(t *testing.T) {
 				was.Signatures+d.SignaturesAdded-d.SignaturesRemoved != full.Signatures {
 				rt.Fatalf("step %d: delta %+v from %+v, full %+v", step, d, was, full)
 			}
+			wantCounts(rt, z, got, was, res, again)
 			z, was = got, full
 		}
 	})
+}
+
+// wantCounts holds what an update, and signing on the previous instance, tell of
+// the difference against the zones themselves.
+func wantCounts(t *rapid.T, before, after memZone, was, update, sign *Result) {
+	differs := map[string]bool{}
+	for _, pair := range [][2]memZone{{before, after}, {after, before}} {
+		for key, value := range pair[0] {
+			if isDenial(zone.Kind(key[0]), typeOfKey([]byte(key))) && string(pair[1][key]) != string(value) {
+				differs[key] = true
+			}
+		}
+	}
+	denial := uint64(len(differs))
+	for name, r := range map[string]*Result{"update": update, "sign": sign} {
+		if r.DenialChanged != denial {
+			t.Fatalf("%s: %d denial records changed, the zones differ in %d", name, r.DenialChanged, denial)
+		}
+	}
+	if was.Signatures-sign.Dropped != sign.Reused {
+		t.Fatalf("%d signatures before, %d dropped, %d reused", was.Signatures, sign.Dropped, sign.Reused)
+	}
+	if update.Dropped != sign.Dropped || update.NewSets != sign.NewSets || update.Made != sign.Made {
+		t.Fatalf("update made %d signatures for %d RRsets and dropped %d, sign %d, %d, %d",
+			update.Made, update.NewSets, update.Dropped, sign.Made, sign.NewSets, sign.Dropped)
+	}
 }
 
 // However a change is split, the zone is the same.

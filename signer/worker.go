@@ -30,6 +30,7 @@ type worker struct {
 // counts is what a worker did.
 type counts struct {
 	records, rrsets, signatures, made, reused, verified uint64
+	newSets, dropped, denial                            uint64
 	earliest                                            uint32
 	any                                                 bool
 	delta                                               Delta
@@ -216,8 +217,12 @@ func (w *worker) finish(b *batch) error {
 			if err := w.remove(b, u.kind, u.key, u.before); err != nil {
 				return err
 			}
-			if u.kind == zone.KindSigs || u.kind == zone.KindChainSigs {
+			switch {
+			case u.kind == zone.KindSigs || u.kind == zone.KindChainSigs:
+				w.counts.dropped += uint64(zone.Value(b.bytes(u.before)).Count())
 				w.uncount(b.bytes(u.before), w.run.isApexKeys(b.bytes(u.key)))
+			case isDenial(u.kind, typeOfKey(b.bytes(u.key))):
+				w.counts.denial++
 			}
 			b.put(u.kind, u.key, nil, true)
 			continue
@@ -241,6 +246,9 @@ func (w *worker) finishUnit(b *batch, u *unit, set *sigSet) error {
 		changed := !u.existed || !u.same
 		o := b.put(u.kind, u.key, value, changed)
 		if changed {
+			if isDenial(u.kind, u.typ) {
+				w.counts.denial++
+			}
 			if u.existed {
 				if err := w.remove(b, u.kind, u.key, u.before); err != nil {
 					return err
@@ -251,7 +259,14 @@ func (w *worker) finishUnit(b *batch, u *unit, set *sigSet) error {
 			}
 		}
 	}
+	made, reused := w.counts.made, w.counts.reused
 	w.value = w.appendSigs(w.value[:0], set)
+	if w.counts.made > made {
+		w.counts.newSets++
+	}
+	if !u.sigs.empty() {
+		w.counts.dropped += uint64(zone.Value(b.bytes(u.sigs)).Count()) - (w.counts.reused - reused)
+	}
 	w.count(set, u.apexKeys)
 	w.uncount(b.bytes(u.sigs), u.apexKeys)
 	changed := !bytes.Equal(w.value, b.bytes(u.sigs))
@@ -265,6 +280,16 @@ func (w *worker) finishUnit(b *batch, u *unit, set *sigSet) error {
 		}
 	}
 	return w.add(b, o)
+}
+
+// isDenial reports whether items of a kind and type are denial records.
+func isDenial(kind zone.Kind, t zone.Type) bool {
+	return kind == zone.KindChain || kind == zone.KindMade && t == zone.TypeNSEC
+}
+
+// typeOfKey is the type at the end of a key.
+func typeOfKey(key []byte) zone.Type {
+	return zone.Type(key[len(key)-2])<<8 | zone.Type(key[len(key)-1])
 }
 
 // count counts an RRset by the keys that sign it.
@@ -368,6 +393,9 @@ func (c *counts) merge(o counts) {
 	c.made += o.made
 	c.reused += o.reused
 	c.verified += o.verified
+	c.newSets += o.newSets
+	c.dropped += o.dropped
+	c.denial += o.denial
 	c.by.merge(&o.by)
 	if o.any && (!c.any || serialTimeBefore(o.earliest, c.earliest)) {
 		c.earliest, c.any = o.earliest, true

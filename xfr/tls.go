@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -43,6 +44,34 @@ func clientTLS(peer *TLSPeer, roots *x509.CertPool, own *Certificate) *tls.Confi
 		cfg.InsecureSkipVerify = peer.Name == "" //nolint:gosec // VerifyConnection compares the pin
 	}
 	return cfg
+}
+
+// TLSProof is what a server proved itself by.
+type TLSProof struct {
+	// Pin is that of its public key, as endpoints have it: sha256: and base64.
+	Pin string
+	// Certificate is the SHA-256 of its certificate.
+	Certificate [sha256.Size]byte
+	// Name is what the certificate was valid for up to a trusted root; empty
+	// where that was not asked.
+	Name string
+}
+
+// proofOf is what the server at the other end proved itself by; nil where it
+// speaks clear text.
+func proofOf(conn net.Conn, peer *TLSPeer) *TLSProof {
+	secure, ok := conn.(*tls.Conn)
+	if !ok || peer == nil {
+		return nil
+	}
+	certs := secure.ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return nil
+	}
+	key := sha256.Sum256(certs[0].RawSubjectPublicKeyInfo)
+	return &TLSProof{
+		Pin: pinScheme + base64.StdEncoding.EncodeToString(key[:]), Certificate: sha256.Sum256(certs[0].Raw), Name: peer.Name,
+	}
 }
 
 // ListenTLS opens an address for XoT (RFC 9103) as Listen does for clear

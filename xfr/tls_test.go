@@ -112,9 +112,11 @@ func TestRFC9103_TransfersOverTLS(t *testing.T) {
 	} {
 		ep := endpoint(t, text)
 		for have, want := range map[*zone.Serial]TransferKind{nil: AXFR, serialOf(3): IXFR} {
-			if r, err := c.Transfer(t.Context(), ep, exampleName, have, new(memSink)); err != nil || r.Kind != want {
+			r, err := c.Transfer(t.Context(), ep, exampleName, have, new(memSink))
+			if err != nil || r.Kind != want {
 				t.Errorf("%s: %+v, %v", text, r, err)
 			}
+			checkProof(t, r, ep, pin)
 		}
 		if serial, _, err := c.SOA(t.Context(), ep, exampleName); err != nil || serial != 7 {
 			t.Errorf("%s: %d, %v", text, serial, err)
@@ -125,6 +127,17 @@ func TestRFC9103_TransfersOverTLS(t *testing.T) {
 		if got := seen.take(); len(got) != 1 || !strings.HasSuffix(got[0], "TLS true") {
 			t.Errorf("%s: noticed %v", text, got)
 		}
+	}
+}
+
+// checkProof holds what a transfer says of the server against what it was.
+func checkProof(t *testing.T, r TransferResult, ep Endpoint, pin string) {
+	t.Helper()
+	switch {
+	case r.Proof == nil || r.Proof.Pin != pin || r.Proof.Certificate == [32]byte{} || r.Proof.Name != ep.TLS.Name:
+		t.Errorf("%s: proof %+v, want pin %s and name %q", ep, r.Proof, pin, ep.TLS.Name)
+	case ep.Key != "" && r.Algorithm != "hmac-sha256", ep.Key == "" && r.Algorithm != "":
+		t.Errorf("%s: algorithm %q", ep, r.Algorithm)
 	}
 }
 

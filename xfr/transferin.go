@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -60,7 +61,11 @@ type TransferResult struct {
 	Messages int64
 	Bytes    int64 // of the messages
 	Key      string
-	Took     time.Duration
+	// Algorithm is the name of Key's algorithm, such as hmac-sha256.
+	Algorithm string
+	// Proof is what the server proved itself by over TLS; nil in clear text.
+	Proof *TLSProof
+	Took  time.Duration
 }
 
 // ErrBrokenIXFR says that an incremental answer does not lead from the serial
@@ -147,5 +152,9 @@ func (c *Client) transferOnce(ctx context.Context, ep Endpoint, q query, key *ts
 		return TransferResult{}, err
 	}
 	err = t.run()
+	t.result.Proof = proofOf(conn, ep.TLS)
+	if key != nil {
+		t.result.Algorithm = strings.TrimSuffix(key.algorithm.String(), ".")
+	}
 	return t.result, err
 }

@@ -53,7 +53,7 @@ func (s *server) auditExport(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Trailer", outcomeTrailer)
 	started := &lazyWriter{ResponseWriter: w, contentType: "application/x-tar"}
 	archive := tar.NewWriter(started)
-	err = s.engine.AuditExport(r.Context(), q, func(path string, content []byte) error {
+	err = s.engine.AuditExport(r.Context(), actorOf(r.Context()), q, func(path string, content []byte) error {
 		header := &tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o644, Size: int64(len(content))}
 		if err := archive.WriteHeader(header); err != nil {
 			return err

@@ -111,6 +111,9 @@ func (c *Client) History(ctx context.Context, name string, q pipeline.HistoryQue
 	if !q.Until.IsZero() {
 		query.Set("until", formatTime(q.Until))
 	}
+	if q.Evidence {
+		query.Set("evidence", "true")
+	}
 	if q.Before > 0 {
 		query.Set("cursor", cursorOf(strconv.FormatUint(q.Before, 10)))
 	}

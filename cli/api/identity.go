@@ -59,5 +59,33 @@ func actorOf(ctx context.Context) event.Actor {
 	if !ok {
 		return event.Actor{Name: "unknown", Door: "api"}
 	}
-	return event.Actor{Name: id.Name, Door: id.Door}
+	return event.Actor{Name: id.Name, Door: id.Door, Role: string(id.by(needed(ctx)))}
+}
+
+// by is the role by which the caller may do what asks for role: that one where
+// it was given to the caller, else the one that holds it. Empty where the caller
+// may not.
+func (id Identity) by(role Role) Role {
+	switch {
+	case slices.Contains(id.Roles, role):
+		return role
+	case slices.Contains(id.Roles, RoleAdmin):
+		return RoleAdmin
+	case role == RoleViewer && len(id.Roles) > 0:
+		return id.Roles[0]
+	}
+	return ""
+}
+
+type neededKey struct{}
+
+// withNeeded says which role a request's route asks for.
+func withNeeded(ctx context.Context, role Role) context.Context {
+	return context.WithValue(ctx, neededKey{}, role)
+}
+
+// needed is the role that a request's route asks for.
+func needed(ctx context.Context) Role {
+	role, _ := ctx.Value(neededKey{}).(Role)
+	return role
 }

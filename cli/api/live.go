@@ -95,7 +95,7 @@ func (s *server) addTSIG(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) exportTSIG(w http.ResponseWriter, r *http.Request) error {
-	key, err := s.engine.ExportTSIG(r.Context(), r.PathValue("key"))
+	key, err := s.engine.ExportTSIG(r.Context(), actorOf(r.Context()), r.PathValue("key"))
 	if err != nil {
 		return err
 	}

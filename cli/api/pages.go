@@ -160,6 +160,9 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 	if q.Until, err = timeParam(r, "until"); err != nil {
 		return err
 	}
+	if q.Evidence, err = boolParam(r, "evidence"); err != nil {
+		return err
+	}
 	q.Types = r.URL.Query()["type"]
 	if p.after != "" {
 		if q.Before, err = strconv.ParseUint(p.after, 10, 63); err != nil || q.Before == 0 {

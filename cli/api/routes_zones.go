@@ -141,6 +141,7 @@ func historyRoutes() []Route {
 			history, (*server).history,
 			moment("since", "not before"), moment("until", "not after"),
 			Param{Name: "type", Type: TextParam, Many: true, Text: "only events of this type"},
+			yesNo("evidence", "with what each event can be checked by"),
 			Param{Name: "limit", Type: LimitParam, Text: "the newest so many; absent: all"},
 			text("cursor", "where the page ends, from the Link of the one with newer events")),
 		follow("/zones/{zone}/events", "followZone", "The events of a zone as they come."),

@@ -60,6 +60,7 @@ func (s *server) serve(route Route) http.Handler {
 			p.write(w)
 			return
 		}
+		r = r.WithContext(withNeeded(r.Context(), route.Role))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if r.Method == http.MethodHead {
 			head := &headWriter{ResponseWriter: w}

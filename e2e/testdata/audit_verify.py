@@ -220,7 +220,7 @@ class Manifest:
                 digest, size, path = value.split(" ", 2)
                 self.files[path] = (digest, number(size))
             else:
-                check(word in ("origin", "size", "first", "last", "chunks", "events") and word not in values, "bad line " + line)
+                check(word in ("origin", "size", "program", "first", "last", "chunks", "events") and word not in values, "bad line " + line)
                 values[word] = value
         check(values["origin"] == key.name, "of another log")
         self.size, self.first, self.last, self.events = (number(values[w]) for w in ("size", "first", "last", "events"))

@@ -49,6 +49,8 @@ type Filter struct {
 type Source struct {
 	Log Log
 	Key *Key
+	// Program names the software that makes the export; empty names none.
+	Program string
 	// Read calls fn for the events with sequences up to last, in order; those
 	// of one zone where zone is not empty.
 	Read func(ctx context.Context, zone event.ZoneID, last uint64, fn EventFunc) error
@@ -104,7 +106,7 @@ func Export(ctx context.Context, s Source, filter Filter, sink Sink) error {
 	if err != nil {
 		return err
 	}
-	x.manifest = manifest{Origin: c.Origin, Size: c.Size, Zones: filter.Zones, Chunks: filter.Chunks}
+	x.manifest = manifest{Origin: c.Origin, Size: c.Size, Program: s.Program, Zones: filter.Zones, Chunks: filter.Chunks}
 	if x.manifest.First, x.manifest.Last, err = x.between(ctx, filter.Since, filter.Until); err != nil {
 		return err
 	}

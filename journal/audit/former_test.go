@@ -77,7 +77,7 @@ func TestKeys_EachLogHasItsCheckpoints(t *testing.T) {
 
 func TestManifest_FormerLogsStandInOrder(t *testing.T) {
 	key := keyOf(t, "first")
-	m := manifest{Origin: "present", Size: 9, Former: []Former{{Size: 3, Key: key.Verifier()}, {Size: 5}}, First: 1, Last: 9}
+	m := manifest{Origin: "present", Size: 9, Program: "v1.2.3/0123456789abcdef", Former: []Former{{Size: 3, Key: key.Verifier()}, {Size: 5}}, First: 1, Last: 9}
 	got, err := parseManifest(m.text())
 	if err != nil || len(got.Former) != 2 || got.Former[0].Key.String() != key.Verifier().String() || got.Former[1].Key != nil {
 		t.Fatalf("%+v, %v", got, err)

@@ -21,13 +21,16 @@ var errManifest = errors.New("not a manifest of an audit export")
 type manifest struct {
 	Origin string
 	Size   int64 // of the checkpoint
-	Former []Former
-	Zones  []Zone // none: all
-	First  uint64 // sequences between which the events are
-	Last   uint64
-	Chunks bool
-	Events int64 // lines of events
-	Files  []manifestEntry
+	// Program is the software that made the export, as events name it; empty
+	// where it is not known.
+	Program string
+	Former  []Former
+	Zones   []Zone // none: all
+	First   uint64 // sequences between which the events are
+	Last    uint64
+	Chunks  bool
+	Events  int64 // lines of events
+	Files   []manifestEntry
 }
 
 // manifestEntry is one file.
@@ -63,6 +66,9 @@ func (m manifest) concerns(f event.Facts) bool {
 func (m manifest) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\norigin %s\nsize %d\n", manifestTitle, m.Origin, m.Size)
+	if m.Program != "" {
+		fmt.Fprintf(&b, "program %s\n", m.Program)
+	}
 	for _, f := range m.Former {
 		b.WriteString(f.text())
 	}
@@ -100,6 +106,8 @@ func (m *manifest) line(word, value string) (err error) {
 		m.Origin = value
 	case "size":
 		m.Size, err = strconv.ParseInt(value, 10, 64)
+	case "program":
+		m.Program = value
 	case "former":
 		var f Former
 		size, key, _ := strings.Cut(value, " ")

@@ -157,7 +157,7 @@ func check(e *Event) error {
 
 func validDoor(d string) bool {
 	switch d {
-	case "cli", "api", "dns", "timer", "worker":
+	case "cli", "api", "web", "dns", "timer", "worker":
 		return true
 	default:
 		return false

@@ -145,7 +145,7 @@ func samples() map[string]Facts {
 	} {
 		m[f.EventType()] = f
 	}
-	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples()) {
+	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples(), contentsSamples()) {
 		m[f.EventType()] = f
 	}
 	for _, f := range retentionSamples() {
@@ -158,7 +158,7 @@ func sample(f Facts) Event {
 	e := New(time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), testZone, Actor{Name: "op", Door: "cli"}, f)
 	switch f.(type) {
 	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved, *JournalCheckpointed, *JournalCosigned,
-		*JournalBackedUp, *JournalContinued, *WorkerEnrolled, *WorkerRemoved:
+		*JournalBackedUp, *JournalContinued, *JournalExported, *TSIGExported, *WorkerEnrolled, *WorkerRemoved:
 		e.Zone = Instance
 	}
 	e.Version, e.N, e.Prev, e.Cause, e.Epoch, e.MustUnderstand = 1, 2, hashOf(0xab), 11, 3, true
@@ -171,6 +171,7 @@ func sample(f Facts) Event {
 func variants() map[string]Facts {
 	m := lifeVariants()
 	maps.Copy(m, holdVariants())
+	maps.Copy(m, contentsVariants())
 	maps.Copy(m, map[string]Facts{
 		"sign.failed-worker": &SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", WorkerRole: "review"},
 		"instance.loaded-transfer": &InstanceLoaded{
@@ -313,7 +314,7 @@ const minimal = `{"actor":{"door":"cli","name":"op"},"facts":{"source":"f"},"n":
 	`"time":"2026-01-02T03:04:05.000000Z","type":"zone.changed","v":1,"zone":"_"}`
 
 func TestEncode_OmitsWhatIsZero(t *testing.T) {
-	e := New(time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC), Instance, Actor{"op", "cli"}, &ZoneChanged{Source: "f"})
+	e := New(time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC), Instance, Actor{Name: "op", Door: "cli"}, &ZoneChanged{Source: "f"})
 	e.Version, e.N = 1, 1
 	line, err := Encode(&e)
 	if err != nil || string(line) != minimal {

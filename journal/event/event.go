@@ -57,9 +57,17 @@ type Actor struct {
 	// Name is a person, token or peer name, or "sluice" for the program's own
 	// decisions.
 	Name string `json:"name"`
-	// Door is one of "cli", "api", "dns", "timer", "worker".
+	// Door is one of "cli", "api", "web", "dns", "timer", "worker".
 	Door string `json:"door"`
+	// Role is the role by which somebody who came through cli, api or web was
+	// allowed to: viewer, reviewer, operator, auditor or admin. Empty where the
+	// door asks for none.
+	Role string `json:"api_role,omitempty"`
 }
+
+// Person reports whether somebody asked for it from outside, through a door
+// where people and their programs come in.
+func (a Actor) Person() bool { return a.Door == "cli" || a.Door == "api" || a.Door == "web" }
 
 // Program is the actor of what a worker decides by itself.
 var Program = Actor{Name: "sluice", Door: "worker"} //nolint:gochecknoglobals // a constant in all but name

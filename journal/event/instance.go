@@ -67,6 +67,25 @@ type InstanceLoaded struct {
 	// Rollback is set where the contents are those of an earlier instance: the
 	// sequence of its instance.loaded. Source then names it in words.
 	Rollback uint64 `json:"rollback,omitempty"`
+	// PeerIdentity is what Peer proved to be; nil where Source is a file.
+	PeerIdentity *PeerIdentity `json:"peer_identity,omitempty"`
+	// Software is what loaded it: version and build, see Software.
+	Software string `json:"software,omitempty"`
+}
+
+// PeerIdentity is what a server that a zone was taken from proved to be.
+type PeerIdentity struct {
+	Address string `json:"address"` // without a port
+	// Key is the TSIG key whose signatures cover all that came, Algorithm its
+	// algorithm, such as hmac-sha256.
+	Key       string `json:"key,omitempty"`
+	Algorithm string `json:"algorithm,omitempty"`
+	// Over TLS: Pin is that of the public key that it has (sha256: and base64,
+	// RFC 7858, 4.2), Certificate the SHA-256 of its certificate, and Name what
+	// that was valid for up to a trusted root, where that was asked.
+	Pin         string `json:"tls_pin,omitempty"`
+	Certificate string `json:"tls_certificate,omitempty"`
+	Name        string `json:"tls_name,omitempty"`
 }
 
 // InstanceSigned commits a signed instance: s<sequence of this event>.
@@ -108,6 +127,15 @@ type InstanceSigned struct {
 	// Parts is who signed how much of it, by worker; absent where one process
 	// signed all.
 	Parts []SignedParts `json:"parts,omitempty"`
+	// Against the instance that it is a diff to: NewSets is how many RRsets have
+	// a signature that was made new, Dropped how many signatures went, and Denial
+	// records (NSEC or NSEC3) that came, went or are others are DenialChanged.
+	// Where there is no such instance nothing went, and all denial records came.
+	NewSets       uint64 `json:"rrsets_signed,omitempty"`
+	Dropped       uint64 `json:"dropped,omitempty"`
+	DenialChanged uint64 `json:"denial_changed,omitempty"`
+	// Software is what signed it, see Software; of Parts each has its own.
+	Software string `json:"software,omitempty"`
 }
 
 // SignedParts is what a worker signed of an instance.
@@ -115,6 +143,8 @@ type SignedParts struct {
 	Worker     string `json:"worker"`
 	Parts      uint64 `json:"parts"`
 	Signatures uint64 `json:"signatures"` // new ones
+	// Software is what signed them, where that is another one than the event's.
+	Software string `json:"software,omitempty"`
 }
 
 // SignedBy is how many RRsets have signatures by certain keys and by no
@@ -151,6 +181,8 @@ type SignFailed struct {
 	// WorkerRole is the role of the worker that found it, where workers share
 	// the zone's work: review, publish; empty is sign.
 	WorkerRole string `json:"worker_role,omitempty"`
+	// Faults is how many there are in all, where Errors holds the first ones.
+	Faults uint64 `json:"faults,omitempty"`
 }
 
 // InstancePublished says that a signed instance is served from here on.
@@ -162,6 +194,20 @@ type InstancePublished struct {
 	// Keep bounds the differences that are kept for IXFR, this one included;
 	// nil is 20 steps and no more than the zone itself.
 	Keep *DiffLimits `json:"keep,omitempty"`
+	// Software is what verified it at the egress gate and let it out, see
+	// Software.
+	Software string `json:"software,omitempty"`
+	// Gate is what the egress gate looked at; nil where it did so when the
+	// instance's review was opened.
+	Gate *Gate `json:"gate,omitempty"`
+}
+
+// Gate is what the egress gate looked at before it passed an instance: all of
+// it, or what differs from the published one that it is a diff to.
+type Gate struct {
+	RRsets     uint64 `json:"rrsets"`     // RRSIGs not counted
+	Signatures uint64 `json:"signatures"` // RRSIG records
+	Verified   uint64 `json:"verified"`   // of these, with the public key
 }
 
 // DiffLimits bounds the differences between published instances that a zone

@@ -42,6 +42,15 @@ type KeyPublished struct {
 // key verified it.
 type KeyActivated struct {
 	IDs []string `json:"ids"`
+	// Lives is for how long from here on the policy in force means to use them;
+	// keys that are not there are used until somebody decides otherwise.
+	Lives []PlannedLife `json:"planned_lives,omitempty"`
+}
+
+// PlannedLife is for how long a key is meant to be used.
+type PlannedLife struct {
+	ID      string `json:"id"`
+	Seconds uint64 `json:"seconds"` // from its activation until it is gone
 }
 
 // KeyIntroduced says that keys sign from the next signed instance on without

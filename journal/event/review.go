@@ -15,6 +15,8 @@ type ReviewRequested struct {
 	Instance uint64   `json:"instance"`         // sequence of its instance.loaded or instance.signed
 	Digest   Hash     `json:"digest"`           // content digest (loaded) or signed digest
 	Checks   []string `json:"checks,omitempty"` // built-in checks that it passed
+	// Gate is what the egress gate looked at, of a signed instance.
+	Gate *Gate `json:"gate,omitempty"`
 }
 
 // ReviewApproved is the good verdict of one checker.
@@ -51,8 +53,19 @@ type HookOutcome struct {
 	DurationMS uint64 `json:"duration_ms"`
 	// Output is what it wrote, both streams, of more than 4 KiB the end.
 	Output string `json:"output,omitempty"`
-	// OutputBytes is how much it wrote.
-	OutputBytes uint64 `json:"output_bytes,omitempty"`
+	// OutputBytes is how much it wrote, OutputSHA256 the SHA-256 of all of it in
+	// hex, of no output too; a text, so that it can be sealed with the output.
+	OutputBytes  uint64 `json:"output_bytes,omitempty"`
+	OutputSHA256 string `json:"output_sha256,omitempty"`
+	// Programs is the executable files that the command names by words of its
+	// own, as they were when it began.
+	Programs []ProgramFile `json:"programs,omitempty"`
+}
+
+// ProgramFile is an executable file.
+type ProgramFile struct {
+	Path   string `json:"path"`
+	SHA256 Hash   `json:"sha256"` // of its content
 }
 
 // ReviewOverridden approves an instance by a person's decision, whatever
