@@ -99,6 +99,7 @@ func newApp(e *env) *urfave.App {
 			clusterCommand(e),
 			auditCommand(e),
 			clockCommand(e),
+			reloadCommand(e),
 			signzoneCommand(e),
 			verifyCommand(e),
 			simulateCommand(e),

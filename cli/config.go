@@ -29,6 +29,7 @@ var configTemplate string
 type config struct {
 	Version   string         `toml:"version"`
 	DataDir   string         `toml:"data-dir"`
+	Socket    string         `toml:"socket"`
 	PolicyDir string         `toml:"policy-dir"`
 	Daemon    daemonConfig   `toml:"daemon"`
 	Server    serverConfig   `toml:"server"`
@@ -51,9 +52,10 @@ type daemonConfig struct {
 }
 
 type serverConfig struct {
-	Servers  []string  `toml:"servers"`
-	WeakTSIG bool      `toml:"weak-tsig"`
-	TLS      tlsConfig `toml:"tls"`
+	Servers   []string  `toml:"servers"`
+	WeakTSIG  bool      `toml:"weak-tsig"`
+	StopGrace duration  `toml:"stop-grace"`
+	TLS       tlsConfig `toml:"tls"`
 }
 
 // transferConfig bounds transfers in.
@@ -131,7 +133,7 @@ func defaultConfig() config {
 		},
 		Metrics: metricsConfig{Zones: metrics.ZonesAll}, Prober: defaultProber(),
 		Worker: workerConfig{URLs: []string{}, Roles: []string{}, Advertise: []string{}},
-		Server: serverConfig{Servers: []string{"127.0.0.1:8053"}, TLS: tlsConfig{Servers: []string{}}},
+		Server: serverConfig{Servers: []string{"127.0.0.1:8053"}, StopGrace: duration(5 * time.Second), TLS: tlsConfig{Servers: []string{}}},
 	}
 	cfg.Loader.Review.Servers = []string{defaultReviewLoaded}
 	cfg.Signer.Review.Servers = []string{defaultReviewSigned}
@@ -184,6 +186,8 @@ func (c *config) check() *badValue {
 		return &badValue{key: "daemon.memory-limit", text: `memory-limit: want at least "64MiB"`}
 	case len(c.Server.Servers) == 0:
 		return &badValue{key: "server.servers", text: "servers is empty: nothing would be published"}
+	case c.Server.StopGrace < duration(time.Second) || c.Server.StopGrace > duration(10*time.Minute):
+		return &badValue{key: "server.stop-grace", text: `stop-grace: want "1s" to "10m"`}
 	}
 	for _, s := range slices.Concat(c.Server.Servers, c.Loader.Review.Servers, c.Signer.Review.Servers) {
 		if err := checkListen(s); err != nil {

@@ -22,7 +22,7 @@ func TestConfigTemplate_IsTheDefaults(t *testing.T) {
 // longer says all.
 func TestConfigTemplate_NamesEveryOption(t *testing.T) {
 	for _, key := range []string{
-		"version", "data-dir", "policy-dir", "log-level", "memory-limit", "workers", "servers", "events-max-size", "bulk-max-size",
+		"version", "data-dir", "socket", "policy-dir", "stop-grace", "log-level", "memory-limit", "workers", "servers", "events-max-size", "bulk-max-size",
 		"resolvers", "max-size", "max-records", "max-time", "idle", "certificate", "key", "client-roots", "roots",
 	} {
 		if !strings.Contains(configTemplate, "\n"+key+" = ") {
@@ -63,6 +63,7 @@ func TestParseConfig_MistakesNameTheLine(t *testing.T) {
 		{"bad size", "version = 'v1'\n[daemon]\nmemory-limit = '1GB'\n", "size"},
 		{"size that overflows", "version = 'v1'\n[journal]\nbulk-max-size = '9999999999TiB'\n", "size"},
 		{"too little memory", "version = 'v1'\n[daemon]\nmemory-limit = '1MiB'\n", "c:3: memory-limit: want at least"},
+		{"no time to stop", "version = 'v1'\n[server]\nstop-grace = '0s'\n", "c:3: stop-grace: want"},
 		{"no servers", "version = 'v1'\n[server]\nservers = []\n", "c:3: servers is empty"},
 		{"no time for transfers", "version = 'v1'\n[transfers]\nmax-time = '0s'\n", "c:3: max-time: want at least a second"},
 		{"no duration", "version = 'v1'\n[transfers]\nidle = 'soon'\n", "duration \"soon\""},

@@ -55,6 +55,7 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.PolicyInfo{},
 		pipeline.PolicyChange{},
 		policyCheckResult{},
+		pipeline.Reloaded{},
 		pipeline.JournalStatus{},
 		pipeline.CompactReport{},
 		journal.VerifyReport{},

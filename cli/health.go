@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -38,6 +39,9 @@ func healthCommand(e *env) *urfave.Command {
 				}
 				for _, text := range h.Alarms {
 					e.note("alarm: %s", text)
+				}
+				if keys := h.Config.Restart; len(keys) > 0 {
+					e.note("in effect only after a restart: %s", strings.Join(keys, ", "))
 				}
 				return e.printf("%s\n", h.Status)
 			})

@@ -15,7 +15,7 @@ by AXFR and IXFR to secondaries. Every step is an event in a journal.
 Flags may stand before or after arguments. The manual is inside the program:
 **sluice help manual** names its pages, **sluice help COMMAND** explains a
 command, **sluice template config** and **sluice template policy** explain every
-option of the files.
+option of the files, as sluice.toml(5) and sluice-policy(5) do.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such zone, policy, instance;
 4 not possible in this state; 5 daemon not reachable.`

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
+	"sluice/keymgr"
 	"sluice/pipeline/observe"
 	"sluice/signer/zone"
 )
@@ -81,13 +83,28 @@ func newObserver(cfg daemonConfig, path string) (*observe.Observer, error) {
 	return observe.New(observe.Config{Resolvers: resolverList(cfg.Resolvers, path), Anchors: anchors}), nil
 }
 
-// addressFinder finds the addresses of a host by its name as text.
-func addressFinder(o *observe.Observer) func(ctx context.Context, host string) ([]netip.Addr, error) {
-	return func(ctx context.Context, host string) ([]netip.Addr, error) {
-		name, err := zone.ParseName(host)
-		if err != nil {
-			return nil, err
-		}
-		return o.Addresses(ctx, name)
+// openObserver makes the observer of the config.
+func (s *serving) openObserver() error {
+	o, err := newObserver(s.cfg.Daemon, resolvConf)
+	s.observer.Store(o)
+	return err
+}
+
+// The ways to ask the world's servers, by the observer of the present config.
+
+func (s *serving) observe(ctx context.Context, q observe.Question) keymgr.Observation {
+	return s.observer.Load().Observe(ctx, q)
+}
+
+func (s *serving) agents(ctx context.Context, child zone.Name, now time.Time) (observe.Agents, error) {
+	return s.observer.Load().Agents(ctx, child, now)
+}
+
+// resolve finds the addresses of a host by its name as text.
+func (s *serving) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	name, err := zone.ParseName(host)
+	if err != nil {
+		return nil, err
 	}
+	return s.observer.Load().Addresses(ctx, name)
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -22,6 +24,7 @@ import (
 	"sluice/keymgr/file"
 	"sluice/keymgr/pkcs11"
 	"sluice/pipeline"
+	"sluice/pipeline/observe"
 	"sluice/xfr"
 )
 
@@ -66,9 +69,15 @@ func processFlags() []urfave.Flag {
 // serving is one run of the daemon: the only place that builds and joins its
 // parts.
 type serving struct {
-	e     *env
-	cfg   config
-	clock pipeline.Clock
+	e   *env
+	cfg config
+	// asRead is the config as file and flags say, but for what waits for a
+	// restart; read is when it was read, and readConfig reads it again.
+	asRead     config
+	configFile string
+	read       time.Time
+	readConfig func() (config, error)
+	clock      pipeline.Clock
 	// clockName is what the data directory is marked with.
 	clockName string
 	zones     []pipeline.NewZone
@@ -79,14 +88,22 @@ type serving struct {
 	roles   []pipeline.Role
 	joining pipeline.Joining // what workers are told
 	log     *slog.Logger
+	level   *slog.LevelVar // of log
+	manager manager
+	sockets *handed
+	served  atomic.Bool // zones are served: the start is over
 
 	data    *dataDir
 	journal *journal.NATS
 	engine  *pipeline.Engine
 	xfr     *xfr.Server
 	api     net.Listener
-	secure  security
-	listens []netip.AddrPort
+	// socket is where api listens, a path.
+	socket string
+	secure security
+	// observer asks the world's servers.
+	observer atomic.Pointer[observe.Observer]
+	listens  []netip.AddrPort
 	// listensTLS is where zones are published over TLS.
 	listensTLS []netip.AddrPort
 	reviews    []*xfr.Server
@@ -96,47 +113,13 @@ type serving struct {
 
 // newServing reads config and flags, of a worker with member.
 func newServing(e *env, c *urfave.Context, member bool) (*serving, error) {
-	s := &serving{e: e, cfg: defaultConfig(), member: member}
+	s := &serving{e: e, member: member, configFile: c.String("config"), level: new(slog.LevelVar)}
+	s.readConfig = func() (config, error) { return configOf(c) }
 	var err error
-	if path := c.String("config"); path != "" {
-		if s.cfg, err = readConfig(path); err != nil {
-			return nil, err
-		}
+	if s.asRead, err = s.readConfig(); err != nil {
+		return nil, err
 	}
-	if c.IsSet("data") {
-		s.cfg.DataDir = c.String("data")
-	}
-	if c.IsSet("policy-dir") {
-		s.cfg.PolicyDir = c.String("policy-dir")
-	}
-	if c.IsSet("listen") {
-		s.cfg.Server.Servers = c.StringSlice("listen")
-	}
-	if c.IsSet("listen-tls") {
-		s.cfg.Server.TLS.Servers = c.StringSlice("listen-tls")
-	}
-	for flag, to := range map[string]*string{"tls-cert": &s.cfg.Server.TLS.Certificate, "tls-key": &s.cfg.Server.TLS.Key} {
-		if c.IsSet(flag) {
-			*to = c.String(flag)
-		}
-	}
-	for flag, to := range map[string]*[]string{
-		"review-loaded": &s.cfg.Loader.Review.Servers, "review-signed": &s.cfg.Signer.Review.Servers,
-	} {
-		if c.IsSet(flag) {
-			if *to = nil; c.String(flag) != "" {
-				*to = []string{c.String(flag)}
-			}
-		}
-	}
-	if c.IsSet("log-level") {
-		if err := s.cfg.Daemon.LogLevel.UnmarshalText([]byte(strings.ToLower(c.String("log-level")))); err != nil {
-			return nil, usagef("%v", err)
-		}
-	}
-	if bad := s.cfg.check(); bad != nil {
-		return nil, usagef("%v", bad)
-	}
+	s.cfg, s.read = s.asRead, time.Now().UTC()
 	if err := s.setWorker(c); err != nil {
 		return nil, err
 	}
@@ -156,12 +139,19 @@ func newServing(e *env, c *urfave.Context, member bool) (*serving, error) {
 		}
 		s.zones = append(s.zones, pipeline.NewZone{Name: name, Source: source})
 	}
-	s.log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.Level(s.cfg.Daemon.LogLevel)}))
+	s.level.Set(slog.Level(s.cfg.Daemon.LogLevel))
+	s.log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: s.level}))
 	return s, nil
 }
 
 // run builds the daemon, runs it until ctx ends, and takes it apart.
 func (s *serving) run(ctx context.Context) (err error) {
+	hup, stop := catchHangups()
+	defer stop()
+	if err := s.attach(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.sockets.close()) }()
 	debug.SetMemoryLimit(int64(s.cfg.Daemon.MemoryLimit))
 	policies, faults, err := s.policies(ctx)
 	if err != nil {
@@ -204,11 +194,10 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	observer, err := newObserver(s.cfg.Daemon, resolvConf)
-	if err != nil {
+	if err := s.openObserver(); err != nil {
 		return err
 	}
-	prober, _ := s.cfg.Prober.prober(observer) // checked with the config
+	prober, _ := s.cfg.Prober.prober(s.observer.Load()) // checked with the config
 	cfg := pipeline.Config{
 		Prober:  prober,
 		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
@@ -216,7 +205,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version, Software: softwareName(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, Sealing: sealing, Seal: s.cfg.Audit.Seal, Archive: archive, Workers: s.cfg.Daemon.Workers,
-		Observe: observer.Observe, Resolve: addressFinder(observer), Agents: observer.Agents,
+		Observe: s.observe, Resolve: s.resolve, Agents: s.agents,
 		TSIG: tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
 		},
@@ -229,13 +218,17 @@ func (s *serving) run(ctx context.Context) (err error) {
 	}
 	// By now every listener has ended, and with it every view.
 	defer func() { err = errors.Join(err, s.engine.Close()) }()
+	s.engine.SetReload(pipeline.ConfigStatus{File: s.configFile, Loaded: s.read}, s.reload)
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
 	if err := s.listenReviews(ctx); err != nil {
 		return errors.Join(err, s.xfr.Close(), s.api.Close())
 	}
-	return s.serve(ctx)
+	if err := s.checkHanded(ctx); err != nil {
+		return errors.Join(err, s.xfr.Close(), s.api.Close())
+	}
+	return s.serve(ctx, hup)
 }
 
 // policies reads the policy folder. A file with a fault is logged and must
@@ -261,7 +254,8 @@ func (s *serving) listen(ctx context.Context) (err error) {
 		Source: s.engine.Source(), Keys: s.engine.TSIG(), WeakTSIG: s.cfg.Server.WeakTSIG,
 		AllowsNotify: s.engine.AllowsNotify, Notified: s.engine.Notified, Transferred: s.engine.Transferred,
 		ClientRoots: s.secure.clients,
-		Logger:      s.log.With("part", "publication"),
+		Listeners:   s.sockets, Grace: time.Duration(s.cfg.Server.StopGrace),
+		Logger: s.log.With("part", "publication"),
 	})
 	if err != nil {
 		return err
@@ -276,14 +270,18 @@ func (s *serving) listen(ctx context.Context) (err error) {
 	if err := s.listenTLS(ctx); err != nil {
 		return err
 	}
-	if s.api, err = listenSocket(ctx, s.data.socket()); err != nil {
+	if s.api, s.socket = s.sockets.api(); s.api != nil {
+		return nil
+	}
+	s.socket = cmp.Or(s.cfg.Socket, s.data.socket())
+	if s.api, err = listenSocket(ctx, s.socket); err != nil {
 		return errors.Join(err, s.xfr.Close())
 	}
 	return nil
 }
 
 // listenSocket opens the daemon's socket. One that an earlier daemon left
-// behind is in nobody's use, since this process holds the lock.
+// behind is taken away.
 func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -293,6 +291,12 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	case info.Mode()&os.ModeSocket == 0:
 		return nil, fmt.Errorf("open socket: %s is there already and is no socket: move it away", path)
 	default:
+		var d net.Dialer
+		if c, err := d.DialContext(ctx, "unix", path); err == nil {
+			_ = c.Close() // nothing was asked
+			return nil, withHint(fmt.Errorf("the socket %s is in use by another daemon: %w", path, pipeline.ErrState),
+				"stop that daemon, or choose another socket in the config")
+		}
 		if err := os.Remove(path); err != nil {
 			return nil, err
 		}
@@ -301,7 +305,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	l, err := lc.Listen(ctx, "unix", path)
 	if err != nil {
 		if len(path) > 100 {
-			err = withHint(err, "the path of a socket is limited to 107 bytes: choose a shorter --data")
+			err = withHint(err, "the path of a socket is limited to 107 bytes: choose a shorter --data, or a socket in the config")
 		}
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
@@ -315,7 +319,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 const stopTimeout = 5 * time.Second
 
 // serve runs all parts until ctx ends or one of them fails.
-func (s *serving) serve(ctx context.Context) error {
+func (s *serving) serve(ctx context.Context, hup <-chan os.Signal) error {
 	g, ctx := errgroup.WithContext(ctx)
 	handler, _ := s.apiHandler()
 	web := &http.Server{
@@ -326,11 +330,13 @@ func (s *serving) serve(ctx context.Context) error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	g.Go(func() error { return s.engine.Run(ctx) })
-	g.Go(func() error { return s.xfr.Run(ctx) })
-	for _, server := range s.reviews {
-		g.Go(func() error { return server.Run(ctx) })
-	}
+	// The engine ends last: what was let in is still answered.
+	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return s.engine.Run(engine) })
+	g.Go(func() error {
+		defer stopEngine()
+		return s.answer(ctx)
+	})
 	g.Go(func() error {
 		if err := web.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -339,6 +345,7 @@ func (s *serving) serve(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		<-ctx.Done()
+		s.manager.stopping(context.WithoutCancel(ctx))
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		if err := web.Shutdown(stop); err != nil {
@@ -347,5 +354,26 @@ func (s *serving) serve(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return s.start(ctx) })
+	g.Go(func() error {
+		s.attend(ctx, hup)
+		return nil
+	})
+	return g.Wait()
+}
+
+// answerLate is how long questions may wait for the zones to be served when the
+// daemon starts. Then they are answered all the same.
+const answerLate = 10 * time.Second
+
+// answer runs the listeners for zones until ctx ends and all answers under way
+// are given.
+func (s *serving) answer(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, answerLate)
+	_ = s.awaitServing(wait) // late or not
+	cancel()
+	var g errgroup.Group
+	for _, server := range append([]*xfr.Server{s.xfr}, s.reviews...) {
+		g.Go(func() error { return server.Run(ctx) })
+	}
 	return g.Wait()
 }

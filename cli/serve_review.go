@@ -34,7 +34,7 @@ func (s *serving) listenReviews(ctx context.Context) (err error) {
 			continue
 		}
 		server, err := xfr.NewServer(xfr.Config{
-			Source: s.engine.ReviewSource(part.stage), Logger: s.log.With("part", part.stage+" review"),
+			Source: s.engine.ReviewSource(part.stage), Listeners: s.sockets, Logger: s.log.With("part", part.stage+" review"),
 		})
 		if err != nil {
 			return err

@@ -53,7 +53,7 @@ func (s *serving) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	info := servingInfo{Data: s.data.path, API: "unix:" + s.data.socket(), Clock: s.clockName, Zones: len(zones)}
+	info := servingInfo{Data: s.data.path, API: "unix:" + s.socket, Clock: s.clockName, Zones: len(zones)}
 	for _, l := range s.listens {
 		info.Publication = append(info.Publication, l.String())
 	}

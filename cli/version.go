@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -12,6 +13,10 @@ import (
 
 	"sluice/journal/event"
 )
+
+// version is what a package calls this program; the linker sets it (-X). Else
+// the version follows from the build.
+var version string
 
 // versionInfo is what the build says of itself.
 type versionInfo struct {
@@ -31,7 +36,7 @@ func readVersion() versionInfo {
 	if !ok {
 		return v
 	}
-	v.Version, v.Go = info.Main.Version, info.GoVersion
+	v.Version, v.Go = cmp.Or(version, info.Main.Version), info.GoVersion
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":

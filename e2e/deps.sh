@@ -11,7 +11,9 @@ peers='
 bind9             named
 bind9-utils       dnssec-signzone
 bind9-dnsutils    dig
+debootstrap       debootstrap
 faketime          faketime
+fish              fish
 knot              knotd
 knot-dnsutils     kdig
 knot-dnssecutils  kzonecheck
@@ -20,7 +22,10 @@ nsd               nsd
 prometheus        promtool
 python3-minimal   python3
 softhsm2          softhsm2-util
+strace            strace
+systemd           systemd-analyze
 unbound           unbound
+zsh               zsh
 '
 
 missing() {

@@ -135,6 +135,8 @@ type Engine struct {
 	intents   *intents
 	since     time.Time // when this run began, by the machine's clock
 	contact   contact
+	pulse     pulse // of Alive
+	config    reconfigure
 	local     func(ctx context.Context, q observe.Question) keymgr.Observation // asks the world from here; nil where that is not its role
 	retention sync.Mutex                                                       // held while retention works on a zone
 	retained  retainer                                                         // guarded by retention

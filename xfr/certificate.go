@@ -93,6 +93,16 @@ func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.cert, nil
 }
 
+// Reload reads the files now where they changed. While they cannot be used,
+// which the error says, the certificate before stays in use.
+func (c *Certificate) Reload() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.looked = time.Now()
+	c.err = c.load()
+	return c.err
+}
+
 // ServerTLS is how a server proves itself by the certificate where it speaks
 // something else than DNS: TLS 1.3.
 func (c *Certificate) ServerTLS() *tls.Config {

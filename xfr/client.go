@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/signer/zone"
@@ -74,20 +75,27 @@ func (l Limits) withDefaults() Limits {
 // Client asks servers for SOA records and transfers and notifies them. It
 // holds no connection between calls; all methods may be called at once.
 type Client struct {
-	cfg   ClientConfig
-	pool  sync.Pool // of *inbound
-	stats clientCounters
+	cfg    ClientConfig
+	limits atomic.Pointer[Limits]
+	pool   sync.Pool // of *inbound
+	stats  clientCounters
 }
 
 // NewClient makes a client.
 func NewClient(cfg ClientConfig) *Client {
-	cfg.Limits = cfg.Limits.withDefaults()
 	if cfg.Tries == nil {
 		cfg.Tries = []time.Duration{2 * time.Second, 4 * time.Second}
 	}
 	c := &Client{cfg: cfg}
+	c.SetLimits(cfg.Limits)
 	c.pool.New = func() any { return new(inbound) }
 	return c
+}
+
+// SetLimits replaces the limits of what is asked from now on.
+func (c *Client) SetLimits(l Limits) {
+	l = l.withDefaults()
+	c.limits.Store(&l)
 }
 
 // SOA asks ep for the SOA of a zone: over UDP, and over TCP where the answer
@@ -136,7 +144,7 @@ func (c *Client) soa(ctx context.Context, ep Endpoint, name zone.Name) (zone.Ser
 
 // dial connects to ep. The connection is given up with ctx.
 func (c *Client) dial(ctx context.Context, network string, ep Endpoint) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Limits.Idle)
+	ctx, cancel := context.WithTimeout(ctx, c.limits.Load().Idle)
 	defer cancel()
 	open := c.cfg.Dial
 	if open == nil {

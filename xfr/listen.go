@@ -22,6 +22,9 @@ const (
 	maxRequest = 4096
 	// portTries is how often a port free for both UDP and TCP is looked for.
 	portTries = 16
+	// lastWord is how long a stopping server waits for a request that is on its
+	// way on a connection that it has accepted.
+	lastWord = 100 * time.Millisecond
 	// acceptPause is how long accepting rests after an error such as too many
 	// open files.
 	acceptPause = 100 * time.Millisecond
@@ -54,7 +57,7 @@ func (s *Server) Listen(ctx context.Context, addr string) (netip.AddrPort, error
 	var err error
 	for range portTries {
 		var d door
-		if d, err = openDoor(ctx, addr); err == nil {
+		if d, err = openDoor(ctx, s.cfg.Listeners, addr); err == nil {
 			s.doors = append(s.doors, d)
 			return d.udp.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 		}
@@ -65,8 +68,7 @@ func (s *Server) Listen(ctx context.Context, addr string) (netip.AddrPort, error
 	return netip.AddrPort{}, fmt.Errorf("listen on %s: %w", addr, err)
 }
 
-func openDoor(ctx context.Context, addr string) (door, error) {
-	var lc net.ListenConfig
+func openDoor(ctx context.Context, lc Listeners, addr string) (door, error) {
 	family := familyOf(addr)
 	tcp, err := lc.Listen(ctx, "tcp"+family, addr)
 	if err != nil {
@@ -76,7 +78,11 @@ func openDoor(ctx context.Context, addr string) (door, error) {
 	if err != nil {
 		return door{}, errors.Join(err, tcp.Close())
 	}
-	d := door{tcp: tcp, udp: pc.(*net.UDPConn)}
+	udp, ok := pc.(*net.UDPConn)
+	if !ok {
+		return door{}, errors.Join(fmt.Errorf("%s is no socket for UDP", pc.LocalAddr()), pc.Close(), tcp.Close())
+	}
+	d := door{tcp: tcp, udp: udp}
 	if d.udp.LocalAddr().(*net.UDPAddr).IP.IsUnspecified() {
 		// Answers must come from the address that was asked. A socket of one
 		// family refuses the other family's option.
@@ -153,10 +159,11 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// drain ends the connections: idle ones at once, others after their answer or
-// the grace time.
+// drain ends the connections: idle ones at once, but for a request that is on
+// its way already, others after their answer or the grace time.
 func (s *Server) drain(abort context.CancelFunc) {
-	s.conns.each(func(c net.Conn) { _ = c.SetReadDeadline(time.Unix(1, 0)) }) // a closed one needs none
+	last := time.Now().Add(lastWord)
+	s.conns.each(func(c net.Conn) { _ = c.SetReadDeadline(last) }) // a closed one needs none
 	done := make(chan struct{})
 	go func() {
 		s.answering.Wait()
@@ -242,9 +249,13 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	}
 	var length [2]byte
 	var msg []byte
-	for {
+	for first := true; ; first = false {
 		// Set before stopping is read: drain does it the other way round.
-		if err := c.SetReadDeadline(time.Now().Add(s.cfg.IdleTimeout)); err != nil || s.stopping.Load() {
+		if err := c.SetReadDeadline(time.Now().Add(s.cfg.IdleTimeout)); err != nil {
+			return
+		}
+		// Who was let in and asked nothing yet is not turned away.
+		if s.stopping.Load() && (!first || c.SetReadDeadline(time.Now().Add(lastWord)) != nil) {
 			return
 		}
 		if _, err := io.ReadFull(c, length[:]); err != nil {

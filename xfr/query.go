@@ -310,7 +310,7 @@ func (c *Client) askTCP(ctx context.Context, ep Endpoint, q *query, key *tsigKey
 	}
 	defer closeWith(ctx, conn)()
 	begun := time.Now()
-	if err := conn.SetDeadline(begun.Add(c.cfg.Limits.Idle)); err != nil {
+	if err := conn.SetDeadline(begun.Add(c.limits.Load().Idle)); err != nil {
 		return reply{}, err
 	}
 	id := newID()

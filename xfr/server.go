@@ -1,9 +1,11 @@
 package xfr
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +36,8 @@ type Config struct {
 	// ClientRoots, where set, are the certificates that clients of the
 	// listeners for TLS must prove themselves by (RFC 9103, 9.3).
 	ClientRoots *x509.CertPool
+	// Listeners opens the sockets; nil means net.ListenConfig.
+	Listeners Listeners
 	// Logger takes transfers, refusals and faults; nil drops them. All but
 	// transfers sent are logged once a second at most, each sort for itself,
 	// with the number left out.
@@ -56,6 +60,13 @@ type Config struct {
 	// Grace is how long answers under way may go on when the server stops; 0
 	// means 5 s.
 	Grace time.Duration
+}
+
+// Listeners opens sockets as net.ListenConfig does, or takes those that were
+// opened for this process before it began.
+type Listeners interface {
+	Listen(ctx context.Context, network, address string) (net.Listener, error)
+	ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error)
 }
 
 // withDefaults fills in what was left at zero.
@@ -83,6 +94,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Listeners == nil {
+		c.Listeners = new(net.ListenConfig)
 	}
 	return c
 }

@@ -83,8 +83,7 @@ func (s *Server) ListenTLS(ctx context.Context, addr string, cert *Certificate) 
 	if s.started {
 		return netip.AddrPort{}, fmt.Errorf("listen on %s: server already runs", addr)
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp"+familyOf(addr), addr)
+	l, err := s.cfg.Listeners.Listen(ctx, "tcp"+familyOf(addr), addr)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("listen on %s: %w", addr, err)
 	}

@@ -79,7 +79,7 @@ var ErrBrokenIXFR = errors.New("IXFR does not apply")
 // of the transfer itself.
 func (c *Client) Transfer(ctx context.Context, ep Endpoint, name zone.Name, have *zone.Serial, sink TransferSink) (TransferResult, error) {
 	begun := time.Now()
-	result, err := c.transfer(ctx, ep, name, have, sink, begun.Add(c.cfg.Limits.MaxTime))
+	result, err := c.transfer(ctx, ep, name, have, sink, begun.Add(c.limits.Load().MaxTime))
 	result.Key, result.Took = ep.Key, time.Since(begun)
 	c.stats.took(result, err, ctx.Err() != nil)
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *Client) transferOnce(ctx context.Context, ep Endpoint, q query, key *ts
 	}
 	defer closeWith(ctx, conn)()
 	now := time.Now()
-	if err := conn.SetWriteDeadline(now.Add(c.cfg.Limits.Idle)); err != nil {
+	if err := conn.SetWriteDeadline(now.Add(c.limits.Load().Idle)); err != nil {
 		return TransferResult{}, err
 	}
 	t := c.pool.Get().(*inbound)
@@ -144,7 +144,7 @@ func (c *Client) transferOnce(ctx context.Context, ep Endpoint, q query, key *ts
 		*t = inbound{buf: t.buf, dec: decoder{rdata: t.dec.rdata}}
 		c.pool.Put(t)
 	}()
-	t.q, t.id, t.sink, t.limits, t.conn, t.end = &q, newID(), sink, c.cfg.Limits, conn, end
+	t.q, t.id, t.sink, t.limits, t.conn, t.end = &q, newID(), sink, *c.limits.Load(), conn, end
 	t.dec.apex = q.name.Fold()
 	var msg []byte
 	msg, t.signed = q.pack(t.id, key, now)

@@ -352,7 +352,7 @@ func TestRoles_SecretsAndAccessAreForAdmins(t *testing.T) {
 		case r.Tag == "audit" && r.ID != "getAuditHead":
 			want = RoleAuditor
 		case r.Method == http.MethodGet:
-		case r.Tag == "secrets", r.Tag == "workers", r.Tag == "daemon", r.Tag == "access", r.ID == "removeZone", r.ID == "recordBackup":
+		case r.Tag == "secrets", r.Tag == "workers", r.Tag == "daemon" && r.ID != "reloadConfig", r.Tag == "access", r.ID == "removeZone", r.ID == "recordBackup":
 			want = RoleAdmin
 		case r.ID == "approve", r.ID == "reject":
 			want = RoleReviewer

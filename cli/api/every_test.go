@@ -113,6 +113,7 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 		{"POST", zone + "/keys/files", `{"files":[{"path":"/nowhere","key_role":"ksk"}]}`, 422},
 		{"POST", zone + "/keys/" + strings.Repeat("0", 16) + "/publish", "", 404},
 		{"POST", "/policies/reload", "", 409},
+		{"POST", "/reload", "", 409},
 		{"POST", "/tsig", `{"name":"t."}`, 409},
 		{"GET", "/tsig/t", "", 404},
 		{"DELETE", "/tsig/t", "", 404},

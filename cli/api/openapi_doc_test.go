@@ -249,7 +249,7 @@ func routeProblems(r Route) []int {
 	if r.Body != nil {
 		statuses = append(statuses, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
-	if r.Body != nil || len(r.Query) > 0 || len(r.PathParams()) > 0 {
+	if r.Body != nil || r.ID == "reloadConfig" || len(r.Query) > 0 || len(r.PathParams()) > 0 {
 		statuses = append(statuses, http.StatusUnprocessableEntity)
 	}
 	statuses = append(statuses, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable)

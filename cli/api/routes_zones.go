@@ -13,6 +13,8 @@ func daemonRoutes() []Route {
 		"daemon",
 		get("/health", "getHealth", RoleViewer, "Whether the daemon is well; 409 where it is not.",
 			document(Health{}, "it is well"), (*server).health),
+		change("POST", "/reload", "reloadConfig", RoleOperator, "Read config and policies again: all or nothing.",
+			nil, document(pipeline.Reloaded{}, "what took effect"), (*server).reloadConfig),
 		get("/openapi.json", "getOpenAPI", RoleViewer, "This document.",
 			Answer{Status: http.StatusOK, Form: FormFile, Media: mediaJSON, Text: "the OpenAPI document"}, (*server).openAPI),
 		get("/clock", "getClock", RoleViewer, "How the daemon's clock is.",

@@ -165,11 +165,13 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	if err := s.engine.Health(r.Context()); err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, Health{Status: "ok", Alarms: s.engine.Alarms()})
+	return reply(w, http.StatusOK, Health{Status: "ok", Alarms: s.engine.Alarms(), Config: s.engine.ConfigStatus()})
 }
 
 // Health is the answer of a daemon that is well.
 type Health struct {
 	Status string   `json:"status"`           // ok
 	Alarms []string `json:"alarms,omitempty"` // what needs a person all the same
+	// Config is when the config was read, and what of it waits for a restart.
+	Config pipeline.ConfigStatus `json:"config"`
 }
