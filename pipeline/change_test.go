@@ -199,7 +199,7 @@ func TestTSIG_SecretsStayOutOfTheJournalAndUsedKeysStay(t *testing.T) {
 	if _, err := r.e.ExportTSIG(ctx, jane, "transfer.example"); !errors.Is(err, ErrNotFound) || len(store.keys) != 0 {
 		t.Errorf("after its removal: %v", err)
 	}
-	if err := r.e.Tail(ctx, "", 1, func(l HistoryLine) error {
+	if err := r.e.Tail(ctx, "", 1, false, func(l HistoryLine) error {
 		if strings.Contains(string(l.Event), secret) || strings.Contains(string(l.Event), "thirty-two") {
 			t.Errorf("a secret in %s", l.Event)
 		}

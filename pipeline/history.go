@@ -48,7 +48,7 @@ func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn fu
 	var own []HistoryLine
 	err = e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
 		if concerns(rec, ids) && q.matches(rec) {
-			own = append(own, q.evident(rec, e.line(rec)))
+			own = append(own, q.evident(rec, e.line(rec, q.Closed)))
 		}
 		return nil
 	})
@@ -67,7 +67,7 @@ func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn fu
 		}
 		return nil
 	}
-	n := e.newNarrator()
+	n := e.newNarrator(q.Closed)
 	for _, id := range ids {
 		err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
 			if !q.matches(rec) {
@@ -107,7 +107,7 @@ func (e *Engine) lives(ctx context.Context, name string) ([]event.ZoneID, error)
 // historyTail emits the newest q.Limit lines.
 func (e *Engine) historyTail(ctx context.Context, ids []event.ZoneID, q HistoryQuery, own []HistoryLine, fn func(HistoryLine) error) error {
 	last := own
-	n := e.newNarrator()
+	n := e.newNarrator(q.Closed)
 	for _, id := range ids {
 		err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
 			if q.matches(rec) {
@@ -141,7 +141,7 @@ func newest(lines []HistoryLine, n int) []HistoryLine {
 // evident is the line with the event's evidence, where that is asked for.
 func (q HistoryQuery) evident(rec journal.Record, l HistoryLine) HistoryLine {
 	if q.Evidence {
-		l.Evidence = Evidence(opened(rec).Event)
+		l.Evidence = Evidence(shown(rec, q.Closed).Event)
 	}
 	return l
 }
@@ -164,8 +164,9 @@ func concerns(rec journal.Record, ids []event.ZoneID) bool {
 }
 
 // Tail calls fn for events as they come, from a sequence on (0: new ones
-// only), of one zone or, with an empty name, of all. It ends with ctx.
-func (e *Engine) Tail(ctx context.Context, name string, from uint64, fn func(HistoryLine) error) error {
+// only), of one zone or, with an empty name, of all. It ends with ctx. closed
+// leaves out what is sealed.
+func (e *Engine) Tail(ctx context.Context, name string, from uint64, closed bool, fn func(HistoryLine) error) error {
 	var id event.ZoneID
 	if name != "" {
 		var err error
@@ -180,7 +181,7 @@ func (e *Engine) Tail(ctx context.Context, name string, from uint64, fn func(His
 		}
 		from = last + 1
 	}
-	n := e.newNarrator()
+	n := e.newNarrator(closed)
 	return e.journal.Follow(ctx, "", from, nil, func(rec journal.Record) error {
 		if id != "" && rec.Event.Zone != id && !concerns(rec, []event.ZoneID{id}) {
 			return nil
@@ -213,10 +214,10 @@ func (e *Engine) SeqAt(ctx context.Context, t time.Time) (uint64, error) {
 	return seq, nil
 }
 
-// line makes an event readable.
-func (e *Engine) line(rec journal.Record) HistoryLine {
-	sealed := sealedNotes(rec)
-	rec = opened(rec)
+// line makes an event readable; closed leaves out what is sealed.
+func (e *Engine) line(rec journal.Record, closed bool) HistoryLine {
+	sealed := sealedNotes(rec, closed)
+	rec = shown(rec, closed)
 	name := e.zoneName(rec.Event.Zone)
 	switch f := rec.Event.Facts.(type) {
 	case *event.ZoneAdded:

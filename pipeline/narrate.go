@@ -15,16 +15,17 @@ import (
 // which keys and rollovers an event is about, and what comes next. It folds the
 // keys of the zones that it reads.
 type narrator struct {
-	e   *Engine
-	all map[event.ZoneID]keymgr.KeySet
+	e      *Engine
+	closed bool // what is sealed is left out
+	all    map[event.ZoneID]keymgr.KeySet
 }
 
 // maxNarrated bounds the zones whose keys are kept while all are followed.
 const maxNarrated = 1000
 
 // newNarrator tells events that are read from each zone's first on.
-func (e *Engine) newNarrator() *narrator {
-	return &narrator{e: e, all: map[event.ZoneID]keymgr.KeySet{}}
+func (e *Engine) newNarrator(closed bool) *narrator {
+	return &narrator{e: e, closed: closed, all: map[event.ZoneID]keymgr.KeySet{}}
 }
 
 // pass takes note of an event.
@@ -36,13 +37,13 @@ func (n *narrator) pass(rec journal.Record) {
 
 // line takes note of an event and makes it readable.
 func (n *narrator) line(rec journal.Record) HistoryLine {
-	l := n.e.line(rec)
+	l := n.e.line(rec, n.closed)
 	if !keyMatter(rec.Event) {
 		return l
 	}
 	before := n.all[rec.Event.Zone]
 	n.pass(rec)
-	l.Text, l.Next = Narrate(opened(rec).Event, before, n.all[rec.Event.Zone], l.Zone)
+	l.Text, l.Next = Narrate(shown(rec, n.closed).Event, before, n.all[rec.Event.Zone], l.Zone)
 	return l
 }
 

@@ -153,7 +153,7 @@ func TestHistory_TellsTheSameWhereverItBegins(t *testing.T) {
 	}
 	var tailed []string
 	stop := fmt.Errorf("enough")
-	if err := w.e.Tail(t.Context(), "example.com", from, func(l HistoryLine) error {
+	if err := w.e.Tail(t.Context(), "example.com", from, false, func(l HistoryLine) error {
 		if strings.HasPrefix(l.Type, "rollover.") {
 			tailed = append(tailed, fmt.Sprintf("%d %s %s", l.Seq, l.Text, l.Next))
 		}
@@ -168,7 +168,7 @@ func TestHistory_TellsTheSameWhereverItBegins(t *testing.T) {
 
 func TestNarrator_HoldsTheKeysOfFewZones(t *testing.T) {
 	r := newRig(t, journaltest.New(), nil)
-	n := r.e.newNarrator()
+	n := r.e.newNarrator(false)
 	for i := range 3 * maxNarrated {
 		rec := journal.Record{Seq: 1, Event: event.Event{
 			Type: "key.removed", Zone: event.ZoneID(fmt.Sprintf("%016x", i)), N: 1, Facts: &event.KeyRemoved{},

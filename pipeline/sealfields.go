@@ -110,11 +110,24 @@ func opened(rec journal.Record) journal.Record {
 	return rec
 }
 
-// sealedNotes lists the sealed fields of an event and whether they are there.
-func sealedNotes(rec journal.Record) []SealedField {
+// shown is a record as somebody may see it: with its sealed values in their
+// places, or closed.
+func shown(rec journal.Record, closed bool) journal.Record {
+	if closed {
+		return rec
+	}
+	return opened(rec)
+}
+
+// sealedNotes lists the sealed fields of an event and whether they are there;
+// closed leaves out their values.
+func sealedNotes(rec journal.Record, closed bool) []SealedField {
 	out := make([]SealedField, 0, len(rec.Event.Sealed))
 	for _, field := range slices.Sorted(maps.Keys(rec.Event.Sealed)) {
 		v, ok := rec.Sealed[field]
+		if closed {
+			v.Value = ""
+		}
 		out = append(out, SealedField{Field: field, Value: v.Value, Dropped: !ok})
 	}
 	return out

@@ -162,6 +162,7 @@ type HistoryQuery struct {
 	Before       uint64    // only events before this sequence; 0: no bound
 	Limit        int       // the newest so many; 0: all
 	Evidence     bool      // lines have what events can be checked by
+	Closed       bool      // what is sealed is left out
 }
 
 // ReplayStep is one instance met during a replay.

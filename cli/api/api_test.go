@@ -42,7 +42,7 @@ type rig struct {
 }
 
 // newEngine runs an engine on a journal in memory, until the test ends.
-func newEngine(t testing.TB) (engine *pipeline.Engine, dir string) {
+func newEngine(t testing.TB, changes ...func(*pipeline.Config)) (engine *pipeline.Engine, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	ks, err := file.Open(file.Config{Dir: filepath.Join(dir, "keys")})
@@ -57,11 +57,15 @@ func newEngine(t testing.TB) (engine *pipeline.Engine, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine, err = pipeline.NewEngine(t.Context(), pipeline.Config{
+	cfg := pipeline.Config{
 		Journal: journaltest.New(), Keystore: ks, Logger: slog.New(slog.DiscardHandler),
 		StoreDir: filepath.Join(dir, "projection"), SpillDir: filepath.Join(dir, "spill"),
 		Sealing: pipeline.Sealing{Key: key, Interval: time.Hour, Events: 1000},
-	})
+	}
+	for _, change := range changes {
+		change(&cfg)
+	}
+	engine, err = pipeline.NewEngine(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (s *server) tail(w http.ResponseWriter, r *http.Request) error {
 	if err := e.begin(from - 1); err != nil {
 		return nil // the client left
 	}
-	err = s.engine.Tail(ctx, name, from, func(l pipeline.HistoryLine) error {
+	err = s.engine.Tail(ctx, name, from, !seesSealed(ctx), func(l pipeline.HistoryLine) error {
 		return e.send(l.Seq, "", eventOf(l))
 	})
 	if err != nil && ctx.Err() == nil {

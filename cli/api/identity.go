@@ -77,6 +77,12 @@ func (id Identity) by(role Role) Role {
 	return ""
 }
 
+// seesSealed reports whether the caller may see what is sealed in events.
+func seesSealed(ctx context.Context) bool {
+	id, ok := IdentityOf(ctx)
+	return ok && id.Can(RoleAuditor)
+}
+
 type neededKey struct{}
 
 // withNeeded says which role a request's route asks for.

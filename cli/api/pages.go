@@ -153,7 +153,7 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var q pipeline.HistoryQuery
+	q := pipeline.HistoryQuery{Closed: !seesSealed(r.Context())}
 	if q.Since, err = timeParam(r, "since"); err != nil {
 		return err
 	}
