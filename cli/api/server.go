@@ -26,13 +26,14 @@ type server struct {
 	log    *slog.Logger
 	// heartbeat is how often a live stream says that it lives.
 	heartbeat time.Duration
+	places    *places
 }
 
 // Handler serves the API to callers whose identity is in the request's context,
 // see WithIdentity. Once it has served a request, Request.Pattern is that of
 // the route, or empty where there is none.
 func Handler(engine *pipeline.Engine, log *slog.Logger) http.Handler {
-	s := &server{engine: engine, log: log, heartbeat: heartbeat}
+	s := &server{engine: engine, log: log, heartbeat: heartbeat, places: newPlaces()}
 	mux := http.NewServeMux()
 	for _, route := range Routes() {
 		mux.Handle(route.Pattern(), s.serve(route))
@@ -60,6 +61,12 @@ func (s *server) serve(route Route) http.Handler {
 			p.write(w)
 			return
 		}
+		leave, full := s.places.take(r.Context(), route)
+		if full != nil {
+			full.write(w)
+			return
+		}
+		defer leave()
 		r = r.WithContext(withNeeded(r.Context(), route.Role))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if r.Method == http.MethodHead {

@@ -1,0 +1,94 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"testing"
+)
+
+func routeOf(t *testing.T, id string) Route {
+	t.Helper()
+	routes := Routes()
+	i := slices.IndexFunc(routes, func(r Route) bool { return r.ID == id })
+	if i < 0 {
+		t.Fatalf("no route %s", id)
+	}
+	return routes[i]
+}
+
+func callerOf(t *testing.T, name, door string) context.Context {
+	t.Helper()
+	return WithIdentity(t.Context(), Identity{Name: name, Door: door, Roles: []Role{RoleViewer}})
+}
+
+// One caller's requests that read much wait for each other, not those of others;
+// nobody at the socket waits.
+func TestPlaces_NoCallerTakesThemAll(t *testing.T) {
+	p, verify := newPlaces(), routeOf(t, "verifyJournal")
+	var leave []func()
+	for range maxHeavyOf {
+		l, problem := p.take(callerOf(t, "greedy", "api"), verify)
+		if problem != nil {
+			t.Fatal(problem)
+		}
+		leave = append(leave, l)
+	}
+	gone, cancel := context.WithCancel(callerOf(t, "greedy", "api"))
+	cancel()
+	if _, problem := p.take(gone, verify); problem == nil || problem.Status != http.StatusServiceUnavailable {
+		t.Errorf("one more of the same caller: %+v", problem)
+	}
+	for _, caller := range []context.Context{callerOf(t, "other", "api"), callerOf(t, "greedy", "cli")} {
+		l, problem := p.take(caller, verify)
+		if problem != nil {
+			t.Fatal(problem)
+		}
+		l()
+	}
+	for _, l := range leave {
+		l()
+	}
+	if len(p.callers) != 0 || len(p.all) != 0 {
+		t.Errorf("%d callers and %d places are left", len(p.callers), len(p.all))
+	}
+}
+
+func TestPlaces_LiveStreamsOfACallerAreBounded(t *testing.T) {
+	p, follow := newPlaces(), routeOf(t, "followAll")
+	var leave []func()
+	for range maxLiveOf {
+		l, problem := p.take(callerOf(t, "greedy", "web"), follow)
+		if problem != nil {
+			t.Fatal(problem)
+		}
+		leave = append(leave, l)
+	}
+	if _, problem := p.take(callerOf(t, "greedy", "web"), follow); problem == nil || problem.Status != http.StatusTooManyRequests {
+		t.Errorf("one more: %+v", problem)
+	}
+	if l, problem := p.take(callerOf(t, "other", "web"), follow); problem != nil {
+		t.Errorf("another caller: %v", problem)
+	} else {
+		l()
+	}
+	for _, l := range leave {
+		l()
+	}
+	if len(p.callers) != 0 {
+		t.Errorf("%d callers are left", len(p.callers))
+	}
+}
+
+// The routes that are bounded exist.
+func TestPlaces_KnowTheirRoutes(t *testing.T) {
+	n := 0
+	for _, route := range Routes() {
+		if route.heavy() {
+			n++
+		}
+	}
+	if n != 10 {
+		t.Errorf("%d routes read much, want 10: was one renamed?", n)
+	}
+}
