@@ -29,6 +29,7 @@ type env struct {
 	apiAddress string
 	json       bool
 	color      bool // stdout is a terminal and colour is wanted
+	unicode    bool // such a terminal, which shows UTF-8
 	log        *slog.Logger
 }
 
@@ -104,6 +105,9 @@ func newApp(e *env) *urfave.App {
 			verifyCommand(e),
 			simulateCommand(e),
 			templateCommand(e),
+			statusCommand(e),
+			alarmsCommand(e),
+			logLevelCommand(e),
 			healthCommand(e),
 			versionCommand(e),
 			completionCommand(e),
@@ -132,6 +136,7 @@ func (e *env) setGlobals(c *urfave.Context) error {
 	e.apiAddress = c.String("api")
 	e.json = c.Bool("json")
 	e.color = !e.json && !c.Bool("no-color") && e.getenv("NO_COLOR") == "" && isTerminal(e.stdout)
+	e.unicode = e.color && isUTF8(e.getenv)
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return usagef("--log-level %q: want debug, info, warn or error", c.String("log-level"))

@@ -41,14 +41,16 @@ type config struct {
 	Worker    workerConfig   `toml:"worker"`
 	Metrics   metricsConfig  `toml:"metrics"`
 	Prober    proberConfig   `toml:"prober"`
+	Alarms    alarmsConfig   `toml:"alarms"`
 }
 
 type daemonConfig struct {
-	LogLevel     level    `toml:"log-level"`
-	MemoryLimit  size     `toml:"memory-limit"`
-	Workers      int      `toml:"workers"`
-	Resolvers    []string `toml:"resolvers"`
-	TrustAnchors []string `toml:"trust-anchors"`
+	LogLevel     level     `toml:"log-level"`
+	LogFormat    logFormat `toml:"log-format"`
+	MemoryLimit  size      `toml:"memory-limit"`
+	Workers      int       `toml:"workers"`
+	Resolvers    []string  `toml:"resolvers"`
+	TrustAnchors []string  `toml:"trust-anchors"`
 }
 
 type serverConfig struct {
@@ -125,13 +127,14 @@ func defaultConfig() config {
 	cfg := config{
 		Version: "v1",
 		DataDir: "./sluice-data",
-		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), MemoryLimit: 250 << 20, Resolvers: []string{}, TrustAnchors: []string{}},
+		Daemon:  daemonConfig{LogLevel: level(slog.LevelInfo), LogFormat: logAuto, MemoryLimit: 250 << 20, Resolvers: []string{}, TrustAnchors: []string{}},
 		Journal: journalConfig{ReserveMax: 2 << 30},
 		Audit:   auditConfig{Interval: duration(time.Hour), Events: 10_000, HookTimeout: duration(time.Minute), Witnesses: []string{}, Seal: []string{}},
 		Transfers: transferConfig{
 			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
 		},
 		Metrics: metricsConfig{Zones: metrics.ZonesAll}, Prober: defaultProber(),
+		Alarms: defaultAlarms(),
 		Worker: workerConfig{URLs: []string{}, Roles: []string{}, Advertise: []string{}},
 		Server: serverConfig{Servers: []string{"127.0.0.1:8053"}, StopGrace: duration(5 * time.Second), TLS: tlsConfig{Servers: []string{}}},
 	}
@@ -217,6 +220,9 @@ func (c *config) check() *badValue {
 		return bad
 	}
 	if bad := c.Prober.check(); bad != nil {
+		return bad
+	}
+	if bad := c.Alarms.check(); bad != nil {
 		return bad
 	}
 	return c.Server.TLS.check()

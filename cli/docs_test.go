@@ -2,9 +2,11 @@ package cli
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	urfave "github.com/urfave/cli/v2"
 
 	"sluice/cli/api"
@@ -13,6 +15,7 @@ import (
 	"sluice/journal/backup"
 	"sluice/keymgr"
 	"sluice/pipeline"
+	"sluice/pipeline/alarm"
 	"sluice/pipeline/simulate"
 )
 
@@ -30,6 +33,11 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 	text := page(t, "json")
 	for _, v := range []any{
 		pipeline.ZoneStatus{},
+		pipeline.Overview{},
+		pipeline.AlarmsStatus{},
+		alarm.TestResult{},
+		alarm.Message{},
+		api.LogLevel{},
 		servingInfo{},
 		zoneStart{},
 		zoneOutcome{},
@@ -108,6 +116,34 @@ func jsonFields(t reflect.Type) map[string]bool {
 		}
 	}
 	return fields
+}
+
+// The page of notices has every code, and no other.
+func TestNoticesPage_HasEveryCode(t *testing.T) {
+	var shown []string
+	for line := range strings.Lines(page(t, "notices")) {
+		if rest, ok := strings.CutPrefix(line, "| `"); ok {
+			code, rest, _ := strings.Cut(rest, "`")
+			shown = append(shown, code)
+			severities, _, _ := strings.Cut(strings.TrimPrefix(rest, " | "), " | ")
+			for severity := range strings.SplitSeq(severities, ", ") {
+				if !slices.Contains([]string{"info", "warning", "alarm"}, severity) {
+					t.Errorf("%s has the severity %q", code, severity)
+				}
+			}
+		}
+	}
+	slices.Sort(shown)
+	var want []string
+	for _, code := range pipeline.NoticeCodes() {
+		want = append(want, string(code))
+		if topic := code.Topic(); pages()[topic] == "" {
+			t.Errorf("%s: there is no page %q", code, topic)
+		}
+	}
+	if diff := cmp.Diff(want, shown); diff != "" {
+		t.Errorf("codes (-program +page):\n%s", diff)
+	}
 }
 
 func TestManual_NamesEveryPage(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +65,43 @@ func (e *env) table(head []string, rows [][]string) error {
 	return w.Flush()
 }
 
+// paintedTable is table with cells in the colours that color names by row and
+// column; "" is none.
+func (e *env) paintedTable(head []string, rows [][]string, color func(row, column int) string) error {
+	if !e.color {
+		return e.table(head, rows)
+	}
+	widths := make([]int, len(head))
+	for _, r := range append([][]string{head}, rows...) {
+		for i, cell := range r {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	line := func(cells []string, color func(column int) string) error {
+		var b strings.Builder
+		for i, cell := range cells {
+			if c := color(i); c != "" {
+				b.WriteString(e.paint(c, cell))
+			} else {
+				b.WriteString(cell)
+			}
+			if i < len(cells)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			}
+		}
+		return e.printf("%s\n", b.String())
+	}
+	if err := line(head, func(int) string { return "" }); err != nil {
+		return err
+	}
+	for n, r := range rows {
+		if err := line(r, func(column int) string { return color(n, column) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fields prints name and value pairs, one a line; pairs without a value are
 // left out.
 func (e *env) fields(pairs ...string) error {
@@ -85,7 +123,7 @@ const (
 
 // paint puts text in a colour where that is wanted.
 func (e *env) paint(color, text string) string {
-	if !e.color || text == "" {
+	if !e.color || text == "" || color == "" {
 		return text
 	}
 	return color + text + "\x1b[0m"

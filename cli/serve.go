@@ -140,7 +140,7 @@ func newServing(e *env, c *urfave.Context, member bool) (*serving, error) {
 		s.zones = append(s.zones, pipeline.NewZone{Name: name, Source: source})
 	}
 	s.level.Set(slog.Level(s.cfg.Daemon.LogLevel))
-	s.log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: s.level}))
+	s.log = newLogger(e.stderr, s.cfg.Daemon.LogFormat, s.level)
 	return s, nil
 }
 
@@ -204,7 +204,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version, Software: softwareName(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
-		Clock: s.clock, Logger: s.log, Sealing: sealing, Seal: s.cfg.Audit.Seal, Archive: archive, Workers: s.cfg.Daemon.Workers,
+		Clock: s.clock, Logger: s.log, LogLevel: s.level, Alarms: s.cfg.Alarms.alarms(), Sealing: sealing, Seal: s.cfg.Audit.Seal, Archive: archive, Workers: s.cfg.Daemon.Workers,
 		Observe: s.observe, Resolve: s.resolve, Agents: s.agents,
 		TSIG: tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,

@@ -72,6 +72,7 @@ func (s *serving) start(ctx context.Context) error {
 	if at, ok := s.reviewAt[event.StageSigned]; ok {
 		info.ReviewSigned = at.String()
 	}
+	s.engine.SetListeners(info.listeners())
 	if err := s.printInfo(info); err != nil {
 		return err
 	}
@@ -84,6 +85,24 @@ func (s *serving) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// listeners is where the daemon listens.
+func (i servingInfo) listeners() []pipeline.Listener {
+	var out []pipeline.Listener
+	add := func(name string, addresses ...string) {
+		for _, a := range addresses {
+			if a != "" {
+				out = append(out, pipeline.Listener{Name: name, Address: a})
+			}
+		}
+	}
+	add("publication", i.Publication...)
+	add("publication-tls", i.PublicationTLS...)
+	add("review-loaded", i.ReviewLoaded)
+	add("review-signed", i.ReviewSigned)
+	add("api", i.API)
+	return out
 }
 
 // awaitReady waits until the engine has read the journal.

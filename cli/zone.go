@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -234,67 +233,6 @@ func zoneRemove(e *env) *urfave.Command {
 			return e.printf("zone %s removed; its history and keys stay\n", name)
 		}),
 	}
-}
-
-func zoneList(e *env) *urfave.Command {
-	return &urfave.Command{
-		Name: "list", Usage: "list the zones, one line each",
-		OnUsageError: onUsageError,
-		Action: func(c *urfave.Context) error {
-			if _, err := arguments(c); err != nil {
-				return err
-			}
-			return e.clientAction(func(client *api.Client) error {
-				zones, err := client.Zones(c.Context)
-				if err != nil {
-					return err
-				}
-				if e.json {
-					return e.printJSON(zones)
-				}
-				rows := make([][]string, 0, len(zones))
-				for _, z := range zones {
-					state := z.State
-					if z.Mode == pipeline.ModePassThrough || z.Mode == pipeline.ModeUnsigned {
-						state += " (" + string(z.Mode) + ")"
-					}
-					row := []string{z.Name, state, z.Policy, serialText(z.LoadedSerial), serialText(z.PublishedSerial), "-", noticeText(z.Notices)}
-					if z.NextExpiry != nil {
-						row[5] = when(*z.NextExpiry)
-					}
-					rows = append(rows, row)
-				}
-				return e.table([]string{"ZONE", "STATE", "POLICY", "LOADED", "PUBLISHED", "NEXT EXPIRY", "NOTICES"}, rows)
-			})
-		},
-	}
-}
-
-func serialText(serial *uint32) string {
-	if serial == nil {
-		return "-"
-	}
-	return strconv.FormatUint(uint64(*serial), 10)
-}
-
-// noticeText counts notices by severity.
-func noticeText(notices []pipeline.Notice) string {
-	if len(notices) == 0 {
-		return "-"
-	}
-	var parts []string
-	for _, severity := range []string{"alarm", "warning", "info"} {
-		n := 0
-		for _, notice := range notices {
-			if notice.Severity == severity {
-				n++
-			}
-		}
-		if n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, severity))
-		}
-	}
-	return strings.Join(parts, ", ")
 }
 
 func zoneStatus(e *env) *urfave.Command {

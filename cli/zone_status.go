@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,20 +16,6 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 	if e.json {
 		return e.printJSON(s)
 	}
-	var expiry, next string
-	if s.NextExpiry != nil {
-		expiry = when(*s.NextExpiry)
-	}
-	if s.Next != "" {
-		next = s.Next
-		if s.NextAt != nil {
-			next += ", " + when(*s.NextAt)
-		}
-	}
-	waits := s.WaitsFor
-	if waits != "" && s.Since != nil {
-		waits += ", since " + when(*s.Since)
-	}
 	err := e.fields(
 		"zone", s.Name,
 		"state", e.paintState(s.State),
@@ -36,26 +23,72 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		"policy", s.Policy,
 		"mode", modeText(s.Mode),
 		"source", s.Source,
+	)
+	if err != nil {
+		return err
+	}
+	if drawn := e.picture(s.Stages); drawn != nil {
+		if err := e.printf("\n%s\n\n", strings.Join(drawn, "\n")); err != nil {
+			return err
+		}
+	}
+	if err := e.printNotices(s); err != nil {
+		return err
+	}
+	var expiry string
+	if s.NextExpiry != nil {
+		expiry = when(*s.NextExpiry)
+	}
+	waits := s.WaitsFor
+	if waits != "" && s.Since != nil {
+		waits += ", since " + when(*s.Since)
+	}
+	err = e.fields(
 		"loaded", instanceText(s.Loaded),
 		"published", instanceText(s.Published),
 		"signatures valid until", expiry,
 		"signatures replaced", exchangeText(s.Exchange),
 		"seen from outside", observationText(s.Observation),
 		"resolvers", probeText(s.Probe),
+		"last error", e.paint(red, untold(s)),
 		"waits for", waits,
-		"next", next,
-		"last error", e.paint(red, s.LastError),
 	)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(e.printNotices(s), e.printReviews(s)); err != nil {
+	if err := errors.Join(err, e.printComing(s, detailed), e.printReviews(s)); err != nil {
 		return err
 	}
 	if !detailed {
 		return e.rolloverLines(s)
 	}
 	return e.printDetails(s)
+}
+
+// untold is the last error where no notice tells it.
+func untold(s pipeline.ZoneStatus) string {
+	if slices.ContainsFunc(s.Notices, func(n pipeline.Notice) bool { return strings.Contains(n.Text, s.LastError) }) {
+		return ""
+	}
+	return s.LastError
+}
+
+// shownComing is how much of what comes is told of a zone, but in detail.
+const shownComing = 4
+
+// printComing tells what will happen, and when.
+func (e *env) printComing(s pipeline.ZoneStatus, all bool) error {
+	list := s.Coming
+	if !all {
+		list = list[:min(len(list), shownComing)]
+	}
+	for i, c := range list {
+		label := "next:"
+		if i > 0 {
+			label = "then:"
+		}
+		if err := e.printf("%s %s, %s\n", label, when(c.At), c.Text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // progressText tells where long work stands, and who signs parts of the zone.
@@ -79,13 +112,29 @@ func exchangeText(x *pipeline.ExchangeStatus) string {
 }
 
 func (e *env) paintState(state string) string {
+	return e.paint(stateColor(state), state)
+}
+
+// stateColor is the colour of a zone's state.
+func stateColor(state string) string {
 	switch {
 	case state == "published":
-		return e.paint(green, state)
-	case strings.Contains(state, "failed"), state == "halted":
-		return e.paint(red, state)
+		return green
+	case strings.Contains(state, "failed"), state == "halted", state == "expired":
+		return red
 	}
-	return e.paint(yellow, state)
+	return yellow
+}
+
+// severityColor is the colour of a severity; "" for none.
+func severityColor(severity string) string {
+	switch severity {
+	case "alarm":
+		return red
+	case "warning":
+		return yellow
+	}
+	return ""
 }
 
 // modeText tells what is done to a zone that is not signed here.
@@ -112,15 +161,21 @@ func instanceText(i *pipeline.InstanceSummary) string {
 	return text + ", " + when(i.Time)
 }
 
-// printNotices prints what the operator should know.
+// printNotices prints what the operator should know, the worst first.
 func (e *env) printNotices(s pipeline.ZoneStatus) error {
-	var lines []string
-	for _, n := range s.Notices {
-		color := yellow
-		if n.Severity == "alarm" {
-			color = red
+	notices := slices.Clone(s.Notices)
+	slices.SortStableFunc(notices, func(a, b pipeline.Notice) int {
+		switch {
+		case pipeline.Worse(a.Severity, b.Severity):
+			return -1
+		case pipeline.Worse(b.Severity, a.Severity):
+			return 1
 		}
-		lines = append(lines, e.paint(color, n.Severity)+": "+n.Text)
+		return 0
+	})
+	var lines []string
+	for _, n := range notices {
+		lines = append(lines, e.paint(cmp.Or(severityColor(n.Severity), yellow), n.Severity)+": "+n.Text)
 		if n.Hint != "" {
 			lines = append(lines, "  "+n.Hint)
 		}

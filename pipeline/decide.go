@@ -55,6 +55,7 @@ type Decision struct {
 	Commands []Command
 	WakeAt   time.Time // zero: not before something happens
 	WakeFor  string    // what is to be done then, a sentence
+	Later    []Coming  // all that is to be done by itself later, in no order
 	LookAt   time.Time // when a rollover wants to see what the world shows; zero: it does not
 }
 
@@ -104,6 +105,7 @@ func (d *Decision) add(m Moment, c Command) {
 }
 
 func (d *Decision) wake(at time.Time, reason string) {
+	d.Later = append(d.Later, Coming{at, reason})
 	if d.WakeAt.IsZero() || at.Before(d.WakeAt) {
 		d.WakeAt, d.WakeFor = at, reason
 	}

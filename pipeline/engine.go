@@ -19,6 +19,7 @@ import (
 	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/pipeline/alarm"
 	"sluice/pipeline/observe"
 	"sluice/pipeline/store"
 	"sluice/signer/zone"
@@ -105,6 +106,11 @@ type Config struct {
 	Sharing Sharing
 	// Sealing is how the journal is sealed; without a key it is not.
 	Sealing Sealing
+	// Alarms says who is told of what needs a person; the engine fills in what
+	// it looks at and how commands run. Without a target nobody is.
+	Alarms alarm.Config
+	// LogLevel is what Logger logs, where that can be changed; else nil.
+	LogLevel *slog.LevelVar
 	// Seal says which fields of new events are sealed, of SealKinds.
 	Seal []string
 	// Client is how zones are transferred in and secondaries told; its Keys
@@ -139,8 +145,9 @@ type Engine struct {
 	config    reconfigure
 	local     func(ctx context.Context, q observe.Question) keymgr.Observation // asks the world from here; nil where that is not its role
 	retention sync.Mutex                                                       // held while retention works on a zone
-	retained  retainer                                                         // guarded by retention
-	retainNow chan struct{}                                                    // asks for retention before its time
+	alarms    *alarm.Sender
+	retained  retainer      // guarded by retention
+	retainNow chan struct{} // asks for retention before its time
 	fill      streamFill
 
 	sealing  sync.Mutex    // held while a checkpoint is made
@@ -191,6 +198,7 @@ type Engine struct {
 	parsed      map[event.Hash]Policy    // guarded by mu; parsed policies by their text
 
 	reviewers map[string]netip.AddrPort // guarded by mu; the review listener of each stage
+	listeners []Listener                // guarded by mu; where the daemon listens, as it told
 }
 
 // NewEngine opens the projection, throws it away where it is damaged or does
@@ -232,6 +240,9 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 	maps.Copy(e.policies, cfg.Policies)
 	e.faults = faultsByPolicy(cfg.PolicyFaults)
 	addDefault(e.policies, e.faults)
+	if err := e.openAlarms(); err != nil {
+		return nil, err
+	}
 	if err := e.spill.empty(); err != nil {
 		return nil, err
 	}
@@ -409,6 +420,7 @@ func (e *Engine) caughtUp() {
 	if e.keeper() {
 		e.start(e.retains)
 	}
+	e.start(e.alarms.Run)
 	e.startSharing()
 	if e.cfg.Sealing.Key != nil {
 		e.start(e.seals)

@@ -73,7 +73,7 @@ func fillNotices(st journal.Status) []Notice {
 		journal.StreamStatus
 	}{{"EVENTS", st.Events}, {"BULK", st.Bulk}} {
 		n := Notice{
-			Severity: severityWarning, Hint: fillHint,
+			Severity: severityWarning, Code: NoticeJournalFilling, Hint: fillHint,
 			Text: fmt.Sprintf("%s is %d %% full: %.1f of %.1f MiB", s.name, fillOf(s.StreamStatus), mib(s.Bytes), mib(uint64(max(s.MaxBytes, 0)))),
 		}
 		if s.name == "EVENTS" {

@@ -217,9 +217,9 @@ func foreignNotices(s State, m Moment) []Notice {
 		}
 		if ours := s.Keys.Algorithms(); len(ours) > 0 && !slices.Contains(ours, k.Algorithm) {
 			out = append(out, Notice{
-				Severity: severityWarning,
-				Text:     fmt.Sprintf("key %s of another signer is not published: it has algorithm %d, and the zone is signed here with %s (RFC 8901, 4)", k.ID, k.Algorithm, numbers(ours)),
-				Hint:     fmt.Sprintf("exchange the algorithm on one side, or: sluice key remove %s %s", s.Name, k.ID),
+				Severity: severityWarning, Code: NoticeForeignAlgorithm,
+				Text: fmt.Sprintf("key %s of another signer is not published: it has algorithm %d, and the zone is signed here with %s (RFC 8901, 4)", k.ID, k.Algorithm, numbers(ours)),
+				Hint: fmt.Sprintf("exchange the algorithm on one side, or: sluice key remove %s %s", s.Name, k.ID),
 			})
 		}
 	}
@@ -245,9 +245,9 @@ func strangersOf(s State, o *keymgr.Observation) []Notice {
 		}
 		if len(lacks) > 0 {
 			out = append(out, Notice{
-				Severity: severityAlarm,
-				Text:     fmt.Sprintf("name server %s belongs to another signer, and its DNSKEY RRset lacks keys that sign here: %s", serverText(at), strings.Join(lacks, ", ")),
-				Hint:     "validators that have the keys from there take answers from here for bogus; have its signer import the DNSKEY RRset that is published here",
+				Severity: severityAlarm, Code: NoticeForeignLacksKeys,
+				Text: fmt.Sprintf("name server %s belongs to another signer, and its DNSKEY RRset lacks keys that sign here: %s", serverText(at), strings.Join(lacks, ", ")),
+				Hint: "validators that have the keys from there take answers from here for bogus; have its signer import the DNSKEY RRset that is published here",
 			})
 		}
 	}

@@ -9,13 +9,6 @@ import (
 	"sluice/journal/event"
 )
 
-// Severities of a Notice.
-const (
-	severityInfo    = "info"
-	severityWarning = "warning"
-	severityAlarm   = "alarm"
-)
-
 // overdue says how bad it is that signatures of what is published were not
 // made again yet: no word while each has its remain-time left, a notice while
 // the first still has half of it, a warning down to a quarter, then an alarm.
@@ -65,7 +58,12 @@ func (r *runner) overdueNotice(p Policy, now time.Time) (Notice, bool) {
 	if !now.Before(end) {
 		text = fmt.Sprintf("signatures have expired, the first %s ago, at %s", SpanText(now.Sub(end)), end.Format(time.RFC3339))
 	}
-	return Notice{Severity: severity, Text: text + ": " + reason, Hint: hint}, true
+	return Notice{Severity: severity, Code: NoticeExpiryNear, Text: text + ": " + reason, Hint: hint, Since: sinceOf(overdueSince(r.state, p))}, true
+}
+
+// overdueSince is from when on the signatures of what is published are overdue.
+func overdueSince(s State, p Policy) time.Time {
+	return time.Unix(s.Published.Signed.Facts.Earliest, 0).UTC().Add(-p.RemainTime())
 }
 
 // whyOverdue says why signatures are not made again, and what to do about it.

@@ -244,7 +244,7 @@ func Describe(ev event.Event) string {
 	case *event.PolicyBound:
 		return fmt.Sprintf("policy %s bound (sha256 %x)", f.Policy, f.SHA256[:4])
 	case *event.LoadFailed:
-		return "load failed: " + f.Reason
+		return "load failed: " + oneLine(f.Reason)
 	case *event.InstanceLoaded:
 		from := f.Source
 		if f.Rollback != 0 {

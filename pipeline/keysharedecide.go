@@ -125,7 +125,7 @@ func proofNotices(s State, p Policy, m Moment) []Notice {
 	var out []Notice
 	if len(m.Lacks) > 0 {
 		out = append(out, Notice{
-			Severity: severityWarning, Text: "this process does not sign the zone: it lacks the private parts of " + strings.Join(m.Lacks, ", ") + ", and has asked for them",
+			Severity: severityWarning, Code: NoticeKeysLacking, Text: "this process does not sign the zone: it lacks the private parts of " + strings.Join(m.Lacks, ", ") + ", and has asked for them",
 			Hint: "sluice key distribute " + s.Name + ", where a process with the role keys runs",
 		})
 	}
@@ -139,7 +139,7 @@ func proofNotices(s State, p Policy, m Moment) []Notice {
 	if len(unproved) == 0 {
 		return out
 	}
-	n := Notice{Severity: severityInfo, Text: "keys are not put to use yet: " + keymgr.UnprovedText(unproved)}
+	n := Notice{Severity: severityInfo, Code: NoticeKeysUnproved, Text: "keys are not put to use yet: " + keymgr.UnprovedText(unproved)}
 	if len(s.Keys.Signing()) == 0 {
 		n.Severity, n.Text = severityWarning, "the zone is not signed yet: "+keymgr.UnprovedText(unproved)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"sluice/journal/event"
 	"sluice/signer/zone"
@@ -72,7 +73,13 @@ func sourceName(source string) string {
 // oneLine keeps a message to one line of bounded length.
 func oneLine(s string) string {
 	const longest = 500
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !unicode.IsSpace(r) {
+			return '?' // a terminal would obey it
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	s = strings.Join(strings.Fields(s), " ")
 	if len(s) > longest {
 		s = strings.ToValidUTF8(s[:longest], "") + " ..."
 	}

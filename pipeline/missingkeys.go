@@ -31,7 +31,7 @@ func (e *Engine) missingKeys(s State) (missing []keymgr.Key) {
 // keyNotices tells what keeps a zone's private keys from being used.
 func (e *Engine) keyNotices(s State) (all []Notice) {
 	if reason, hint := e.keystoreTrouble(s); reason != "" {
-		all = append(all, Notice{Severity: severityAlarm, Text: reason, Hint: hint})
+		all = append(all, Notice{Severity: severityAlarm, Code: NoticeKeystoreDown, Text: reason, Hint: hint})
 	}
 	if n, some := e.missingKeysNotice(s); some {
 		all = append(all, n)
@@ -51,8 +51,8 @@ func (e *Engine) missingKeysNotice(s State) (n Notice, some bool) {
 		files = append(files, k.Reference)
 	}
 	return Notice{
-		Severity: severityAlarm,
-		Text:     "the zone cannot be signed: private keys are not here: " + strings.Join(keys, ", "),
+		Severity: severityAlarm, Code: NoticeKeysMissing,
+		Text: "the zone cannot be signed: private keys are not here: " + strings.Join(keys, ", "),
 		Hint: served(s) + "copy " + strings.Join(files, ", ") + " into the folder keys/ from where it was copied to, then: sluice zone resign " + s.Name +
 			"; sluice help operate",
 	}, true

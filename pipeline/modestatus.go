@@ -26,9 +26,9 @@ func (r *runner) describeMode(st *ZoneStatus) {
 	}
 	if now := pub.Signed.mode(); now != st.Mode {
 		st.Notices = append(st.Notices, Notice{
-			Severity: "warning",
-			Text:     fmt.Sprintf("signer.mode is %s, and what is published is still %s", st.Mode, modeText(now)),
-			Hint:     "see: sluice zone history " + s.Name,
+			Severity: severityWarning, Code: NoticeModePending,
+			Text: fmt.Sprintf("signer.mode is %s, and what is published is still %s", st.Mode, modeText(now)),
+			Hint: "see: sluice zone history " + s.Name,
 		})
 	}
 	if n, ok := sourceExpiry(pub, p, r.e.clock.Now()); ok {
@@ -45,7 +45,7 @@ func otherAlgorithm(s State, p Policy) (Notice, bool) {
 	for _, k := range s.Keys.Signing() {
 		if k.Algorithm != p.Algorithm() {
 			return Notice{
-				Severity: "info",
+				Severity: severityInfo, Code: NoticeAlgorithmDiffers,
 				Text: fmt.Sprintf("key %d signs with algorithm %d, the policy says %d: the zone keeps its keys until they are rolled",
 					k.Tag, k.Algorithm, p.Algorithm()),
 				Hint: "see: sluice key list " + s.Name,
@@ -67,7 +67,7 @@ func serialNotKept(s State, p Policy) (Notice, bool) {
 		return Notice{}, false
 	}
 	return Notice{
-		Severity: "alarm",
+		Severity: severityAlarm, Code: NoticeSerialNotKept, Since: sinceOf(pub.Time),
 		Text: fmt.Sprintf("serial %d is published, the source has %d: its serial did not move forward, and what is published had to (serial-policy keep)",
 			ours, theirs),
 		Hint: fmt.Sprintf("raise the serial at the source above %d; then it is kept again", ours),
@@ -97,9 +97,9 @@ func sourceExpiry(pub *Published, p Policy, now time.Time) (Notice, bool) {
 		return Notice{}, false
 	}
 	n := Notice{
-		Severity: "warning",
-		Text:     "signatures of the source end at " + end.Format(time.RFC3339),
-		Hint:     "have the source sign again: what is passed through is not signed here",
+		Severity: severityWarning, Code: NoticeSourceSignatures, Since: sinceOf(end.Add(-p.RemainTime())),
+		Text: "signatures of the source end at " + end.Format(time.RFC3339),
+		Hint: "have the source sign again: what is passed through is not signed here",
 	}
 	switch {
 	case left <= 0:

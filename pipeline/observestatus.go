@@ -157,7 +157,8 @@ func (v expectation) serverNotices(o keymgr.Observation) []Notice {
 	for _, s := range o.Zone {
 		if s.Error != "" {
 			silent = append(silent, Notice{
-				Severity: severityWarning, Text: fmt.Sprintf("name server %s gives no usable answer since %s: %s", serverText(s), s.Since.Format(time.RFC3339), s.Error),
+				Severity: severityWarning, Code: NoticeServerSilent, Since: sinceOf(s.Since),
+				Text: fmt.Sprintf("name server %s gives no usable answer since %s: %s", serverText(s), s.Since.Format(time.RFC3339), s.Error),
 				Hint: "steps of rollovers that must see all servers wait for it; where it is not to be asked: key-manager.publication-nameservers",
 			})
 			continue
@@ -165,13 +166,15 @@ func (v expectation) serverNotices(o keymgr.Observation) []Notice {
 		keys := slices.Sorted(slices.Values(s.Keys))
 		if s.Serial == v.serial && !v.ahead && !slices.Equal(slices.Compact(keys), served) {
 			wrong = append(wrong, Notice{
-				Severity: severityAlarm, Text: fmt.Sprintf("name server %s has serial %d, and another DNSKEY RRset than what is published here", serverText(s), s.Serial),
+				Severity: severityAlarm, Code: NoticeServerKeysDiffer,
+				Text: fmt.Sprintf("name server %s has serial %d, and another DNSKEY RRset than what is published here", serverText(s), s.Serial),
 				Hint: "find out where it transfers the zone from",
 			})
 		}
 		if bad := unverified(s.Signed); bad != "" && len(v.served) > 0 {
 			wrong = append(wrong, Notice{
-				Severity: severityAlarm, Text: fmt.Sprintf("name server %s shows no signature over %s that its own DNSKEY RRset verifies", serverText(s), bad),
+				Severity: severityAlarm, Code: NoticeServerBogus,
+				Text: fmt.Sprintf("name server %s shows no signature over %s that its own DNSKEY RRset verifies", serverText(s), bad),
 				Hint: "validators that ask it take that for bogus; have it transfer the zone again, and see: sluice zone verify " + v.zone,
 			})
 		}
@@ -206,22 +209,25 @@ func (v expectation) parentNotices(o keymgr.Observation) []Notice {
 		switch {
 		case s.Error != "" && s.Server == observe.UnknownParent:
 			silent = append(silent, Notice{
-				Severity: severityWarning, Text: fmt.Sprintf("the parent cannot be asked since %s: %s", s.Since.Format(time.RFC3339), s.Error),
+				Severity: severityWarning, Code: NoticeParentUnknown, Since: sinceOf(s.Since),
+				Text: fmt.Sprintf("the parent cannot be asked since %s: %s", s.Since.Format(time.RFC3339), s.Error),
 				Hint: "name resolvers in the config (daemon.resolvers), or the parent's servers in the policy (key-manager.parent-nameservers)",
 			})
 		case s.Error != "":
 			silent = append(silent, Notice{
-				Severity: severityWarning, Text: fmt.Sprintf("the parent's server %s gives no usable answer since %s: %s", serverText(s), s.Since.Format(time.RFC3339), s.Error),
+				Severity: severityWarning, Code: NoticeParentSilent, Since: sinceOf(s.Since),
+				Text: fmt.Sprintf("the parent's server %s gives no usable answer since %s: %s", serverText(s), s.Since.Format(time.RFC3339), s.Error),
 				Hint: "steps of rollovers that must see the DS wait for it; where it is not to be asked: key-manager.parent-nameservers",
 			})
 		case s.Insecure:
 			unproven = append(unproven, Notice{
-				Severity: severityInfo, Text: "the parent is not signed (" + s.Unvalidated + "): nobody can validate a DS from there",
+				Severity: severityInfo, Code: NoticeParentUnsigned, Text: "the parent is not signed (" + s.Unvalidated + "): nobody can validate a DS from there",
 				Hint: "in a closed network, name the parent's key in the config: daemon.trust-anchors",
 			})
 		case !s.Validated:
 			unproven = append(unproven, Notice{
-				Severity: severityWarning, Text: fmt.Sprintf("what the parent's server %s says of the DS does not count: %s", serverText(s), s.Unvalidated),
+				Severity: severityWarning, Code: NoticeParentUnproved,
+				Text: fmt.Sprintf("what the parent's server %s says of the DS does not count: %s", serverText(s), s.Unvalidated),
 				Hint: "see daemon.trust-anchors and daemon.resolvers in the config; until then report what you see with your own eyes",
 			})
 		}
@@ -243,7 +249,7 @@ func (v expectation) dsNotices(o keymgr.Observation) []Notice {
 	}
 	if len(v.served) == 0 {
 		return []Notice{{
-			Severity: severityAlarm, Text: "the parent has " + dsText(all) + ", and the zone is not signed: it is bogus for everyone who validates",
+			Severity: severityAlarm, Code: NoticeDSMismatch, Text: "the parent has " + dsText(all) + ", and the zone is not signed: it is bogus for everyone who validates",
 			Hint: "have the DS removed at the parent, or sign the zone",
 		}}
 	}
@@ -262,7 +268,7 @@ func (v expectation) dsNotices(o keymgr.Observation) []Notice {
 	}
 	if !trusted {
 		out = append(out, Notice{
-			Severity: severityAlarm, Text: "no DS at the parent is of a key that signs: the zone is bogus for everyone who validates",
+			Severity: severityAlarm, Code: NoticeDSMismatch, Text: "no DS at the parent is of a key that signs: the zone is bogus for everyone who validates",
 			Hint: "have the parent take what this prints: sluice key ds " + v.zone,
 		})
 	}
@@ -282,18 +288,18 @@ func (v expectation) dsNotice(apex zone.Name, ds event.DS) (n *Notice, signs boo
 			return nil, false // it comes, DS first
 		}
 		return &Notice{
-			Severity: severityWarning, Text: text + "is of key " + k.ID + ", which was removed at " + k.Removed.Format(time.RFC3339),
+			Severity: severityWarning, Code: NoticeDSStale, Since: sinceOf(k.Removed), Text: text + "is of key " + k.ID + ", which was removed at " + k.Removed.Format(time.RFC3339),
 			Hint: "it is stale: have it removed at the parent",
 		}, false
 	}
 	if slices.ContainsFunc(v.served, func(k keymgr.Key) bool { return k.Algorithm == ds.Algorithm }) {
 		return &Notice{
-			Severity: severityWarning, Text: text + "matches no key of the zone",
+			Severity: severityWarning, Code: NoticeDSUnknown, Text: text + "matches no key of the zone",
 			Hint: "it does no harm beside one that matches; have it removed at the parent, unless another signer of the zone needs it",
 		}, false
 	}
 	return &Notice{
-		Severity: severityAlarm, Text: text + "is of an algorithm that no key of the zone has: validators may take the zone for bogus (RFC 6840, 5.11)",
+		Severity: severityAlarm, Code: NoticeDSAlgorithm, Text: text + "is of an algorithm that no key of the zone has: validators may take the zone for bogus (RFC 6840, 5.11)",
 		Hint: "have it removed at the parent; keys do not change before",
 	}, false
 }

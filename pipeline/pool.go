@@ -150,7 +150,7 @@ func backupNotices(s State, p Policy) []Notice {
 		return nil
 	}
 	n := Notice{
-		Severity: severityInfo, Text: "not used before they are marked as backed up: keys " + strings.Join(waiting, ", "),
+		Severity: severityInfo, Code: NoticeBackupWanted, Text: "not used before they are marked as backed up: keys " + strings.Join(waiting, ", "),
 		Hint: "copy the keystore, then: sluice key backup mark " + s.Name,
 	}
 	if len(s.Keys.Signing()) == 0 {

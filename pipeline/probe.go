@@ -174,11 +174,15 @@ func judgeProbes(zone string, answers []ProbeAnswer, settled bool) (text string,
 		all[a.Resolver] = a.Outcome == ProbeValidated && (before || !seen)
 	}
 	look := "see: sluice zone observe " + zone
-	for _, bad := range []struct{ outcome, severity, what, hint string }{
-		{ProbeBogus, severityAlarm, "take the zone for bogus", "compare what the parent has with what this prints: sluice key ds " + zone},
-		{ProbeInsecure, severityWarning, "do not validate the zone, though the parent has a DS", "is it a resolver that validates? " + look},
-		{ProbeFailed, severityWarning, "cannot resolve the zone", look},
-		{ProbeSilent, severityWarning, "did not answer", "see that prober.resolvers of the config can be reached from here"},
+	for _, bad := range []struct {
+		outcome, severity string
+		code              NoticeCode
+		what, hint        string
+	}{
+		{ProbeBogus, severityAlarm, NoticeResolverBogus, "take the zone for bogus", "compare what the parent has with what this prints: sluice key ds " + zone},
+		{ProbeInsecure, severityWarning, NoticeResolverInsecure, "do not validate the zone, though the parent has a DS", "is it a resolver that validates? " + look},
+		{ProbeFailed, severityWarning, NoticeResolverFails, "cannot resolve the zone", look},
+		{ProbeSilent, severityWarning, NoticeResolverSilent, "did not answer", "see that prober.resolvers of the config can be reached from here"},
 	} {
 		if bad.outcome == ProbeInsecure && !settled {
 			continue
@@ -197,7 +201,7 @@ func judgeProbes(zone string, answers []ProbeAnswer, settled bool) (text string,
 			continue
 		}
 		notices = append(notices, Notice{
-			Severity: bad.severity, Hint: bad.hint,
+			Severity: bad.severity, Code: bad.code, Since: sinceOf(first.Since), Hint: bad.hint,
 			Text: fmt.Sprintf("%d of %d validating resolvers %s since %s (%s %s, %s)",
 				len(who), len(all), bad.what, first.Since.Format(time.RFC3339), first.Owner, first.Type, first.text()),
 		})

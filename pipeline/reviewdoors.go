@@ -243,6 +243,9 @@ func (e *Engine) reviews(s State, p Policy) []ReviewStatus {
 	return out
 }
 
+// personVerdict is what a review waits for that hooks alone cannot end.
+const personVerdict = "the verdict of a person"
+
 func waitsForVerdict(s State, p Policy, rv *Review) string {
 	if s.Maintenance != nil {
 		return "the end of maintenance"
@@ -250,7 +253,7 @@ func waitsForVerdict(s State, p Policy, rv *Review) string {
 	if c, ok := nextVerdict(s, p, rv.Stage, rv.Instance).(RunHook); ok {
 		return fmt.Sprintf("%s: %s", checkerHook(c.Number), oneLine(c.Command))
 	}
-	return "the verdict of a person"
+	return personVerdict
 }
 
 func verdictLines(s State, p Policy, rv *Review) []string {

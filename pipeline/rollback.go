@@ -126,7 +126,8 @@ type HoldStatus struct {
 func describeHeld(s State, st *ZoneStatus) {
 	if s.Released != nil {
 		st.Notices = append(st.Notices, Notice{
-			Severity: severityInfo, Text: "released at " + s.Released.Time.Format(time.RFC3339) + "; the source was not yet compared in full",
+			Severity: severityInfo, Code: NoticeReleasePending, Since: sinceOf(s.Released.Time),
+			Text: "released at " + s.Released.Time.Format(time.RFC3339) + "; the source was not yet compared in full",
 		})
 	}
 	h := s.Held
@@ -145,7 +146,7 @@ func describeHeld(s State, st *ZoneStatus) {
 		st.Held.Published = s.Published != nil && s.Published.Loaded.Seq == h.Loaded
 	}
 	st.Notices = append(st.Notices, Notice{
-		Severity: severityWarning, Text: heldText(s), Hint: "to follow the source again: sluice zone release " + s.Name,
+		Severity: severityWarning, Code: NoticeHeld, Since: sinceOf(h.Time), Text: heldText(s), Hint: "to follow the source again: sluice zone release " + s.Name,
 	})
 }
 

@@ -62,19 +62,19 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 	m := r.moment()
 	st.Rollovers = s.Rolling(p, m)
 	for _, ro := range st.Rollovers {
-		n := Notice{Text: fmt.Sprintf("rollover %d of %s, step %d of %d: %s", ro.ID, ro.Kind, ro.Step, ro.Steps, ro.Text)}
+		n := Notice{Since: sinceOf(ro.Since), Text: fmt.Sprintf("rollover %d of %s, step %d of %d: %s", ro.ID, ro.Kind, ro.Step, ro.Steps, ro.Text)}
 		switch ro.Phase {
 		case keymgr.PhasePerson:
-			n.Severity, n.Hint = severityWarning, fmt.Sprintf("sluice key step %s --rollover %d %s", s.Name, ro.ID, stepFlag(ro.Text))
+			n.Severity, n.Code, n.Hint = severityWarning, NoticeRolloverPerson, fmt.Sprintf("sluice key step %s --rollover %d %s", s.Name, ro.ID, stepFlag(ro.Text))
 			st.Notices = append(st.Notices, n)
 		case keymgr.PhaseBlocked:
-			n.Severity, n.Hint = severityAlarm, "see: sluice key status "+s.Name
+			n.Severity, n.Code, n.Hint = severityAlarm, NoticeRolloverBlocked, "see: sluice key status "+s.Name
 			st.Notices = append(st.Notices, n)
 		case keymgr.PhaseBackup:
-			n.Severity, n.Hint = severityWarning, "copy the keystore, then: sluice key backup mark "+s.Name
+			n.Severity, n.Code, n.Hint = severityWarning, NoticeRolloverBackup, "copy the keystore, then: sluice key backup mark "+s.Name
 			st.Notices = append(st.Notices, n)
 		case keymgr.PhaseProof:
-			n.Severity, n.Hint = severityWarning, "see: sluice worker list; sluice key distribute "+s.Name
+			n.Severity, n.Code, n.Hint = severityWarning, NoticeRolloverProof, "see: sluice worker list; sluice key distribute "+s.Name
 			st.Notices = append(st.Notices, n)
 		case keymgr.PhasePublish, keymgr.PhaseSee, keymgr.PhaseWait, keymgr.PhaseDo:
 		}
@@ -83,13 +83,16 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 	for _, want := range otherKeys(s, p) {
 		if len(s.Keys.Signing()) > 0 && !takesPart(s, want.Kind) && !p.Rollovers().Auto(want.Kind).Start {
 			st.Notices = append(st.Notices, Notice{
-				Severity: severityInfo, Text: want.Reason, Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, want.Kind),
+				Severity: severityInfo, Code: NoticeKeysDiffer, Text: want.Reason, Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, want.Kind),
 			})
 		}
 	}
 	for _, due := range s.Dues(p, m) {
 		if !due.Auto && !m.Now.Before(due.At) {
-			st.Notices = append(st.Notices, Notice{Severity: severityWarning, Text: due.Reason, Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, due.Kind)})
+			st.Notices = append(st.Notices, Notice{
+				Severity: severityWarning, Code: NoticeRolloverDue, Since: sinceOf(due.At), Text: due.Reason,
+				Hint: fmt.Sprintf("sluice key roll %s %s", s.Name, due.Kind),
+			})
 		}
 	}
 }

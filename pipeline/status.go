@@ -52,7 +52,7 @@ func (r *runner) status() ZoneStatus {
 		st.LoadedSerial = &s.Loaded.Facts.Serial
 		st.Loaded = loadedSummary(*s.Loaded)
 		for _, text := range s.Loaded.Facts.Notices {
-			st.Notices = append(st.Notices, Notice{Severity: "info", Text: text})
+			st.Notices = append(st.Notices, Notice{Severity: severityInfo, Code: NoticeInput, Text: text, Since: sinceOf(s.Loaded.Time)})
 		}
 	}
 	if s.Signed != nil {
@@ -88,50 +88,41 @@ func (r *runner) describe(st *ZoneStatus) {
 	if f := s.LoadFailure; f != nil {
 		st.LastError = f.Reason
 		st.Notices = append(st.Notices, Notice{
-			Severity: "warning",
-			Text:     fmt.Sprintf("loading %s failed at %s: %s", f.Source, f.Time.Format(time.RFC3339), f.Reason),
-			Hint:     r.state.afterLoadFailure(f.Reason),
+			Severity: severityWarning, Code: NoticeLoadFailed, Since: sinceOf(f.Time),
+			Text: fmt.Sprintf("loading %s failed at %s: %s", f.Source, f.Time.Format(time.RFC3339), f.Reason),
+			Hint: r.state.afterLoadFailure(f.Reason),
 		})
 	}
 	if f := s.SignFailure; f != nil {
 		st.LastError = f.Reason
 		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm",
-			Text:     fmt.Sprintf("%s of l%d failed at %s: %s", f.Stage, f.Loaded, f.Time.Format(time.RFC3339), f.Reason),
-			Hint:     served(s) + "see: sluice zone history " + s.Name,
+			Severity: severityAlarm, Code: NoticeSignFailed, Since: sinceOf(f.Time),
+			Text: fmt.Sprintf("%s of l%d failed at %s: %s", f.Stage, f.Loaded, f.Time.Format(time.RFC3339), f.Reason),
+			Hint: served(s) + "see: sluice zone history " + s.Name,
 		})
 	}
 	for _, lane := range r.lanes {
 		if st.LastError == "" && lane.failure != nil {
 			st.LastError = lane.failure.Error()
-			st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: st.LastError})
+			st.Notices = append(st.Notices, Notice{
+				Severity: severityAlarm, Code: NoticeWorkFailed, Text: st.LastError, Since: sinceOf(lane.failedAt),
+				Hint: "it is tried again by itself; see: sluice zone history " + s.Name,
+			})
 		}
 	}
-	if err := r.e.Trouble(); err != nil {
-		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm", Text: err.Error(), Hint: "free space on the disk or raise the journal's limits; what is published stays served",
-		})
-	}
-	if r.e.cfg.Reserve != nil {
-		if text := r.e.cfg.Reserve.status().alarm(); text != "" {
-			st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: text, Hint: "see: sluice journal status"})
-		}
-	}
+	st.Notices = append(st.Notices, r.e.roomNotices()...)
 	r.workerNotices(st)
 	st.Notices = append(st.Notices, r.e.fillNotices()...)
 	doubt := r.e.watch.check()
 	if doubt != nil {
-		st.Notices = append(st.Notices, Notice{Severity: "alarm", Text: clockAlarm(*doubt), Hint: ClockHint})
+		st.Notices = append(st.Notices, clockNotice(*doubt))
 	}
 	if err := r.e.policyFault(st.Policy); err != nil {
-		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm", Text: "policy file not loaded: " + err.Error(),
-			Hint: "correct it, then: sluice policy reload; until then zones go on with the text that they are bound to",
-		})
+		st.Notices = append(st.Notices, policyFaultNotice(err))
 	}
 	if s.Halted != nil {
 		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm", Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",
+			Severity: severityAlarm, Code: NoticeZoneBroken, Text: s.Halted.Reason, Hint: "see: sluice journal verify; what is published stays served, but is not signed again",
 		})
 	}
 	if p, err := r.e.boundPolicy(s); err == nil {
@@ -158,6 +149,11 @@ func (r *runner) describe(st *ZoneStatus) {
 	if !d.WakeAt.IsZero() {
 		at := d.WakeAt
 		st.NextAt, st.Next = &at, d.WakeFor
+	}
+	st.Coming = r.coming(*st, d)
+	complete(st.Notices)
+	if p, err := r.e.boundPolicy(s); err == nil {
+		st.Stages = stagesOf(*st, p)
 	}
 }
 
@@ -212,6 +208,9 @@ func (r *runner) describeReviews(st *ZoneStatus) {
 	}
 	st.Reviews = r.e.reviews(s, p)
 	for _, rv := range st.Reviews {
+		if n, some := reviewNotice(rv); some {
+			st.Notices = append(st.Notices, n)
+		}
 		if rv.State == "pending" && (st.State == "new" || strings.HasPrefix(st.State, "published")) {
 			st.State = strings.TrimPrefix(st.State+", in review", "new, ")
 		}
@@ -219,20 +218,33 @@ func (r *runner) describeReviews(st *ZoneStatus) {
 	if m := s.Maintenance; m != nil {
 		st.Maintenance = &MaintenanceStatus{Since: m.Time, Actor: m.Actor.Name, Reason: m.Reason}
 		st.Notices = append(st.Notices, Notice{
-			Severity: "warning", Text: "maintenance: new work is blocked" + because(m.Reason),
+			Severity: severityWarning, Code: NoticeMaintenance, Since: sinceOf(m.Time), Text: "maintenance: new work is blocked" + because(m.Reason),
 			Hint: "sluice zone maintenance disable " + s.Name,
 		})
 	}
 	describeHeld(s, st)
 	if stop := s.Stopped; stop != nil {
 		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm",
-			Text:     fmt.Sprintf("halted at the %s review of %s: %s", stop.Stage, instanceWordOf(stop.Stage, stop.Instance), stop.Reason),
-			Hint:     overrideOrReset(s, stop.Stage),
+			Severity: severityAlarm, Code: NoticeReviewHalted, Since: sinceOf(stop.Time),
+			Text: fmt.Sprintf("halted at the %s review of %s: %s", stop.Stage, instanceWordOf(stop.Stage, stop.Instance), stop.Reason),
+			Hint: overrideOrReset(s, stop.Stage),
 		})
 	} else {
 		st.Notices = append(st.Notices, dropped(s)...)
 	}
+}
+
+// reviewNotice tells of an instance that waits for a person; false where it
+// waits for something else.
+func reviewNotice(rv ReviewStatus) (Notice, bool) {
+	if rv.State != "pending" || rv.WaitsFor != personVerdict {
+		return Notice{}, false
+	}
+	return Notice{
+		Severity: severityWarning, Code: NoticeReviewWaits, Since: sinceOf(rv.Since),
+		Text: fmt.Sprintf("%s, serial %d, waits for the verdict of a person", rv.Instance, rv.Serial),
+		Hint: strings.Join(rv.Actions, ", or: "),
+	}, true
 }
 
 // overrideOrReset is what a person can do about a halt.
@@ -253,18 +265,21 @@ func dropped(s State) []Notice {
 			hint = "roll back to another version, or: sluice zone release " + s.Name
 		}
 		out = append(out, Notice{
-			Severity: "warning", Text: fmt.Sprintf("l%d, serial %d, was dropped: %s", l.Seq, l.Facts.Serial, l.Abandoned), Hint: hint,
+			Severity: severityWarning, Code: NoticeLoadedDropped, Since: sinceOf(l.Time),
+			Text: fmt.Sprintf("l%d, serial %d, was dropped: %s", l.Seq, l.Facts.Serial, l.Abandoned), Hint: hint,
 		})
 	}
 	if r := s.Rejected; r != nil && s.Published != nil && s.Published.Loaded.Seq < r.Made.Loaded || r != nil && s.Published == nil {
 		out = append(out, Notice{
-			Severity: "warning", Text: fmt.Sprintf("s%d, signed from l%d, was dropped: %s", r.Instance, r.Made.Loaded, r.Reason),
+			Severity: severityWarning, Code: NoticeSignedDropped, Since: sinceOf(r.Time),
+			Text: fmt.Sprintf("s%d, signed from l%d, was dropped: %s", r.Instance, r.Made.Loaded, r.Reason),
 			Hint: "it is not made again before content, keys or policy change",
 		})
 	}
 	if r := s.RefreshRejected; r != nil && s.Published != nil && s.Published.Signed.Seq < r.Instance {
 		out = append(out, Notice{
-			Severity: "alarm", Text: fmt.Sprintf("s%d, new signatures for what is published, was dropped: %s", r.Instance, r.Reason),
+			Severity: severityAlarm, Code: NoticeRefreshDropped, Since: sinceOf(r.Time),
+			Text: fmt.Sprintf("s%d, new signatures for what is published, was dropped: %s", r.Instance, r.Reason),
 			Hint: "correct the review, or the signatures will expire",
 		})
 	}

@@ -62,7 +62,7 @@ func (r *runner) toldStatus(st *ZoneStatus) {
 		if w.Failed == 0 || w.Done || w.RetryAt == nil {
 			continue
 		}
-		n := Notice{Severity: severityWarning, Text: fmt.Sprintf("%s (try %d)", w.Text, w.Failed)}
+		n := Notice{Severity: severityWarning, Code: NoticeParentNotTold, Since: sinceOf(told.Since), Text: fmt.Sprintf("%s (try %d)", w.Text, w.Failed)}
 		switch w.Way {
 		case "hook":
 			n.Hint = "it runs again at " + w.RetryAt.Format(time.RFC3339) + "; its output: sluice --json zone history " + s.Name + " --type hook.ran"
@@ -186,9 +186,9 @@ func (v expectation) cdsNotices(o keymgr.Observation) []Notice {
 			what, shown = "CDNSKEY", s.CDNSKEY
 		}
 		out = append(out, Notice{
-			Severity: severityWarning,
-			Text:     fmt.Sprintf("name server %s shows another %s than what is published here: %s instead of %s", serverText(s), what, cdsText(shown), cdsText(v.cds)),
-			Hint:     "a parent that asks every server takes nothing while they differ; find out where it transfers the zone from",
+			Severity: severityWarning, Code: NoticeServerCDSDiffers,
+			Text: fmt.Sprintf("name server %s shows another %s than what is published here: %s instead of %s", serverText(s), what, cdsText(shown), cdsText(v.cds)),
+			Hint: "a parent that asks every server takes nothing while they differ; find out where it transfers the zone from",
 		})
 	}
 	return few(out)

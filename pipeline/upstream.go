@@ -62,21 +62,21 @@ func (r *runner) upstreamNotices(st *ZoneStatus) {
 			text += ": the zone is neither signed nor served"
 		}
 		st.Notices = append(st.Notices, Notice{
-			Severity: "alarm", Text: text, Hint: "see that a server answers, then: sluice zone reload " + st.Name,
+			Severity: severityAlarm, Code: NoticeSourceExpired, Since: u.ExpiresAt, Text: text, Hint: "see that a server answers, then: sluice zone reload " + st.Name,
 		})
 	}
 	if u.LastError != "" && st.LastError == "" {
 		st.LastError = u.LastError
 		st.Notices = append(st.Notices, Notice{
-			Severity: "warning", Text: "the source cannot be had since " + u.Since.Format(time.RFC3339) + ": " + u.LastError,
+			Severity: severityWarning, Code: NoticeSourceUnreachable, Since: u.Since, Text: "the source cannot be had since " + u.Since.Format(time.RFC3339) + ": " + u.LastError,
 			Hint: "what was published stays served; try again with: sluice zone reload " + st.Name,
 		})
 	}
 	if r.up.behind && u.Serial != nil && st.LoadedSerial != nil {
 		st.Notices = append(st.Notices, Notice{
-			Severity: "warning",
-			Text:     fmt.Sprintf("%s has serial %d, which is not after the loaded one, %d (RFC 1982)", u.Server, *u.Serial, *st.LoadedSerial),
-			Hint:     "to take the zone all the same: sluice zone reload --full " + st.Name,
+			Severity: severityWarning, Code: NoticeSourceBehind,
+			Text: fmt.Sprintf("%s has serial %d, which is not after the loaded one, %d (RFC 1982)", u.Server, *u.Serial, *st.LoadedSerial),
+			Hint: "to take the zone all the same: sluice zone reload --full " + st.Name,
 		})
 	}
 }

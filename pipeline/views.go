@@ -34,19 +34,29 @@ type ZoneSummary struct {
 
 // Notice is something an operator should know.
 type Notice struct {
-	Severity string `json:"severity"` // info, warning, alarm
-	Text     string `json:"text"`
-	Hint     string `json:"hint,omitempty"` // what to do next
+	Severity string     `json:"severity"` // info, warning, alarm
+	Code     NoticeCode `json:"code"`     // of a closed list, for programs
+	Text     string     `json:"text"`
+	Hint     string     `json:"hint,omitempty"`  // what to do next
+	Since    *time.Time `json:"since,omitempty"` // from when on it is so, where that is known
+	// Topic is the page of the manual that says more of it.
+	Topic string `json:"topic,omitempty"`
 }
 
 // ZoneStatus is what zone status shows.
 type ZoneStatus struct {
 	ZoneSummary
-	WaitsFor  string           `json:"waits_for,omitempty"` // a sentence
-	Since     *time.Time       `json:"since,omitempty"`
-	Next      string           `json:"next,omitempty"` // a sentence
-	NextAt    *time.Time       `json:"next_at,omitempty"`
-	LastError string           `json:"last_error,omitempty"`
+	WaitsFor string     `json:"waits_for,omitempty"` // a sentence
+	Since    *time.Time `json:"since,omitempty"`
+	Next     string     `json:"next,omitempty"` // a sentence
+	NextAt   *time.Time `json:"next_at,omitempty"`
+	// Coming is all that will happen by itself, soonest first, each at the
+	// earliest.
+	Coming    []Coming `json:"coming,omitempty"`
+	LastError string   `json:"last_error,omitempty"`
+	// Stages is where the zone stands on its way from the source to the
+	// secondaries, in that order.
+	Stages    []StageStatus    `json:"stages,omitempty"`
 	Progress  *Progress        `json:"progress,omitempty"` // of what this process does for it
 	Loaded    *InstanceSummary `json:"loaded,omitempty"`
 	Signed    *InstanceSummary `json:"signed,omitempty"`

@@ -9,12 +9,7 @@ import (
 // workerNotices tells what rests, and what nobody does. The caller holds mu.
 func (r *runner) workerNotices(st *ZoneStatus) {
 	s := r.state
-	if err := r.e.staleError(); err != nil {
-		st.Notices = append(st.Notices, Notice{
-			Severity: severityAlarm, Text: "stale: " + strings.TrimSuffix(err.Error(), ": "+ErrState.Error()),
-			Hint: "secondaries are not told of it; see: sluice health",
-		})
-	}
+	st.Notices = append(st.Notices, r.e.staleNotices()...)
 	for _, role := range ownedRoles() {
 		q, rests := s.Quarantines[role]
 		if !rests {
@@ -25,7 +20,7 @@ func (r *runner) workerNotices(st *ZoneStatus) {
 			why = "panic: " + q.Error
 		}
 		st.Notices = append(st.Notices, Notice{
-			Severity: severityAlarm,
+			Severity: severityAlarm, Code: NoticeRoleRests, Since: sinceOf(q.Time),
 			Text: fmt.Sprintf("role %s rests since %s: its command %s failed badly %d times (%s)",
 				role, q.Time.Format(time.RFC3339), q.Command, q.Tries, why),
 			Hint: "what is published stays served; correct what it stumbles over, then: sluice zone reset " + s.Name,
@@ -33,7 +28,7 @@ func (r *runner) workerNotices(st *ZoneStatus) {
 	}
 	if s.Stale > 0 {
 		st.Notices = append(st.Notices, Notice{
-			Severity: severityInfo, Text: fmt.Sprintf("events of former owners that were passed over: %d", s.Stale),
+			Severity: severityInfo, Code: NoticePassedOver, Text: fmt.Sprintf("events of former owners that were passed over: %d", s.Stale),
 			Hint: "they changed nothing; the log of each process names them",
 		})
 	}
@@ -42,7 +37,7 @@ func (r *runner) workerNotices(st *ZoneStatus) {
 	}
 	if missing := r.e.duties.unheld(PartitionOf(r.id)); len(missing) > 0 {
 		st.Notices = append(st.Notices, Notice{
-			Severity: "warning", Text: "no worker has this zone's work of " + roleWords(missing),
+			Severity: severityWarning, Code: NoticeRoleUnheld, Text: "no worker has this zone's work of " + roleWords(missing),
 			Hint: "start one with it: sluice worker --roles " + strings.ReplaceAll(roleWords(missing), ", ", ",") + "; see: sluice worker list",
 		})
 	}

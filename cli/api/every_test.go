@@ -42,7 +42,7 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 	get := func(path string) rawAnswer { t.Helper(); return ask("GET", path, "", 200) }
 	const zone = "/zones/example.com"
 	for _, path := range []string{
-		"/health", "/openapi.json", "/clock", "/zones", "/zones?limit=1", zone, zone + "/await", zone + "/serial", zone + "/keys",
+		"/health", "/status", "/status?limit=1", "/alarms", "/openapi.json", "/clock", "/zones", "/zones?limit=1", zone, zone + "/await", zone + "/serial", zone + "/keys",
 		zone + "/ds", zone + "/ds?format=cds", zone + "/history", zone + "/history?limit=2", zone + "/verify", zone + "/check",
 		zone + "/replay?verify=true", zone + "/dump", zone + "/rollovers", zone + "/rollovers/plan?until=2040-01-01T00:00:00Z",
 		"/tsig", "/backups", "/policies", "/policies/default", "/keystores", "/workers", "/journal", "/journal/verify",
@@ -103,6 +103,10 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 		status             int
 	}{
 		{"POST", "/clock/accept", `{}`, 409},
+		{"POST", "/alarms/test", "", 409},
+		{"GET", "/log-level", "", 200},
+		{"PUT", "/log-level", `{"level":"loud"}`, 422},
+		{"PUT", "/log-level", `{"level":"debug"}`, 409},
 		{"POST", "/clock/move", `{"seconds":1}`, 409},
 		{"POST", zone + "/notify", "", 409},
 		{"POST", zone + "/observe", "", 409},

@@ -87,7 +87,7 @@ const (
 // Routes are all routes, in the order of the manual.
 func Routes() []Route {
 	return slices.Concat(
-		daemonRoutes(), zoneRoutes(), liveRoutes(), reviewRoutes(), versionRoutes(), historyRoutes(),
+		daemonRoutes(), statusRoutes(), zoneRoutes(), liveRoutes(), reviewRoutes(), versionRoutes(), historyRoutes(),
 		keyRoutes(), rolloverRoutes(), backupRoutes(), policyRoutes(), secretRoutes(),
 		journalRoutes(), auditRoutes(), clusterRoutes(),
 	)
