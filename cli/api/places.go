@@ -7,30 +7,43 @@ import (
 	"sync"
 )
 
+// maxLiveOf is how many live streams one caller may hold.
+const maxLiveOf = 32
+
+// load is what a request costs beside its answer.
+type load int
+
 const (
-	// maxHeavy is how many requests that read much run at a time for callers of
-	// the network, maxHeavyOf how many of them for one: the others wait. Signing
-	// is to have the machine, and no caller keeps it from another.
-	maxHeavy   = 8
-	maxHeavyOf = 2
-	// maxLiveOf is how many live streams one caller may hold.
-	maxLiveOf = 32
+	light   load = iota
+	reading      // the events of a zone
+	heavy        // a zone's contents, or the journal
 )
 
-// heavy reports whether a route reads so much that only some of its requests run
-// at a time.
-func (route Route) heavy() bool {
+// room is how many requests of a load run at a time for callers of the network,
+// and how many of them for one: the others wait. Signing is to have the machine,
+// and no caller keeps it from another.
+func (l load) room() (all, each int) {
+	if l == reading {
+		return 16, 4
+	}
+	return 8, 2
+}
+
+// load is what a request of the route costs.
+func (route Route) load() load {
 	switch route.ID {
 	case "verifyJournal", "backupJournal", "exportAudit", "verifyZone", "checkZone", "replayZone", "dumpZone", "diffVersions",
 		"rollBack", "planTakeover":
-		return true
+		return heavy
+	case "getHistory", "planKeys":
+		return reading
 	}
-	return false
+	return light
 }
 
 // places bounds what callers have run at a time.
 type places struct {
-	all chan struct{}
+	all [heavy + 1]chan struct{}
 
 	mu      sync.Mutex
 	callers map[string]*callerPlaces // guarded by mu; of those with a request that is counted
@@ -38,21 +51,26 @@ type places struct {
 
 // callerPlaces are those of one caller.
 type callerPlaces struct {
-	heavy    chan struct{}
+	own      [heavy + 1]chan struct{}
 	live     int // guarded by places.mu
 	requests int // guarded by places.mu
 }
 
 func newPlaces() *places {
-	return &places{all: make(chan struct{}, maxHeavy), callers: map[string]*callerPlaces{}}
+	p := &places{callers: map[string]*callerPlaces{}}
+	for l := range p.all {
+		all, _ := load(l).room()
+		p.all[l] = make(chan struct{}, all)
+	}
+	return p
 }
 
 // take takes the place that a request of a route needs; leave gives it back.
 // Whoever may open the socket runs what they want.
 func (p *places) take(ctx context.Context, route Route) (leave func(), problem *Problem) {
 	id, _ := IdentityOf(ctx)
-	live := route.Answer.Form == FormEvents
-	if id.Door == "cli" || !live && !route.heavy() {
+	live, cost := route.Answer.Form == FormEvents, route.load()
+	if id.Door == "cli" || !live && cost == light {
 		return func() {}, nil
 	}
 	c := p.enter(id.Name)
@@ -66,20 +84,20 @@ func (p *places) take(ctx context.Context, route Route) (leave func(), problem *
 			p.exit(id.Name, c)
 		}, nil
 	}
-	for i, to := range []chan struct{}{c.heavy, p.all} {
+	for i, to := range []chan struct{}{c.own[cost], p.all[cost]} {
 		select {
 		case to <- struct{}{}:
 		case <-ctx.Done():
 			if i > 0 {
-				<-c.heavy
+				<-c.own[cost]
 			}
 			p.exit(id.Name, c)
 			return nil, problemOf(ctx.Err())
 		}
 	}
 	return func() {
-		<-p.all
-		<-c.heavy
+		<-p.all[cost]
+		<-c.own[cost]
 		p.exit(id.Name, c)
 	}, nil
 }
@@ -90,7 +108,11 @@ func (p *places) enter(name string) *callerPlaces {
 	defer p.mu.Unlock()
 	c := p.callers[name]
 	if c == nil {
-		c = &callerPlaces{heavy: make(chan struct{}, maxHeavyOf)}
+		c = &callerPlaces{}
+		for l := range c.own {
+			_, each := load(l).room()
+			c.own[l] = make(chan struct{}, each)
+		}
 		p.callers[name] = c
 	}
 	c.requests++
