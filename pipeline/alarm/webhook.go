@@ -91,14 +91,18 @@ func newWebhook(cfg Webhook, timeout time.Duration) (*webhook, error) {
 	return w, nil
 }
 
-// shown is the URL without what may be secret in it.
+// shown is the URL without what may be secret in it: many servers take whoever
+// knows the path.
 func (w *webhook) shown() string {
 	u, err := url.Parse(w.URL)
 	if err != nil {
 		return ""
 	}
-	u.RawQuery, u.Fragment = "", ""
-	return u.String()
+	shown := u.Scheme + "://" + u.Host
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		shown += "/..."
+	}
+	return shown
 }
 
 // readSecret reads a file with a secret, of one line; "" for no file.

@@ -152,3 +152,19 @@ func TestCheckURL(t *testing.T) {
 		}
 	}
 }
+
+// Many servers take whoever knows the path: it is shown to nobody.
+func TestWebhook_ShowsNoPath(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://hooks.example.net/services/T0/B0/s3cret?key=s3cret#s3cret": "https://hooks.example.net/...",
+		"https://hooks.example.net:8443":                                    "https://hooks.example.net:8443",
+	} {
+		w, err := newWebhook(Webhook{URL: url}, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.shown(); got != want {
+			t.Errorf("%s is shown as %s, want %s", url, got, want)
+		}
+	}
+}
