@@ -44,5 +44,8 @@ func TestManyZones_KeysDueOnOneDay(t *testing.T) {
 			t.Errorf("%s: %d MiB, want less than %d", p.Name, p.Peak>>20, most>>20)
 		}
 	}
+	if s := r.Scrape; s.Series < 20*cfg.Zones || s.CPU > time.Duration(cfg.Zones)*2*time.Millisecond {
+		t.Errorf("a scrape has %d series, %d bytes, and takes %s of CPU", s.Series, s.Bytes, s.CPU)
+	}
 	t.Log("\n" + r.Markdown())
 }

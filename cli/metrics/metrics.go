@@ -66,7 +66,7 @@ func New(cfg Config) *Metrics {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Metrics{cfg: cfg, descs: map[string]described{}, registry: prometheus.NewPedanticRegistry()}
+	m := &Metrics{cfg: cfg, descs: map[string]described{}, registry: prometheus.NewRegistry()}
 	for _, f := range slices.Concat(zoneFamilies(), fleetFamilies(), processFamilies()) {
 		m.descs[f.name] = described{f, prometheus.NewDesc(prefix+f.name, f.help, f.labels, nil)}
 	}

@@ -49,5 +49,7 @@ func (r *Report) Markdown() string {
 	fmt.Fprintf(&b, "\nBy the simulated clock: %d rollovers began in %d hours, at most %d in one; one took %s, the longest %s. "+
 		"%d zones were held, all of them with the silent server.\n",
 		len(r.Begun), hours, most, middle.Round(time.Minute), longest.Round(time.Minute), len(r.Held))
+	fmt.Fprintf(&b, "\nA scrape of the metrics: %.0f ms at best, %.0f ms of CPU, %d series, %d KiB.\n",
+		float64(r.Scrape.Best.Microseconds())/1000, float64(r.Scrape.CPU.Microseconds())/1000, r.Scrape.Series, r.Scrape.Bytes>>10)
 	return b.String()
 }

@@ -50,6 +50,7 @@ type Part struct {
 type Report struct {
 	Zones, Silent int // all, and those that have the silent server
 	Parts         []Part
+	Scrape        Scrape // once all zones are published
 	// Begun is the time of each zone's rollover, by the simulated clock, and
 	// Ended when it was over; Held are the zones whose rollover is not.
 	Begun, Ended map[string]time.Time
@@ -118,6 +119,9 @@ func (r *run) all(ctx context.Context) error {
 		}
 		return r.await(ctx, "published", func(s *seen) int { return len(s.published) }, r.Zones)
 	}); err != nil {
+		return err
+	}
+	if err := r.scrape(ctx); err != nil {
 		return err
 	}
 	r.first = r.now()
