@@ -2,8 +2,10 @@ package pipeline
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/journal"
@@ -127,11 +129,17 @@ func (e *Engine) Measure(ctx context.Context) Measurement {
 		all = append(all, e.runners[id])
 	}
 	e.mu.RUnlock()
-	m.Zones = make([]ZoneMeasure, 0, len(all))
-	now := m.Clock.Now
-	for _, r := range all {
-		m.Zones = append(m.Zones, r.measure(now))
+	m.Zones = make([]ZoneMeasure, len(all))
+	var work sync.WaitGroup
+	parts := min(runtime.GOMAXPROCS(0), len(all))
+	for part := range parts {
+		work.Go(func() {
+			for i := part; i < len(all); i += parts {
+				m.Zones[i] = all[i].measure(m.Clock.Now)
+			}
+		})
 	}
+	work.Wait()
 	slices.SortFunc(m.Zones, func(a, b ZoneMeasure) int { return strings.Compare(a.Name, b.Name) })
 	return m
 }
