@@ -69,6 +69,7 @@ func fleetFamilies() []family {
 		{"zones_signatures_overdue", gauge, "Zones whose first signature was not made anew: due (past the remain-time), alarm, expired. Each counts in all that it has reached.", []string{"urgency"}},
 		{"zones_ds_out_of_step", gauge, "Zones whose parent has other DS records than it is to have.", nil},
 		{"zones_with_notices", gauge, "Zones of which zone status tells something, by severity (info, warning, alarm).", []string{"severity"}},
+		{"zones_by_notice", gauge, "Zones that have a notice, by its code and severity: sluice help notices. Codes that no zone has are absent.", []string{"code", "severity"}},
 		{"zones_probed", gauge, "Zones by what validating resolvers last said: validated, insecure, bogus, failed, silent; the worst of all resolvers.", []string{"result"}},
 		{"signature_expiry_min_timestamp_seconds", gauge, "When the first published RRSIG of all zones expires, and in which zone.", []string{"zone"}},
 		{"signature_alarm_min_timestamp_seconds", gauge, "When it is the first alarm that signatures were not made anew, and in which zone.", []string{"zone"}},

@@ -62,7 +62,7 @@ func busyZone(at func(time.Duration) *time.Time) pipeline.ZoneMeasure {
 		ZoneStatus: pipeline.ZoneStatus{
 			ZoneSummary: pipeline.ZoneSummary{
 				Name: "example.", Policy: "default", Mode: pipeline.ModeSign, NextExpiry: at(24 * time.Hour),
-				Notices: []pipeline.Notice{{Severity: "alarm"}, {Severity: "warning"}},
+				Notices: []pipeline.Notice{{Severity: "alarm", Code: pipeline.NoticeExpiryNear}, {Severity: "warning"}},
 			},
 			Since: at(-time.Minute), Loaded: instance, Signed: instance, Published: instance,
 			Upstream:    &pipeline.UpstreamStatus{Serial: &serial},
@@ -180,6 +180,7 @@ func TestScrape_Values(t *testing.T) {
 		`sluice_zone_probe_result{resolver="192.0.2.1:53",result="bogus",zone="example."} 1`,
 		`sluice_zone_rollover_phase{kind="ksk",phase="wait",rollover="12",zone="example."} 1`,
 		`sluice_zones{stage="review"} 1`,
+		`sluice_zones_by_notice{code="expiry-near",severity="alarm"} 1`,
 		`sluice_zones{stage="halted"} 0`,
 		`sluice_zones_signatures_overdue{urgency="alarm"} 1`,
 		`sluice_zones_signatures_overdue{urgency="expired"} 0`,

@@ -200,6 +200,7 @@ func worse(a, b string) string {
 type sums struct {
 	stages, noticed, probed, reviews, rollovers, stopped map[string]int
 
+	codes          map[[2]string]int // by code and severity of notices
 	overdue        map[string]int
 	outOfStep      int
 	late           int
@@ -224,6 +225,9 @@ func (s *scrape) fleet(m pipeline.Measurement) {
 	}
 	s.set("zones_ds_out_of_step", float64(t.outOfStep))
 	s.set("rollovers_late", float64(t.late))
+	for code, n := range t.codes {
+		s.set("zones_by_notice", float64(n), code[0], code[1])
+	}
 	for _, stage := range sortedKeys(t.oldest) {
 		s.at("review_oldest_timestamp_seconds", t.oldest[stage], stage)
 	}
@@ -248,7 +252,7 @@ func newSums() *sums {
 		reviews:   zero("loaded", "signed"),
 		rollovers: zero(string(keymgr.RollZSK), string(keymgr.RollKSK), string(keymgr.RollCSK), string(keymgr.RollAlgorithm)),
 		stopped:   zero(string(keymgr.PhasePerson), string(keymgr.PhaseBackup), string(keymgr.PhaseProof), string(keymgr.PhaseBlocked)),
-		overdue:   zero(overdueDue, overdueAlarm, overdueExpired), oldest: map[string]time.Time{},
+		overdue:   zero(overdueDue, overdueAlarm, overdueExpired), oldest: map[string]time.Time{}, codes: map[[2]string]int{},
 	}
 }
 
@@ -258,6 +262,13 @@ func (t *sums) add(z *pipeline.ZoneMeasure, now time.Time) {
 	for i, n := range noticesOf(z) {
 		if n > 0 {
 			t.noticed[severities()[i]]++
+		}
+	}
+	told := map[[2]string]bool{}
+	for _, n := range z.Notices {
+		if code := [2]string{string(n.Code), n.Severity}; n.Code != "" && !told[code] {
+			told[code] = true
+			t.codes[code]++
 		}
 	}
 	t.addSignatures(z, now)
