@@ -65,7 +65,11 @@ func FuzzAPI(f *testing.F) {
 		r.URL.RawQuery = query
 		r.Header.Set("Content-Type", kind)
 		w := httptest.NewRecorder()
+		began := time.Now()
 		h.ServeHTTP(w, r)
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("%s %s?%s took %s, though its client left at once", method, path, query, took)
+		}
 		if w.Code >= 500 && (w.Code != http.StatusServiceUnavailable || ctx.Err() == nil) {
 			t.Errorf("%s %s?%s: status %d: %s", method, path, query, w.Code, w.Body)
 		}
