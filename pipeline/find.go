@@ -31,7 +31,7 @@ func (e *Engine) FindZones(_ context.Context, q ZoneQuery) ([]ZoneSummary, error
 		if q.Policy != "" && policyName(r.snapshot()) != q.Policy {
 			continue
 		}
-		z := r.status().ZoneSummary
+		z := r.summary()
 		if q.State != "" && z.State != q.State && !slices.Contains(strings.Split(z.State, ", "), q.State) ||
 			least >= 0 && !slices.ContainsFunc(z.Notices, func(n Notice) bool { return slices.Index(severities(), n.Severity) >= least }) {
 			continue

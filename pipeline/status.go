@@ -38,7 +38,13 @@ func (e *Engine) Keys(_ context.Context, name string) ([]keymgr.Key, error) {
 }
 
 // status describes the zone as it stands.
-func (r *runner) status() ZoneStatus {
+func (r *runner) status() ZoneStatus { return r.describedAs(false) }
+
+// summary is what a list has of the zone: nothing is decided for it.
+func (r *runner) summary() ZoneSummary { return r.describedAs(true).ZoneSummary }
+
+// describedAs describes the zone; with brief only what a summary has is right.
+func (r *runner) describedAs(brief bool) ZoneStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.state
@@ -72,18 +78,21 @@ func (r *runner) status() ZoneStatus {
 	}
 	st.Exchange = r.exchangeStatus(s)
 	st.Upstream, st.Secondaries, st.Fetched = r.upstreamStatus(), r.secondaries(), fetchStatuses(s)
-	r.describe(&st)
+	r.describe(&st, brief)
 	return st
 }
 
-// describe says what the zone waits for, and what is next. The caller holds
-// mu.
-func (r *runner) describe(st *ZoneStatus) {
+// describe says what the zone waits for, and what is next, the latter not where
+// it is brief. The caller holds mu.
+func (r *runner) describe(st *ZoneStatus, brief bool) {
 	s := r.state
 	if f := s.LoadFailure; f != nil && r.up.good.After(f.Time) {
 		s.LoadFailure = nil // a server answered since, with nothing newer
 	}
-	d := r.decide()
+	var d Decision
+	if !brief {
+		d = r.decide()
+	}
 	st.State = stateWord(s, r.progress, r.lanes[ContentLane].busy || r.lanes[SigningLane].busy)
 	if f := s.LoadFailure; f != nil {
 		st.LastError = f.Reason
