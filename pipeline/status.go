@@ -159,8 +159,11 @@ func (r *runner) describe(st *ZoneStatus, brief bool) {
 		at := d.WakeAt
 		st.NextAt, st.Next = &at, d.WakeFor
 	}
-	st.Coming = r.coming(*st, d)
 	complete(st.Notices)
+	if brief {
+		return
+	}
+	st.Coming = r.coming(*st, d)
 	if p, err := r.e.boundPolicy(s); err == nil {
 		st.Stages = stagesOf(*st, p)
 	}
