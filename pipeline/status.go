@@ -155,16 +155,21 @@ func (r *runner) describe(st *ZoneStatus, brief bool) {
 		since := time.Unix(doubt.Shown, 0).UTC()
 		st.WaitsFor, st.Since = "a clock that is trusted", &since
 	}
+	complete(st.Notices)
+	if !brief {
+		r.describeNext(st, d)
+	}
+}
+
+// describeNext says what comes next, and where the zone stands on its way. The
+// caller holds mu.
+func (r *runner) describeNext(st *ZoneStatus, d Decision) {
 	if !d.WakeAt.IsZero() {
 		at := d.WakeAt
 		st.NextAt, st.Next = &at, d.WakeFor
 	}
-	complete(st.Notices)
-	if brief {
-		return
-	}
 	st.Coming = r.coming(*st, d)
-	if p, err := r.e.boundPolicy(s); err == nil {
+	if p, err := r.e.boundPolicy(r.state); err == nil {
 		st.Stages = stagesOf(*st, p)
 	}
 }
