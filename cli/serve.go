@@ -153,6 +153,9 @@ func (s *serving) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.sockets.close()) }()
 	debug.SetMemoryLimit(int64(s.cfg.Daemon.MemoryLimit))
+	if err := noCoreFiles(); err != nil {
+		s.log.WarnContext(ctx, "core files are not forbidden: one would hold private keys", "error", err)
+	}
 	policies, faults, err := s.policies(ctx)
 	if err != nil {
 		return err
