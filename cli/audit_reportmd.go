@@ -169,7 +169,7 @@ func (r *report) take(seq uint64, ev *event.Event) error {
 	switch ev.Facts.(type) {
 	case *event.ZoneAdded, *event.ZoneRemoved:
 		r.zones = append(r.zones, l)
-	case *event.LoadFailed, *event.SignFailed, *event.ReviewRejected, *event.ZoneHalted, *event.ZoneHeld, *event.ClockDoubted, *event.ReviewOverridden, *event.RolloverAborted:
+	case *event.LoadFailed, *event.SignFailed, *event.ReviewRejected, *event.ZoneHalted, *event.ZoneHeld, *event.ClockDoubted, *event.ReviewOverridden, *event.RolloverAborted, *event.AccessRefused:
 		r.troubles = append(r.troubles, l)
 	case *event.JournalExported, *event.TSIGExported, *event.KeyExported:
 		r.access = append(r.access, l)

@@ -27,6 +27,8 @@ type env struct {
 
 	// From the global flags, set before a command's action runs.
 	apiAddress string
+	apiRoots   string
+	tokenFile  string
 	json       bool
 	color      bool // stdout is a terminal and colour is wanted
 	unicode    bool // such a terminal, which shows UTF-8
@@ -78,8 +80,10 @@ func newApp(e *env) *urfave.App {
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{
 				Name: "api", EnvVars: []string{"SLUICE_API"}, DefaultText: defaultSockets,
-				Usage: "where the daemon listens: `unix:PATH`",
+				Usage: "where the daemon listens: `unix:PATH`, https://HOST:PORT, or that and #PIN",
 			},
+			&urfave.StringFlag{Name: "token-file", EnvVars: []string{"SLUICE_TOKEN_FILE"}, Usage: "over https, show the token in `FILE`, see sluice token add"},
+			&urfave.StringFlag{Name: "api-roots", EnvVars: []string{"SLUICE_API_ROOTS"}, Usage: "over https, trust the certificates (PEM) in `FILE`", DefaultText: "those of the system"},
 			&urfave.BoolFlag{Name: "json", Usage: "print JSON: one document, or one object a line for streams"},
 			&urfave.BoolFlag{Name: "no-color", Usage: "no colour in the output; so does a set NO_COLOR"},
 			&urfave.StringFlag{Name: "log-level", Value: "warn", Usage: "what to log to standard error: debug, info, warn, error; serve starts at info"},
@@ -95,6 +99,7 @@ func newApp(e *env) *urfave.App {
 			tsigCommand(e),
 			keystoreCommand(e),
 			workerCommand(e),
+			tokenCommand(e),
 			policyCommand(e),
 			journalCommand(e),
 			clusterCommand(e),
@@ -133,7 +138,7 @@ const defaultSockets = "unix:./sluice-data/sluice.sock, then unix:/run/sluice/sl
 
 // setGlobals takes over what the global flags say.
 func (e *env) setGlobals(c *urfave.Context) error {
-	e.apiAddress = c.String("api")
+	e.apiAddress, e.apiRoots, e.tokenFile = c.String("api"), c.String("api-roots"), c.String("token-file")
 	e.json = c.Bool("json")
 	e.color = !e.json && !c.Bool("no-color") && e.getenv("NO_COLOR") == "" && isTerminal(e.stdout)
 	e.unicode = e.color && isUTF8(e.getenv)
@@ -198,7 +203,8 @@ func exitCode(err error) int {
 		return 2
 	case errors.Is(err, pipeline.ErrNotFound):
 		return 3
-	case errors.Is(err, pipeline.ErrState), errors.Is(err, journal.ErrLocked), errors.Is(err, journal.ErrMode), errors.Is(err, journal.ErrRefused):
+	case errors.Is(err, pipeline.ErrState), errors.Is(err, journal.ErrLocked), errors.Is(err, journal.ErrMode), errors.Is(err, journal.ErrRefused),
+		errors.Is(err, api.ErrNotAllowed), errors.Is(err, api.ErrTooMany):
 		return 4
 	case errors.Is(err, api.ErrUnreachable):
 		return 5

@@ -42,6 +42,7 @@ type config struct {
 	Metrics   metricsConfig  `toml:"metrics"`
 	Prober    proberConfig   `toml:"prober"`
 	Alarms    alarmsConfig   `toml:"alarms"`
+	HTTP      httpConfig     `toml:"http"`
 }
 
 type daemonConfig struct {
@@ -135,6 +136,7 @@ func defaultConfig() config {
 		},
 		Metrics: metricsConfig{Zones: metrics.ZonesAll}, Prober: defaultProber(),
 		Alarms: defaultAlarms(),
+		HTTP:   defaultHTTP(),
 		Worker: workerConfig{URLs: []string{}, Roles: []string{}, Advertise: []string{}},
 		Server: serverConfig{Servers: []string{"127.0.0.1:8053"}, StopGrace: duration(5 * time.Second), TLS: tlsConfig{Servers: []string{}}},
 	}
@@ -223,6 +225,9 @@ func (c *config) check() *badValue {
 		return bad
 	}
 	if bad := c.Alarms.check(); bad != nil {
+		return bad
+	}
+	if bad := c.HTTP.check(); bad != nil {
 		return bad
 	}
 	return c.Server.TLS.check()

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 
 	"sluice/cli/api"
+	"sluice/xfr"
 )
 
 // client makes the way to the daemon. The caller closes it.
@@ -20,11 +23,24 @@ func (e *env) client() (*api.Client, error) {
 			}
 		}
 	}
-	c, err := api.NewClient(address, e.log)
-	if err != nil {
+	cfg := api.ClientConfig{Address: address, Roots: e.apiRoots, Logger: e.log}
+	switch remote := strings.HasPrefix(address, "https:") || strings.HasPrefix(address, "http:"); {
+	case remote && e.tokenFile == "":
+		return nil, &usageError{
+			msg:  "--token-file is missing: over the network the daemon wants a token",
+			hint: "--token-file FILE, or SLUICE_TOKEN_FILE; make one at the daemon: sluice token add NAME --role ROLE -o FILE",
+		}
+	case remote:
+		var err error
+		if cfg.Token, err = readToken(e.tokenFile); err != nil {
+			return nil, err
+		}
+	}
+	c, err := api.Dial(cfg)
+	if errors.Is(err, api.ErrRequest) {
 		return nil, usagef("%v", err)
 	}
-	return c, nil
+	return c, err
 }
 
 // explain adds what to do next to an error of the daemon.
@@ -32,8 +48,22 @@ func explain(err error) error {
 	if hintOf(err) != "" || !errors.Is(err, api.ErrUnreachable) {
 		return err
 	}
+	if strings.Contains(err.Error(), "https://") {
+		return explainRemote(err)
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		return withHint(err, "the socket is for the user that the daemon runs as: run this command as that user")
 	}
 	return withHint(err, "start it with: sluice serve; or name its socket: --api unix:PATH (by default ./sluice-data/sluice.sock, then /run/sluice/sluice.sock)")
+}
+
+// explainRemote adds what to do where a daemon is not reached over the network.
+func explainRemote(err error) error {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return withHint(err, "nobody that this machine trusts vouches for its certificate: name who does with --api-roots FILE, or its key as sluice serve prints it: --api https://HOST:PORT#sha256:...")
+	}
+	if errors.Is(err, xfr.ErrOtherKey) {
+		return withHint(err, "somebody else answers there, or the daemon has another key by now: compare with what sluice serve prints")
+	}
+	return withHint(err, "is it started with --http IP:PORT, and can this machine reach that?")
 }

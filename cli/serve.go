@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -61,6 +60,7 @@ func processFlags() []urfave.Flag {
 		&urfave.StringSliceFlag{Name: "listen-tls", Usage: "publish over TLS (XoT) on `IP:PORT`; may be given again"},
 		&urfave.StringFlag{Name: "tls-cert", Usage: "certificate `FILE` for --listen-tls, in PEM form", DefaultText: "a self-signed one"},
 		&urfave.StringFlag{Name: "tls-key", Usage: "private key `FILE` of --tls-cert"},
+		&urfave.StringSliceFlag{Name: "http", Usage: "serve the API over TLS on `IP:PORT`, to those with a token; may be given again"},
 		&urfave.StringFlag{Name: "review-loaded", Usage: "serve what was loaded and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewLoaded},
 		&urfave.StringFlag{Name: "review-signed", Usage: "serve what was signed and is under review on `IP:PORT`; empty for nowhere", DefaultText: defaultReviewSigned},
 	}
@@ -101,6 +101,7 @@ type serving struct {
 	// socket is where api listens, a path.
 	socket string
 	secure security
+	http   httpDoor
 	// observer asks the world's servers.
 	observer atomic.Pointer[observe.Observer]
 	listens  []netip.AddrPort
@@ -172,7 +173,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.openTLS(); err != nil {
+	if err := errors.Join(s.openTLS(), s.openHTTP()); err != nil {
 		return err
 	}
 	reserve, err := pipeline.OpenReserve(filepath.Join(s.data.path, "reserve"), uint64(s.cfg.Journal.ReserveMax))
@@ -209,7 +210,8 @@ func (s *serving) run(ctx context.Context) (err error) {
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,
 		Clock: s.clock, Logger: s.log, LogLevel: s.level, Alarms: s.cfg.Alarms.alarms(), Sealing: sealing, Seal: s.cfg.Audit.Seal, Archive: archive, Workers: s.cfg.Daemon.Workers,
 		Observe: s.observe, Resolve: s.resolve, Agents: s.agents,
-		TSIG: tsig, Client: xfr.ClientConfig{
+		Certificates: s.httpAlarms,
+		TSIG:         tsig, Client: xfr.ClientConfig{
 			Limits: s.cfg.Transfers.limits(), WeakTSIG: s.cfg.Server.WeakTSIG, Roots: s.secure.servers, Certificate: s.secure.certificate,
 		},
 	}
@@ -225,11 +227,14 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
-	if err := s.listenReviews(ctx); err != nil {
+	if err := s.listenHTTP(ctx); err != nil {
 		return errors.Join(err, s.xfr.Close(), s.api.Close())
 	}
+	if err := s.listenReviews(ctx); err != nil {
+		return errors.Join(err, s.xfr.Close(), s.api.Close(), s.closeHTTP())
+	}
 	if err := s.checkHanded(ctx); err != nil {
-		return errors.Join(err, s.xfr.Close(), s.api.Close())
+		return errors.Join(err, s.xfr.Close(), s.api.Close(), s.closeHTTP())
 	}
 	return s.serve(ctx, hup)
 }
@@ -324,15 +329,9 @@ const stopTimeout = 5 * time.Second
 // serve runs all parts until ctx ends or one of them fails.
 func (s *serving) serve(ctx context.Context, hup <-chan os.Signal) error {
 	g, ctx := errgroup.WithContext(ctx)
-	handler, _ := s.apiHandler()
-	web := &http.Server{
-		Handler:           handler,
-		ConnContext:       api.ConnContext,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ReadHeaderTimeout: 10 * time.Second,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	handler, scraped := s.apiHandler()
+	socket := newHTTPServer(ctx, handler, s.log)
+	socket.ConnContext = api.ConnContext
 	// The engine ends last: what was let in is still answered.
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return s.engine.Run(engine) })
@@ -340,22 +339,13 @@ func (s *serving) serve(ctx context.Context, hup <-chan os.Signal) error {
 		defer stopEngine()
 		return s.answer(ctx)
 	})
-	g.Go(func() error {
-		if err := web.Serve(s.api); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	g.Go(func() error { return notClosed(socket.Serve(s.api)) })
 	g.Go(func() error {
 		<-ctx.Done()
 		s.manager.stopping(context.WithoutCancel(ctx))
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		if err := web.Shutdown(stop); err != nil {
-			return web.Close()
-		}
-		return nil
+		return stopServer(ctx, socket)
 	})
+	g.Go(func() error { return s.serveHTTP(ctx, g, handler, scraped) })
 	g.Go(func() error { return s.start(ctx) })
 	g.Go(func() error {
 		s.attend(ctx, hup)

@@ -19,6 +19,9 @@ func configOf(c *urfave.Context) (config, error) {
 	if c.IsSet("listen") {
 		cfg.Server.Servers = c.StringSlice("listen")
 	}
+	if c.IsSet("http") {
+		cfg.HTTP.Servers = c.StringSlice("http")
+	}
 	if c.IsSet("listen-tls") {
 		cfg.Server.TLS.Servers = c.StringSlice("listen-tls")
 	}

@@ -24,8 +24,12 @@ type servingInfo struct {
 	// the key that the daemon proves itself with there.
 	PublicationTLS []string `json:"publication_tls,omitempty"`
 	TLSPin         string   `json:"tls_pin,omitempty"`
-	ReviewLoaded   string   `json:"review_loaded,omitempty"`
-	ReviewSigned   string   `json:"review_signed,omitempty"`
+	// HTTP is where the API is on the network, HTTPPin the pin of the key that the
+	// daemon proves itself with there; "" where its certificate does.
+	HTTP         []string `json:"http,omitempty"`
+	HTTPPin      string   `json:"http_pin,omitempty"`
+	ReviewLoaded string   `json:"review_loaded,omitempty"`
+	ReviewSigned string   `json:"review_signed,omitempty"`
 	// Worker is this process's name among those that share the journal, NATS
 	// where others reach it, or where it is.
 	Worker string   `json:"worker,omitempty"`
@@ -60,6 +64,9 @@ func (s *serving) start(ctx context.Context) error {
 	for _, l := range s.listensTLS {
 		info.PublicationTLS, info.TLSPin = append(info.PublicationTLS, l.String()), s.secure.certificate.Pin()
 	}
+	if info.HTTP = s.httpURLs(); len(info.HTTP) > 0 {
+		info.HTTPPin = s.httpPin()
+	}
 	if s.shared() {
 		info.Worker, info.NATS = s.workerName(), s.joining.URLs
 		if s.remote() {
@@ -75,6 +82,9 @@ func (s *serving) start(ctx context.Context) error {
 	s.engine.SetListeners(info.listeners())
 	if err := s.printInfo(info); err != nil {
 		return err
+	}
+	if tokens, err := s.engine.Tokens(ctx); err == nil && len(tokens) == 0 && len(info.HTTP) > 0 {
+		s.e.note("there is no token yet for the API on the network: sluice token add NAME --role ROLE -o FILE")
 	}
 	for _, z := range s.zones {
 		if err := s.startZone(ctx, z); err != nil {
@@ -102,6 +112,7 @@ func (i servingInfo) listeners() []pipeline.Listener {
 	add("review-loaded", i.ReviewLoaded)
 	add("review-signed", i.ReviewSigned)
 	add("api", i.API)
+	add("http", i.HTTP...)
 	return out
 }
 
@@ -131,6 +142,7 @@ func (s *serving) printInfo(info servingInfo) error {
 	for _, p := range info.PublicationTLS {
 		fmt.Fprintf(&b, "publication on %s, TLS, %s\n", p, info.TLSPin)
 	}
+	b.WriteString(httpLines(info))
 	if info.Worker != "" {
 		where := "workers reach the journal at "
 		if s.remote() {

@@ -25,7 +25,7 @@ func zoneCommand(e *env) *urfave.Command {
 		Subcommands: []*urfave.Command{
 			zoneAdd(e), zoneRemove(e), zoneList(e), zoneStatus(e), zoneSet(e), zoneReload(e), zoneResign(e), zoneSerial(e), zoneNotify(e), zoneObserve(e),
 			zoneApprove(e), zoneReject(e), zoneOverride(e), zoneReset(e), zoneMaintenance(e),
-			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneRollback(e), zoneRelease(e), zoneCheck(e), zoneVerify(e),
+			zoneHistory(e), zoneTail(e), zoneReplay(e), zoneDump(e), zoneDiff(e), zoneRollback(e), zoneRelease(e), zoneRecall(e), zoneCheck(e), zoneVerify(e),
 		},
 	}
 }

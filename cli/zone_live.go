@@ -63,6 +63,8 @@ func (e *env) printPlan(plan pipeline.ZonePlan, dry bool) error {
 	}
 	if dry {
 		b.WriteString("nothing was changed; without --dry-run it is\n")
+	} else if plan.Proposed {
+		b.WriteString("nothing was changed yet: the policy it is bound to wants a second person, who asks for the same; see: sluice zone status " + plan.Zone + "\n")
 	}
 	return e.printf("%s", b.String())
 }

@@ -63,12 +63,17 @@ func (e *env) rollBack(c *urfave.Context, client *api.Client, name string, q pip
 	switch {
 	case q.DryRun:
 		return false, nil
+	case plan.Proposed:
+		return false, e.tellProposed(plan.Zone)
 	case plan.Done:
 		return true, nil
 	case !e.json && isTerminal(e.stdin) && e.confirmed("publish this? yes or no: "):
 		q.Confirm = plan.Confirm
 		if plan, err = client.Rollback(c.Context, name, q); err != nil || plan.Done {
 			return err == nil, err
+		}
+		if plan.Proposed {
+			return false, e.tellProposed(plan.Zone)
 		}
 		err = fmt.Errorf("other records differ by now, nothing was changed: %w", pipeline.ErrState)
 	default:

@@ -44,7 +44,7 @@ func roleFacts(role string) []string {
 	case roleReview:
 		return []string{
 			"review.requested", "review.approved", "review.rejected", "review.overridden",
-			"instance.abandoned", "zone.halted", "zone.reset",
+			"review.proposed", "review.recalled", "instance.abandoned", "zone.halted", "zone.reset",
 		}
 	case roleSign:
 		return []string{"instance.signed", "sign.failed", "serial.raised"}

@@ -27,6 +27,9 @@ type ZonePlan struct {
 	Zone    string   `json:"zone"`
 	Changes []string `json:"changes"` // a sentence each
 	Done    bool     `json:"done"`
+	// Proposed: the policy that the zone is bound to wants a second person, who
+	// asks for the same.
+	Proposed bool `json:"proposed,omitempty"`
 }
 
 // SetZone gives a zone another source, another policy, or both. The source is
@@ -48,14 +51,19 @@ func (e *Engine) SetZone(ctx context.Context, actor event.Actor, name string, c 
 		}
 	}
 	plan := ZonePlan{Zone: r.snapshot().Name, Changes: []string{}}
-	err = e.appendZone(ctx, actor, r, func(s State) (event.Facts, error) {
+	err = e.appendCaused(ctx, actor, r, func(s State) (event.Facts, uint64, error) {
 		var facts event.Facts
 		facts, plan.Changes, err = e.planChange(ctx, s, c)
-		if c.DryRun {
-			facts = nil
+		if err != nil || facts == nil || c.DryRun {
+			return nil, 0, err
 		}
-		plan.Done = facts != nil
-		return facts, err
+		facts, cause, err := e.changeTogether(ctx, s, actor, facts)
+		if err != nil {
+			return nil, 0, err
+		}
+		_, plan.Proposed = facts.(*event.ReviewProposed)
+		plan.Done = !plan.Proposed
+		return facts, cause, nil
 	})
 	return plan, err
 }
@@ -110,6 +118,14 @@ func (e *Engine) planChange(ctx context.Context, s State, c ZoneChange) (event.F
 // until it is folded. facts is asked again after each conflict; nil appends
 // nothing.
 func (e *Engine) appendZone(ctx context.Context, actor event.Actor, r *runner, facts func(State) (event.Facts, error)) error {
+	return e.appendCaused(ctx, actor, r, func(s State) (event.Facts, uint64, error) {
+		f, err := facts(s)
+		return f, 0, err
+	})
+}
+
+// appendCaused is appendZone for what follows from an earlier event.
+func (e *Engine) appendCaused(ctx context.Context, actor event.Actor, r *runner, facts func(State) (event.Facts, uint64, error)) error {
 	if !e.running() {
 		return errorState("the journal is still being read")
 	}
@@ -118,11 +134,11 @@ func (e *Engine) appendZone(ctx context.Context, actor event.Actor, r *runner, f
 		if s.Removed != 0 {
 			return fmt.Errorf("zone %s: %w", s.Name, ErrNotFound)
 		}
-		f, err := facts(s)
+		f, cause, err := facts(s)
 		if err != nil || f == nil {
 			return err
 		}
-		head, err := e.append(ctx, r.id, s.Head, 0, actor, f)
+		head, err := e.append(ctx, r.id, s.Head, cause, actor, f)
 		if errors.Is(err, journal.ErrConflict) {
 			if err := r.await(ctx, func(now State) bool { return now.Head.Seq > s.Head.Seq }); err != nil {
 				return err

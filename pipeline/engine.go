@@ -102,6 +102,9 @@ type Config struct {
 	TSIG TSIGStore
 	// Archive keeps what retention purges; nil: it is lost.
 	Archive *journal.Archive
+	// Certificates tells what is wrong with those of the listeners around the
+	// engine; nil: nothing.
+	Certificates func() []string
 	// Sharing is how secrets get to and from other workers.
 	Sharing Sharing
 	// Sealing is how the journal is sealed; without a key it is not.
@@ -181,6 +184,7 @@ type Engine struct {
 	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
 	refused     atomic.Bool // the journal itself has refused something for want of room
 	roomier     atomic.Bool // the reserve was given up
+	refusals    refusals    // of requests
 
 	mu          sync.RWMutex
 	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
@@ -199,6 +203,7 @@ type Engine struct {
 
 	reviewers map[string]netip.AddrPort // guarded by mu; the review listener of each stage
 	listeners []Listener                // guarded by mu; where the daemon listens, as it told
+	granted   chan struct{}             // guarded by mu; closed and replaced when tokens change
 }
 
 // NewEngine opens the projection, throws it away where it is damaged or does
@@ -226,6 +231,8 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		names:     map[string]event.ZoneID{},
 		policies:  map[string]Policy{},
 		parsed:    map[event.Hash]Policy{},
+		granted:   make(chan struct{}),
+		refusals:  refusals{wake: make(chan struct{}, 1)},
 		retained:  retainer{looked: map[event.ZoneID]uint64{}, finished: map[event.ZoneID]bool{}},
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room, e.bulkRoom}
@@ -417,6 +424,7 @@ func (e *Engine) caughtUp() {
 	if e.hasRole(RoleObserve) && len(e.cfg.Prober.Resolvers) > 0 {
 		e.start(e.probes)
 	}
+	e.start(e.tellRefusals)
 	if e.keeper() {
 		e.start(e.retains)
 	}
@@ -531,7 +539,7 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 // over: what a zone is does not follow from them.
 func passable(f event.Facts) bool {
 	switch f.(type) {
-	case *event.InstanceFetched, *event.JournalExported, *event.TSIGExported:
+	case *event.InstanceFetched, *event.JournalExported, *event.TSIGExported, *event.AccessRefused, *event.AccessUsed:
 		return true
 	}
 	return false

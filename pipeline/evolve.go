@@ -43,6 +43,7 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		return s
 	}
 	s.Keys = keymgr.Evolve(s.Keys, rec.Event)
+	s = evolveProposals(s, rec)
 	switch f := rec.Event.Facts.(type) {
 	case *event.PolicyBound:
 		s.Policy = BoundPolicy{Name: f.Policy, SHA256: f.SHA256, Text: f.Text}

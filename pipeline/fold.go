@@ -127,6 +127,8 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		delete(reg.Keystores, f.Name)
 	case *event.WorkerEnrolled, *event.WorkerRemoved:
 		reg.Workers = foldWorkers(reg.Workers, rec)
+	case *event.AccessGranted, *event.AccessWithdrawn:
+		reg.Tokens = foldAccess(reg.Tokens, rec)
 	default:
 		reg = foldJournal(reg, rec)
 	}
@@ -149,6 +151,11 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		r.step()
 	}
 	switch rec.Event.Facts.(type) {
+	case *event.AccessGranted, *event.AccessWithdrawn:
+		e.mu.Lock()
+		close(e.granted)
+		e.granted = make(chan struct{})
+		e.mu.Unlock()
 	case *event.WorkerEnrolled, *event.WorkerRemoved:
 		if e.running() { // before, it is told at once
 			e.admit()

@@ -298,7 +298,7 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:
 		for _, describe := range []func(event.Event) string{
-			describeJournal, describeRetention, describeReview, describeHold, describeRollover, describeTold, describeWorkers,
+			describeJournal, describeRetention, describeReview, describeHold, describeRollover, describeTold, describeWorkers, describeAccess, describeProposal,
 		} {
 			if text := describe(ev); text != "" {
 				return text

@@ -37,6 +37,7 @@ const (
 	NoticeReleasePending    NoticeCode = "release-pending"
 	NoticeReviewWaits       NoticeCode = "review-waits"
 	NoticeReviewHalted      NoticeCode = "review-halted"
+	NoticeProposed          NoticeCode = "proposed"
 	NoticeLoadedDropped     NoticeCode = "loaded-dropped"
 	NoticeSignedDropped     NoticeCode = "signed-dropped"
 	NoticeRefreshDropped    NoticeCode = "refresh-dropped"
@@ -94,6 +95,7 @@ const (
 	NoticeSealFailed     NoticeCode = "seal-failed"
 	NoticeWorkerSilent   NoticeCode = "worker-silent"
 	NoticeAlarmNotSent   NoticeCode = "alarm-not-sent"
+	NoticeCertificate    NoticeCode = "certificate"
 )
 
 // NoticeCodes lists all codes, sorted.
@@ -109,6 +111,7 @@ func processNotices() []NoticeCode {
 	return []NoticeCode{
 		NoticeClockDoubted, NoticeJournalCutOff, NoticeJournalFault, NoticeJournalFull, NoticeJournalFilling, NoticeDiskFull,
 		NoticeProjection, NoticeFoldFault, NoticeReserveShort, NoticeEventsLost, NoticeInstanceBroken, NoticePolicyFault, NoticeSealFailed, NoticeWorkerSilent, NoticeAlarmNotSent,
+		NoticeCertificate,
 	}
 }
 
@@ -116,7 +119,7 @@ func zoneNotices() []NoticeCode {
 	return []NoticeCode{
 		NoticeInput, NoticeLoadFailed, NoticeSignFailed, NoticeWorkFailed, NoticeZoneBroken, NoticeExpiryNear,
 		NoticeSourceUnreachable, NoticeSourceExpired, NoticeSourceBehind, NoticeSourceSignatures, NoticeSerialNotKept, NoticeModePending,
-		NoticeMaintenance, NoticeHeld, NoticeReleasePending, NoticeReviewWaits, NoticeReviewHalted, NoticeLoadedDropped, NoticeSignedDropped,
+		NoticeMaintenance, NoticeHeld, NoticeReleasePending, NoticeReviewWaits, NoticeReviewHalted, NoticeProposed, NoticeLoadedDropped, NoticeSignedDropped,
 		NoticeRefreshDropped, NoticeRoleRests, NoticeRoleUnheld, NoticePassedOver, NoticeKeystoreDown, NoticeKeysMissing, NoticeKeysLacking,
 		NoticeKeysUnproved, NoticeKeysDiffer, NoticeAlgorithmDiffers, NoticeBackupWanted, NoticeForeignAlgorithm, NoticeForeignLacksKeys,
 		NoticeRolloverDue, NoticeRolloverPerson, NoticeRolloverBlocked, NoticeRolloverBackup, NoticeRolloverProof, NoticeServerSilent,
@@ -141,6 +144,8 @@ func (c NoticeCode) Topic() string {
 		return "parents"
 	case NoticeAlarmNotSent:
 		return "notices"
+	case NoticeProposed, NoticeCertificate:
+		return "access"
 	default:
 		return "operate"
 	}

@@ -93,6 +93,9 @@ func (e *Engine) Alarms() []string {
 			alarms = append(alarms, text)
 		}
 	}
+	if e.cfg.Certificates != nil {
+		alarms = append(alarms, e.cfg.Certificates()...)
+	}
 	alarms = append(alarms, e.keystoreAlarms()...)
 	if text := e.missingKeysAlarm(); text != "" {
 		alarms = append(alarms, text)

@@ -81,6 +81,7 @@ type settings struct {
 	loadedReview reviewSettings
 	signedReview reviewSettings
 	checks       Checks
+	fourEyes     []string // event.ProposeOverride, event.ProposeRollback
 }
 
 //go:embed policy.template.toml

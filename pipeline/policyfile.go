@@ -93,6 +93,7 @@ type policyFile struct {
 			AllowNotifyFrom any `toml:"allow-notify-from"`
 		} `toml:"inbound"`
 	} `toml:"server"`
+	Access    accessFile `toml:"access"`
 	Retention struct {
 		Versions     any `toml:"versions"`
 		Days         any `toml:"days"`
@@ -144,6 +145,7 @@ func Parse(name string, text []byte) (Policy, error) {
 	r.denial(&f)
 	r.server(&f)
 	r.retention(&f)
+	r.access(&f.Access)
 	if err := errors.Join(r.faults...); err != nil {
 		return Policy{}, err
 	}

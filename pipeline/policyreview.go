@@ -21,6 +21,8 @@ type ReviewPolicy struct {
 	// Halt stops the zone after a bad verdict; else the instance is dropped
 	// and the zone goes on.
 	Halt bool
+	// FourEyes wants two persons for a good verdict, and for an override.
+	FourEyes bool
 	// Transfer is who may fetch what is under review.
 	Transfer xfr.Prefixes
 }
@@ -95,6 +97,7 @@ type reviewFile struct {
 	Hook         any `toml:"hook"`
 	Hooks        any `toml:"hooks"`
 	OnReject     any `toml:"on-reject"`
+	FourEyes     any `toml:"four-eyes"`
 	ProvideXFRTo any `toml:"provide-xfr-to"`
 }
 
@@ -119,6 +122,7 @@ func (r *policyReader) review(table string, f *reviewFile, to *reviewSettings) {
 	if i := r.choice(table+".on-reject", f.OnReject, "discard", "halt"); i >= 0 {
 		to.Halt = i == 1
 	}
+	r.flag(table+".four-eyes", f.FourEyes, &to.FourEyes)
 	if f.ProvideXFRTo != nil {
 		r.prefixes(table+".provide-xfr-to", f.ProvideXFRTo, &to.Transfer)
 	}
@@ -229,6 +233,9 @@ func (p Policy) reviewNotices() []string {
 	}{{"loader.review", p.set.loadedReview}, {"signer.review", p.set.signedReview}} {
 		if !part.set.on && len(part.set.Hooks) > 0 {
 			out = append(out, part.table+`.mode is "off": its hooks do not run`)
+		}
+		if part.set.FourEyes && !(part.set.on && part.set.Manual) {
+			out = append(out, part.table+".four-eyes: no person's verdict is asked for there; it counts for overrides alone")
 		}
 	}
 	if r := p.Review(event.StageSigned); !r.Off() && slices.ContainsFunc(r.Hooks, func(h Hook) bool { return h.Timeout > p.set.remain/2 }) {

@@ -38,6 +38,11 @@ func (e *Engine) ProcessNotices() []Notice {
 	}
 	out = append(out, e.reserveNotices()...)
 	out = append(out, e.fillNotices()...)
+	if e.cfg.Certificates != nil {
+		for _, text := range e.cfg.Certificates() {
+			out = append(out, Notice{Severity: severityAlarm, Code: NoticeCertificate, Text: text, Hint: "put a new certificate and its key in the files that the config names"})
+		}
+	}
 	for _, ks := range e.usedKeystores() {
 		if st := ks.State(); st.Problem != "" {
 			out = append(out, Notice{

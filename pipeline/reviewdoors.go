@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -52,23 +53,23 @@ type NewVerdict struct {
 // stage, event.StageLoaded or event.StageSigned. Errors: ErrState where that
 // instance is not under review, or where the policy does not ask a person.
 func (e *Engine) Approve(ctx context.Context, actor event.Actor, name, stage string, v NewVerdict) (ZoneStatus, error) {
-	return e.throughDoor(ctx, actor, name, func(s State, p Policy) ([]event.Facts, error) {
+	return e.throughTwo(ctx, actor, name, func(s State, p Policy) ([]event.Facts, *event.ReviewProposed, error) {
 		rv, err := e.underReview(s, p, stage, v)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		want := p.Review(stage)
 		switch {
 		case !want.Manual:
-			return nil, fmt.Errorf("the %s review of policy %s asks hooks, not a person; to pass it without them: %s: %w",
+			return nil, nil, fmt.Errorf("the %s review of policy %s asks hooks, not a person; to pass it without them: %s: %w",
 				stage, p.Name, overrideLine(s, stage), ErrState)
 		case rv.approvedBy(checkerManual):
-			return nil, fmt.Errorf("%s is already approved by hand; it waits for its hooks: %w", v.Instance, ErrState)
+			return nil, nil, fmt.Errorf("%s is already approved by hand; it waits for its hooks: %w", v.Instance, ErrState)
 		}
 		return []event.Facts{&event.ReviewApproved{
 			Stage: stage, Instance: rv.Instance, Digest: rv.Digest, Checker: checkerManual,
 			Passed: rv.passes(want, checkerManual), Reason: v.Reason,
-		}}, nil
+		}}, rv.proposal(event.ProposeApprove, v.Reason), nil
 	})
 }
 
@@ -89,15 +90,19 @@ func (e *Engine) Reject(ctx context.Context, actor event.Actor, name, stage stri
 // Override passes the instance that is under review or that halted the zone,
 // whatever checkers said.
 func (e *Engine) Override(ctx context.Context, actor event.Actor, name, stage, reason string) (ZoneStatus, error) {
-	return e.throughDoor(ctx, actor, name, func(s State, p Policy) ([]event.Facts, error) {
-		if strings.TrimSpace(reason) == "" {
-			return nil, fmt.Errorf("%w: an override needs a reason", ErrInvalid)
+	return e.throughTwo(ctx, actor, name, func(s State, p Policy) ([]event.Facts, *event.ReviewProposed, error) {
+		switch {
+		case strings.TrimSpace(reason) == "":
+			return nil, nil, fmt.Errorf("%w: an override needs a reason", ErrInvalid)
+		case len(reason) > maxReason:
+			return nil, nil, fmt.Errorf("%w: the reason is longer than %d bytes", ErrInvalid, maxReason)
 		}
 		rv := e.currentReview(s, p, stage)
 		if rv == nil {
-			return nil, fmt.Errorf("zone %s: nothing is under %s review, nor halted by it: %w", s.Name, stage, ErrState)
+			return nil, nil, fmt.Errorf("zone %s: nothing is under %s review, nor halted by it: %w", s.Name, stage, ErrState)
 		}
-		return []event.Facts{&event.ReviewOverridden{Stage: stage, Instance: rv.Instance, Digest: rv.Digest, Reason: reason}}, nil
+		return []event.Facts{&event.ReviewOverridden{Stage: stage, Instance: rv.Instance, Digest: rv.Digest, Reason: reason}},
+			rv.proposal(event.ProposeOverride, reason), nil
 	})
 }
 
@@ -135,6 +140,15 @@ const maxReason = 2000
 // throughDoor appends what a person asks for, decided on the state as it is
 // folded; after a conflict it is decided anew.
 func (e *Engine) throughDoor(ctx context.Context, actor event.Actor, name string, decide func(State, Policy) ([]event.Facts, error)) (ZoneStatus, error) {
+	return e.throughTwo(ctx, actor, name, func(s State, p Policy) ([]event.Facts, *event.ReviewProposed, error) {
+		facts, err := decide(s, p)
+		return facts, nil, err
+	})
+}
+
+// throughTwo is throughDoor for what may need two persons: decide says what it is
+// that the first one proposes; nil where one is enough.
+func (e *Engine) throughTwo(ctx context.Context, actor event.Actor, name string, decide func(State, Policy) ([]event.Facts, *event.ReviewProposed, error)) (ZoneStatus, error) {
 	r, err := e.find(name)
 	if err != nil {
 		return ZoneStatus{}, err
@@ -148,11 +162,15 @@ func (e *Engine) throughDoor(ctx context.Context, actor event.Actor, name string
 		if s.Removed != 0 {
 			return ZoneStatus{}, fmt.Errorf("zone %s: %w", name, ErrNotFound)
 		}
-		facts, err := decide(s, p)
+		facts, want, err := decide(s, p)
+		cause := uint64(0)
+		if err == nil && want != nil {
+			facts, cause, err = e.together(ctx, s, p, actor, want, facts)
+		}
 		if err != nil {
 			return ZoneStatus{}, err
 		}
-		head, err := e.append(ctx, r.id, s.Head, doorCause(s, facts), actor, facts...)
+		head, err := e.append(ctx, r.id, s.Head, cmp.Or(cause, doorCause(s, facts)), actor, facts...)
 		if errors.Is(err, journal.ErrConflict) {
 			if err := r.await(ctx, func(now State) bool { return now.Head.Seq > s.Head.Seq }); err != nil {
 				return ZoneStatus{}, err
@@ -236,6 +254,9 @@ func (e *Engine) reviews(s State, p Policy) []ReviewStatus {
 			st.Actions = []string{overrideLine(s, stage), "sluice zone reset " + s.Name}
 		} else {
 			st.WaitsFor = waitsForVerdict(s, p, rv)
+			if have := s.proposal(rv.proposal(event.ProposeApprove, ""), e.clock.Now()); have != nil && p.NeedsTwo(event.ProposeApprove, stage) {
+				st.WaitsFor = "a second person: " + have.Actor.Name + " has proposed to approve it"
+			}
 			st.Actions = verdictLines(s, p, rv)
 		}
 		out = append(out, st)

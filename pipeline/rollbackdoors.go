@@ -46,6 +46,8 @@ type RollbackPlan struct {
 	Confirm string   `json:"confirm,omitempty"`
 	Notes   []string `json:"notes,omitempty"`
 	Done    bool     `json:"done"`
+	// Proposed: the policy wants a second person, who asks for the same.
+	Proposed bool `json:"proposed,omitempty"`
 }
 
 // ZoneVersion names a version.
@@ -89,16 +91,31 @@ func (e *Engine) Rollback(ctx context.Context, actor event.Actor, name string, q
 			return plan, nil
 		}
 		facts.Reason = q.Reason
-		err = e.appendZone(ctx, actor, r, func(now State) (event.Facts, error) {
+		err = e.appendCaused(ctx, actor, r, func(now State) (event.Facts, uint64, error) {
 			if now.Published == nil || now.Published.Loaded.Seq != s.Published.Loaded.Seq {
-				return nil, errOvertaken
+				return nil, 0, errOvertaken
 			}
-			return facts, e.mayRollBack(now)
+			p, err := e.boundPolicy(now)
+			if err == nil {
+				err = e.mayRollBack(now)
+			}
+			if err != nil {
+				return nil, 0, err
+			}
+			all, cause, err := e.together(ctx, now, p, actor, &event.ReviewProposed{
+				Action: event.ProposeRollback, Instance: facts.Loaded, Digest: facts.ContentDigest, Serial: facts.Serial, Target: oneLine(q.To), Reason: q.Reason,
+			}, []event.Facts{facts})
+			if err != nil {
+				return nil, 0, err
+			}
+			_, plan.Proposed = all[0].(*event.ReviewProposed)
+			return all[0], cause, nil
 		})
 		if errors.Is(err, errOvertaken) {
 			continue // what was compared is not what is published any more
 		}
-		plan.Done = err == nil
+		plan.Proposed = plan.Proposed && err == nil
+		plan.Done = err == nil && !plan.Proposed
 		return plan, err
 	}
 }

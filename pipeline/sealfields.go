@@ -57,7 +57,7 @@ func givenReason(f event.Facts) bool {
 	switch f.(type) {
 	case *event.ReviewApproved, *event.ReviewRejected, *event.ReviewOverridden, *event.ZoneHalted, *event.ZoneReset,
 		*event.InstanceAbandoned, *event.MaintenanceChanged, *event.ZoneHeld, *event.ZoneReleased, *event.ClockAccepted,
-		*event.RolloverStarted, *event.RolloverAborted:
+		*event.RolloverStarted, *event.RolloverAborted, *event.ReviewProposed, *event.ReviewRecalled:
 		return true
 	}
 	return false
@@ -92,6 +92,8 @@ func peerFields(f event.Facts) (fields []string) {
 		for _, what := range []string{"address", "key", "tls_pin", "tls_certificate", "tls_name"} {
 			fields = append(fields, "facts.peer_identity."+what)
 		}
+	case *event.AccessRefused:
+		return []string{"facts.peer"}
 	case *event.InstanceFetched:
 		for i, fetch := range f.Fetches {
 			if fetch.Peer() != fetch.Address {

@@ -55,6 +55,8 @@ type State struct {
 	RefreshRejected *Rejection `json:"refresh_rejected,omitempty"`
 	// SignedApproval is the last approval of a signed instance by a person.
 	SignedApproval *Approval `json:"signed_approval,omitempty"`
+	// Proposals is what waits for a second person. It is replaced, never changed.
+	Proposals []Proposal `json:"proposals,omitempty"`
 	// Stopped is set where a review halted the zone.
 	Stopped *Stop `json:"stopped,omitempty"`
 	// Maintenance is set while new work is blocked.
@@ -173,6 +175,9 @@ type Registry struct {
 	// Workers holds the processes that may join, by name. It is replaced, never
 	// changed.
 	Workers map[string]Enrolled `json:"workers,omitempty"`
+	// Tokens holds who may use the API over the network, by name. It is replaced,
+	// never changed.
+	Tokens map[string]Token `json:"tokens,omitempty"`
 	// Clock is set while the clock is not trusted.
 	Clock *ClockDoubt `json:"clock,omitempty"`
 	// Checkpoint is the newest one.

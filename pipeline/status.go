@@ -239,6 +239,7 @@ func (r *runner) describeReviews(st *ZoneStatus) {
 			Hint: "sluice zone maintenance disable " + s.Name,
 		})
 	}
+	describeProposals(s, r.e.clock.Now(), st)
 	describeHeld(s, st)
 	if stop := s.Stopped; stop != nil {
 		st.Notices = append(st.Notices, Notice{

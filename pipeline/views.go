@@ -76,6 +76,8 @@ type ZoneStatus struct {
 	// Reviews is what is under review, and what halted the zone there.
 	Reviews     []ReviewStatus     `json:"reviews,omitempty"`
 	Maintenance *MaintenanceStatus `json:"maintenance,omitempty"`
+	// Proposals is what waits for a second person.
+	Proposals []ProposalStatus `json:"proposals,omitempty"`
 	// Held says by which rollback the zone is held; nil where it is not.
 	Held *HoldStatus `json:"held,omitempty"`
 	// ParentTold is what became of telling the parent what DS it is to have; nil

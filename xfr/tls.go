@@ -17,7 +17,8 @@ import (
 // alpnDoT is the protocol that XoT negotiates (RFC 9103, 7.1).
 const alpnDoT = "dot"
 
-var errOtherKeyPin = errors.New("the server's public key is none of those pinned")
+// ErrOtherKey reports a server whose public key is none of those pinned.
+var ErrOtherKey = errors.New("the server's public key is none of those pinned")
 
 // clientTLS is how a server is spoken to that must prove itself as peer says.
 // own, where not nil, is shown to a server that asks for a certificate.
@@ -36,7 +37,7 @@ func clientTLS(peer *TLSPeer, roots *x509.CertPool, own *Certificate) *tls.Confi
 		cfg.VerifyConnection = func(state tls.ConnectionState) error {
 			hash := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
 			if !slices.Contains(pins, hash) {
-				return errOtherKeyPin
+				return ErrOtherKey
 			}
 			return nil
 		}

@@ -39,6 +39,9 @@ type rig struct {
 	dir    string
 	socket string
 	client *Client
+	engine *pipeline.Engine
+	// journal is the engine's.
+	journal *journaltest.Memory
 }
 
 // newEngine runs an engine on a journal in memory, until the test ends.
@@ -87,8 +90,9 @@ func newEngine(t testing.TB, changes ...func(*pipeline.Config)) (engine *pipelin
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	engine, dir := newEngine(t)
-	r := &rig{dir: dir, socket: filepath.Join(dir, "s")}
+	memory := journaltest.New()
+	engine, dir := newEngine(t, func(c *pipeline.Config) { c.Journal = memory })
+	r := &rig{dir: dir, socket: filepath.Join(dir, "s"), engine: engine, journal: memory}
 	l, err := net.Listen("unix", r.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -491,7 +495,7 @@ func TestStream_ErrorBehindItemsIsTheLastFrame(t *testing.T) {
 }
 
 func TestNewClient_WantsASocket(t *testing.T) {
-	for _, address := range []string{"", "unix:", "http://localhost", "/run/sluice.sock"} {
+	for _, address := range []string{"", "unix:", "http://192.0.2.1", "/run/sluice.sock"} {
 		if _, err := NewClient(address, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrRequest) {
 			t.Errorf("address %q: %v", address, err)
 		}

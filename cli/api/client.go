@@ -21,26 +21,11 @@ import (
 // Client speaks to a daemon. Errors that the daemon answers are *Problem;
 // where no daemon answers they are ErrUnreachable.
 type Client struct {
-	socket string
-	http   *http.Client
-	log    *slog.Logger
-}
-
-// NewClient makes a client for the daemon at address, "unix:PATH". It does
-// not connect yet.
-func NewClient(address string, log *slog.Logger) (*Client, error) {
-	socket, ok := strings.CutPrefix(address, "unix:")
-	if !ok || socket == "" {
-		return nil, fmt.Errorf("%w: API address %q: want unix:PATH", ErrRequest, address)
-	}
-	var dialer net.Dialer
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
-		},
-		DisableCompression: true,
-	}
-	return &Client{socket: socket, http: &http.Client{Transport: transport}, log: log}, nil
+	at    string // what the daemon is reached by, as people are told
+	base  string // what URLs begin with
+	token string // "" where the way in says who the caller is
+	http  *http.Client
+	log   *slog.Logger
 }
 
 // Close closes idle connections.
@@ -60,7 +45,7 @@ func zonePath(name string, below ...string) string {
 // do sends a request; body, where not nil, is sent as JSON. The answer is a
 // success, and the caller closes its body.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
-	target := "http://sluice" + Prefix + path
+	target := c.base + Prefix + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
@@ -79,13 +64,16 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	began := time.Now()
 	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(ctx, err)
 	}
 	c.log.DebugContext(ctx, "request", "method", method, "path", path, "status", res.StatusCode, "took", time.Since(began))
-	if res.StatusCode >= http.StatusBadRequest {
+	if res.StatusCode >= http.StatusMultipleChoices { // nothing here leads elsewhere
 		defer res.Body.Close()
 		return nil, readProblem(res)
 	}
@@ -103,7 +91,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
-	return fmt.Errorf("%w at unix:%s: %w", ErrUnreachable, c.socket, err)
+	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.at, err)
 }
 
 // readProblem reads the error that the daemon answered.

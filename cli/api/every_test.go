@@ -6,10 +6,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"sluice/journal"
 	"sluice/keymgr"
 )
 
@@ -26,6 +28,10 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 	asked := map[string]bool{}
 	ask := func(method, path, body string, want int) rawAnswer {
 		t.Helper()
+		_, before, err := r.journal.Stream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
 		got := r.raw(t, method, Prefix+path, body)
 		if got.status != want {
 			t.Errorf("%s %s: status %d, want %d: %s", method, path, got.status, want, got.body)
@@ -36,6 +42,9 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 		}
 		if op := contractOf(t).operationOf(req); op != nil {
 			asked[op.id] = true
+			if i := slices.IndexFunc(Routes(), func(r Route) bool { return r.ID == op.id }); Routes()[i].Changes && got.status < 300 {
+				r.wantActor(t, method+" "+path+" "+body, before)
+			}
 		}
 		return got
 	}
@@ -96,6 +105,9 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 	ask("POST", "/audit/checkpoints", "", 200)
 	get("/audit/head")
 	get("/audit/export?chunks=true")
+	ask("POST", "/tokens", `{"name":"ada","api_roles":["viewer"],"expires_in":60}`, 201)
+	get("/tokens")
+	ask("DELETE", "/tokens/ada", "", 204)
 
 	// What this rig cannot do says so as the document does.
 	for _, no := range []struct {
@@ -130,6 +142,12 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 		{"GET", "/cluster", "", 409},
 		{"POST", "/workers", `{"name":"w1","worker_roles":["load"],"nkey":"U","age":"age1"}`, 422},
 		{"DELETE", "/workers/w1", "", 404},
+		{"POST", "/tokens", `{"name":"ada","api_roles":["king"]}`, 422},
+		{"DELETE", "/tokens/ada", "", 404},
+		{"DELETE", zone + "/reviews/loaded/approve", "", 409},
+		{"DELETE", zone + "/reviews/signed/override?reason=x", "", 409},
+		{"DELETE", zone + "/rollback", "", 409},
+		{"DELETE", zone + "/policy", "", 409},
 	} {
 		ask(no.method, no.path, no.body, no.status)
 	}
@@ -140,6 +158,23 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 		if !asked[op.id] {
 			t.Errorf("%s is not asked", op.id)
 		}
+	}
+}
+
+// wantActor checks that a request which changed something left an event by the
+// person who made it.
+func (r *rig) wantActor(t *testing.T, request string, before uint64) {
+	t.Helper()
+	if strings.Contains(request, `"dry_run":true`) {
+		return
+	}
+	found := false
+	err := r.journal.Read(t.Context(), "", before+1, 0, func(rec journal.Record) error {
+		found = found || rec.Event.Actor.Person()
+		return nil
+	})
+	if err != nil || !found {
+		t.Errorf("%s left no event that names who asked: %v", request, err)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // made by id, checked and noted like those of the network. Its address is never
 // dialled.
 func InProcess(h http.Handler, id Identity, log *slog.Logger) *Client {
-	return &Client{socket: "this process", http: &http.Client{Transport: inProcess{h, id}}, log: log}
+	return &Client{at: "this process", base: "http://sluice", http: &http.Client{Transport: inProcess{h, id}}, log: log}
 }
 
 type inProcess struct {

@@ -41,6 +41,13 @@ var ErrUnreachable = errors.New("the daemon is not reachable")
 // ErrRequest reports a request that could not even be read.
 var ErrRequest = errors.New("bad request")
 
+// ErrNotAllowed reports a request of somebody who is not known, or lacks the role
+// for it.
+var ErrNotAllowed = errors.New("not allowed")
+
+// ErrTooMany reports that there were too many requests lately.
+var ErrTooMany = errors.New("too many requests")
+
 type statusRow struct {
 	err    error
 	status int
@@ -56,6 +63,9 @@ func statuses() []statusRow {
 		{xfr.ErrUnknownZone, http.StatusNotFound},
 		{store.ErrNoInstance, http.StatusNotFound},
 		{xfr.ErrNotReady, http.StatusConflict},
+		{ErrNotAllowed, http.StatusForbidden},
+		{ErrNotAllowed, http.StatusUnauthorized},
+		{ErrTooMany, http.StatusTooManyRequests},
 	}
 }
 
@@ -88,7 +98,7 @@ func newProblem(status int, detail string) *Problem {
 // write sends the problem as the whole answer.
 func (p *Problem) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", mediaProblem)
-	if p.Status == http.StatusUnauthorized {
+	if p.Status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
 	}
 	w.WriteHeader(p.Status)

@@ -89,7 +89,7 @@ func Routes() []Route {
 	return slices.Concat(
 		daemonRoutes(), statusRoutes(), zoneRoutes(), liveRoutes(), reviewRoutes(), versionRoutes(), historyRoutes(),
 		keyRoutes(), rolloverRoutes(), backupRoutes(), policyRoutes(), secretRoutes(),
-		journalRoutes(), auditRoutes(), clusterRoutes(),
+		journalRoutes(), auditRoutes(), clusterRoutes(), accessRoutes(),
 	)
 }
 

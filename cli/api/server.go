@@ -58,6 +58,9 @@ func (s *server) serve(route Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if p := route.admit(r); p != nil {
+			if id, ok := IdentityOf(r.Context()); ok && p.Status == http.StatusForbidden {
+				s.engine.Refused(RefusedRole(r, id, route.Path, route.Role))
+			}
 			p.write(w)
 			return
 		}
@@ -75,7 +78,10 @@ func (s *server) serve(route Route) http.Handler {
 			defer head.enough()
 			w = head
 		}
-		err := route.handle(s, w, r)
+		err := s.record(route, r)
+		if err == nil {
+			err = route.handle(s, w, r)
+		}
 		if err == nil {
 			return
 		}

@@ -145,7 +145,7 @@ func samples() map[string]Facts {
 	} {
 		m[f.EventType()] = f
 	}
-	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples(), contentsSamples()) {
+	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples(), contentsSamples(), accessSamples()) {
 		m[f.EventType()] = f
 	}
 	for _, f := range retentionSamples() {

@@ -11,6 +11,10 @@ import (
 // the old type stays for decoding.
 func registered() []func() Facts {
 	return []func() Facts{
+		func() Facts { return new(AccessGranted) },
+		func() Facts { return new(AccessRefused) },
+		func() Facts { return new(AccessUsed) },
+		func() Facts { return new(AccessWithdrawn) },
 		func() Facts { return new(BulkPurged) },
 		func() Facts { return new(BulkSwept) },
 		func() Facts { return new(CDSChanged) },
@@ -53,6 +57,8 @@ func registered() []func() Facts {
 		func() Facts { return new(SerialRaised) },
 		func() Facts { return new(ReviewApproved) },
 		func() Facts { return new(ReviewOverridden) },
+		func() Facts { return new(ReviewProposed) },
+		func() Facts { return new(ReviewRecalled) },
 		func() Facts { return new(ReviewRejected) },
 		func() Facts { return new(ReviewRequested) },
 		func() Facts { return new(RolloverAborted) },
