@@ -81,7 +81,10 @@ func TestRFC1996_NotifyBetweenOurOwn(t *testing.T) {
 			t.Errorf("%s to %s: %s", tc.name, tc.ep, d)
 		}
 	}
-	if st := s.Stats(); st.Notifies != 2 || st.Refused != 2 {
+	if st := s.Stats(); st.Notifies != 2 || st.Refused != 2 || st.NotifiesRefused != 2 {
+		t.Errorf("%+v", st)
+	}
+	if st := c.Stats(); st.Told != 2 || st.Refused != 2 || st.Silent != 0 {
 		t.Errorf("%+v", st)
 	}
 	if err := c.Notify(t.Context(), signed, exampleName, soa[:7]); err == nil {
