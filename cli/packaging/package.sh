@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the Debian package dist/sluice_VERSION_ARCH.deb at the top of the source
 # tree. Usage: package.sh [VERSION]; without one it follows from git. GOARCH says
-# for which machine. The same source and VERSION give the same bytes.
+# for which machine, MAINTAINER who builds it (Name <address>). The same source and VERSION give the same bytes.
 set -eu
 cd "$(dirname "$0")/../.."
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
@@ -17,6 +17,8 @@ case $arch in
 arm) arch=armhf ;;
 esac
 
+maintainer=${MAINTAINER:-The Sluice authors <sluice@localhost>}
+
 # DIST is the folder for the package.
 mkdir -p "${DIST:=dist}"
 stage=$DIST/stage
@@ -29,7 +31,7 @@ sluice ($version-1) unstable; urgency=medium
 
   * What changed stands in changelog.gz.
 
- -- The Sluice authors <sluice@localhost>  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
+ -- $maintainer  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
 END
 {
 	cat <<END
@@ -45,7 +47,7 @@ END
 	sed '1,/^Copyright/d' LICENSE | sed -n '/./,$p' | sed 's/^$/./; s/^/ /'
 } >"$stage/copyright"
 
-sed "s|@STAGE@|$stage|; s|@VERSION@|$version|; s|@ARCH@|$arch|" cli/packaging/nfpm.yaml >"$stage/nfpm.yaml"
+sed "s|@STAGE@|$stage|; s|@VERSION@|$version|; s|@ARCH@|$arch|; s|@MAINTAINER@|$maintainer|" cli/packaging/nfpm.yaml >"$stage/nfpm.yaml"
 go tool -modfile=e2e/tools/package/go.mod nfpm package \
 	--config "$stage/nfpm.yaml" --packager deb --target "$DIST/sluice_$version-1_$arch.deb"
 rm -rf "$stage"
