@@ -113,7 +113,7 @@ func more(a, b map[string]string) []string {
 func TestPackage_InstallsRunsAndLeavesNothingOnDebian(t *testing.T) {
 	t.Parallel()
 	r := newDebianRoot(t)
-	deb := buildPackage(t, "1.3~test")
+	deb := thePackage(t)
 	must(t, "cp", deb, filepath.Join(r.dir, "sluice.deb"))
 	before := r.files(t)
 

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -27,6 +28,29 @@ func buildPackage(t *testing.T, version string) string {
 		t.Fatalf("packages %v, %v", found, err)
 	}
 	return found[0]
+}
+
+// thePackage is a package of the tree, for all tests that need one.
+func thePackage(t *testing.T) string {
+	t.Helper()
+	theBuilt.Do(func() {
+		deb := buildPackage(t, packagedVersion)
+		theBuilt.file = filepath.Join(binaries, filepath.Base(deb))
+		if err := os.Rename(deb, theBuilt.file); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if theBuilt.file == "" {
+		t.Fatal("the package was not built")
+	}
+	return theBuilt.file
+}
+
+const packagedVersion = "1.2~test"
+
+var theBuilt struct {
+	sync.Once
+	file string
 }
 
 // packaged is what the package holds; a folder ends in a slash.
@@ -51,8 +75,8 @@ var packaged = []string{
 func TestPackage_HoldsWhatItShouldAndRuns(t *testing.T) {
 	t.Parallel()
 	need(t, "dpkg-deb")
-	deb := buildPackage(t, "1.2~test")
-	if again := buildPackage(t, "1.2~test"); !bytes.Equal([]byte(readFile(t, deb)), []byte(readFile(t, again))) {
+	deb := thePackage(t)
+	if again := buildPackage(t, packagedVersion); !bytes.Equal([]byte(readFile(t, deb)), []byte(readFile(t, again))) {
 		t.Error("the same source gives another package")
 	}
 	dir := t.TempDir()
