@@ -22,6 +22,7 @@ const (
 	publicationTLSSocket = "publication-tls"
 	reviewLoadedSocket   = "review-loaded"
 	reviewSignedSocket   = "review-signed"
+	httpSocket           = "http"
 )
 
 // handed are the sockets that the service manager opened for this process and
@@ -177,6 +178,7 @@ func (s *serving) takeNamed() {
 	for name, to := range map[string]*[]string{
 		publicationSocket: &s.cfg.Server.Servers, publicationTLSSocket: &s.cfg.Server.TLS.Servers,
 		reviewLoadedSocket: &s.cfg.Loader.Review.Servers, reviewSignedSocket: &s.cfg.Signer.Review.Servers,
+		httpSocket: &s.cfg.HTTP.Servers,
 	} {
 		if addresses := s.sockets.named(name); len(addresses) > 0 {
 			*to = addresses

@@ -185,7 +185,7 @@ func (s *serving) reload(ctx context.Context, actor event.Actor) (pipeline.Reloa
 		apply = append(apply, put)
 		done.Changed = append(done.Changed, key)
 	}
-	for _, cert := range []*xfr.Certificate{s.secure.certificate} {
+	for _, cert := range []*xfr.Certificate{s.secure.certificate, s.http.certificate} {
 		if cert == nil {
 			continue
 		}
