@@ -194,7 +194,7 @@ func fieldsOf(t reflect.Type) []field {
 func (g *schemas) structure(t reflect.Type, request bool) object {
 	properties, required := object{}, []string{}
 	for _, f := range fieldsOf(t) {
-		schema := g.ref(f.typ, request)
+		schema := append(g.ref(f.typ, request), shape(f.name, f.typ)...)
 		if text := cmp.Or(g.source(f.owner.PkgPath()).docs[f.owner.Name()+"."+f.goName], commonText(f.name)); text != "" {
 			schema = append(object{{"description", text}}, schema...)
 		}
@@ -211,6 +211,20 @@ func (g *schemas) structure(t reflect.Type, request bool) object {
 		out = append(out, member{"additionalProperties", false})
 	}
 	return out
+}
+
+// shape is how the text of members looks that have the same form everywhere.
+func shape(name string, t reflect.Type) object {
+	if t.Kind() != reflect.String {
+		return nil
+	}
+	switch name {
+	case "content_digest", "signed_digest":
+		return object{{"pattern", "^[0-9a-f]{64}$"}, {"examples", []string{strings.Repeat("0123456789abcdef", 4)}}}
+	case "key_id":
+		return object{{"pattern", "^[0-9a-f]{16}$"}, {"examples", []string{"0123456789abcdef"}}}
+	}
+	return nil
 }
 
 // components are the schemas by name.
