@@ -224,17 +224,8 @@ func (s *serving) run(ctx context.Context) (err error) {
 	// By now every listener has ended, and with it every view.
 	defer func() { err = errors.Join(err, s.engine.Close()) }()
 	s.engine.SetReload(pipeline.ConfigStatus{File: s.configFile, Loaded: s.read}, s.reload)
-	if err := s.listen(ctx); err != nil {
+	if err := s.listenEverywhere(ctx); err != nil {
 		return err
-	}
-	if err := s.listenHTTP(ctx); err != nil {
-		return errors.Join(err, s.xfr.Close(), s.api.Close())
-	}
-	if err := s.listenReviews(ctx); err != nil {
-		return errors.Join(err, s.xfr.Close(), s.api.Close(), s.closeHTTP())
-	}
-	if err := s.checkHanded(ctx); err != nil {
-		return errors.Join(err, s.xfr.Close(), s.api.Close(), s.closeHTTP())
 	}
 	return s.serve(ctx, hup)
 }
@@ -254,6 +245,23 @@ func (s *serving) policies(ctx context.Context) (policies map[string]pipeline.Po
 		s.log.ErrorContext(ctx, "policy not loaded", "error", fault)
 	}
 	return policies, faults, nil
+}
+
+// listenEverywhere opens all listeners.
+func (s *serving) listenEverywhere(ctx context.Context) error {
+	if err := s.listen(ctx); err != nil {
+		return err
+	}
+	if err := s.listenHTTP(ctx); err != nil {
+		return errors.Join(err, s.xfr.Close(), s.api.Close())
+	}
+	if err := s.listenReviews(ctx); err != nil {
+		return errors.Join(err, s.xfr.Close(), s.api.Close(), s.closeHTTP())
+	}
+	if err := s.checkHanded(ctx); err != nil {
+		return errors.Join(err, s.xfr.Close(), s.api.Close(), s.closeHTTP())
+	}
+	return nil
 }
 
 // listen opens the listeners of publication and API.

@@ -143,7 +143,7 @@ func TestBursts_TellNothingWrong(t *testing.T) {
 
 func TestEventTypes_FamiliesStandForTheirTypes(t *testing.T) {
 	got, err := eventTypes([]string{"tsig", "load.failed"})
-	if err != nil || strings.Join(got, " ") != "load.failed tsig.added tsig.removed" {
+	if err != nil || strings.Join(got, " ") != "load.failed tsig.added tsig.exported tsig.removed" {
 		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := eventTypes([]string{"tsi"}); exitCode(err) != 2 || !strings.Contains(hintOf(err), "rollover") {
