@@ -146,7 +146,7 @@ func (e *Engine) Measure(ctx context.Context) Measurement {
 
 // measure tells how a zone is.
 func (r *runner) measure(now time.Time) ZoneMeasure {
-	z := ZoneMeasure{ZoneStatus: r.status()}
+	z := ZoneMeasure{ZoneStatus: r.describedAs(true)} // nothing is told of what comes next
 	r.mu.Lock()
 	s, busy, heard := r.state, r.lanes[ContentLane].busy || r.lanes[SigningLane].busy, r.up.good
 	r.mu.Unlock()

@@ -43,7 +43,8 @@ func (r *runner) status() ZoneStatus { return r.describedAs(false) }
 // summary is what a list has of the zone: nothing is decided for it.
 func (r *runner) summary() ZoneSummary { return r.describedAs(true).ZoneSummary }
 
-// describedAs describes the zone; with brief only what a summary has is right.
+// describedAs describes the zone; with brief nothing is decided, and what comes
+// next is left out.
 func (r *runner) describedAs(brief bool) ZoneStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
