@@ -1,0 +1,205 @@
+package web
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"sluice/keymgr"
+	"sluice/pipeline"
+)
+
+func TestSpan_TwoUnits(t *testing.T) {
+	for _, c := range []struct {
+		d    time.Duration
+		want string
+	}{
+		{0, "0 ms"}, {1500 * time.Millisecond, "1 s"}, {59 * time.Second, "59 s"}, {90 * time.Second, "1 min 30 s"},
+		{time.Hour, "1 h"}, {26 * time.Hour, "1 d 2 h"}, {27*24*time.Hour + 3*time.Hour, "27 d"}, {400 * 24 * time.Hour, "1 y 35 d"}, {-time.Minute, "-1 min"},
+	} {
+		if got := span(c.d); got != c.want {
+			t.Errorf("%v: %q, want %q", c.d, got, c.want)
+		}
+	}
+}
+
+func TestAgo_SaysBoth(t *testing.T) {
+	now := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		at   any
+		want string
+	}{
+		{now.Add(-90 * time.Minute), `<time datetime="2030-03-04T10:30:00Z" title="2030-03-04 10:30:00 UTC">1 h 30 min ago</time>`},
+		{now.Add(time.Second), `<time datetime="2030-03-04T12:00:01Z" title="2030-03-04 12:00:01 UTC">just now</time>`},
+		{time.Time{}, ""},
+		{(*time.Time)(nil), ""},
+	} {
+		if got := string(ago(now, c.at)); got != c.want {
+			t.Errorf("%v: %s, want %s", c.at, got, c.want)
+		}
+	}
+}
+
+func TestNum_Groups(t *testing.T) {
+	n := uint64(1234567)
+	for _, c := range []struct {
+		v    any
+		want string
+	}{{999, "999"}, {1234, "1234"}, {12345, "12\u202f345"}, {&n, "1\u202f234\u202f567"}, {0, "0"}} {
+		if got := num(c.v); got != c.want {
+			t.Errorf("%v: %q, want %q", c.v, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		v    any
+		want string
+	}{{int64(-1), "no limit"}, {uint64(100), "100 B"}, {&n, "1.2 MiB"}, {uint64(3) << 40, "3.0 TiB"}} {
+		if got := byteText(c.v); got != c.want {
+			t.Errorf("%v: %q, want %q", c.v, got, c.want)
+		}
+	}
+}
+
+func TestZoneURL_FindsItsWayBack(t *testing.T) {
+	for _, name := range []string{".", "example.com.", `a\/b.example.`, "~.", "xn--bcher-kva.example.", "a%2fb.example."} {
+		r := httptest.NewRequest("GET", zoneURL(name)+"/keys", nil)
+		segment := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/zones/"), "/keys")
+		if got := zoneArg(segment); got != name {
+			t.Errorf("%q comes back as %q", name, got)
+		}
+	}
+}
+
+func FuzzHint(f *testing.F) {
+	f.Add("correct it, then: sluice zone reload example.com.; or sluice help")
+	f.Add("sluice <script>alert(1)</script>")
+	f.Fuzz(func(t *testing.T, text string) {
+		out := string(hint(text))
+		z := html.NewTokenizer(strings.NewReader(out))
+		for z.Next() != html.ErrorToken {
+			tok := z.Token()
+			if tok.Type != html.TextToken && (tok.Data != "code" || len(tok.Attr) > 0) {
+				t.Fatalf("%q gives %q", text, out)
+			}
+		}
+	})
+}
+
+// The overview's size is bounded however many zones there are, and what is
+// worst comes first.
+func TestOverview_StaysSmall(t *testing.T) {
+	now := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
+	zones := manyZones(10000, now)
+	r := httptest.NewRequest("GET", "/?page=3&sort=expiry", nil)
+	p := overviewOf(r, zones, now)
+	if len(p.Rows) != zonesOnPage || p.Pages.Last != 200 || p.Pages.Page != 3 || p.Matching != 10000 {
+		t.Errorf("%d rows, page %d of %d", len(p.Rows), p.Pages.Page, p.Pages.Last)
+	}
+	if len(p.Urgent) != maxUrgent || p.Urgent[0].Group != groupAlarm || p.NeedPerson != 2000 || p.More != 2000-maxUrgent {
+		t.Errorf("%d urgent, the first %s, %d more", len(p.Urgent), p.Urgent[0].Group, p.More)
+	}
+	for i, row := range p.Soonest[1:] {
+		if row.NextExpiry.Before(*p.Soonest[i].NextExpiry) {
+			t.Errorf("%s before %s", p.Soonest[i].Name, row.Name)
+		}
+	}
+	if p.Rows[0].NextExpiry.Before(*p.Soonest[0].NextExpiry) {
+		t.Error("the third page begins with what ends first")
+	}
+	q := overviewOf(httptest.NewRequest("GET", "/?q=zone-00042&page=9999999999", nil), zones, now)
+	if q.Matching != 1 || len(q.Rows) != 1 || q.Pages.Page != 1 {
+		t.Errorf("%d match, page %d", q.Matching, q.Pages.Page)
+	}
+	if q := overviewOf(httptest.NewRequest("GET", "/?state=alarm", nil), zones, now); q.Matching != 1000 {
+		t.Errorf("%d in trouble, want 1000", q.Matching)
+	}
+}
+
+func manyZones(n int, now time.Time) []pipeline.ZoneSummary {
+	var zones []pipeline.ZoneSummary
+	for i := range n {
+		serial := uint32(i)
+		expiry := now.Add(time.Duration((i*7919)%n) * time.Hour)
+		z := pipeline.ZoneSummary{
+			Name: fmt.Sprintf("zone-%05d.example.", i), State: "published", Policy: "default",
+			LoadedSerial: &serial, PublishedSerial: &serial, NextExpiry: &expiry,
+		}
+		switch i % 10 {
+		case 0:
+			z.Notices = []pipeline.Notice{{Severity: severityInfo, Text: "by the way"}, {Severity: severityAlarm, Text: "signing failed"}}
+		case 1:
+			z.State = "published, in review"
+		}
+		zones = append(zones, z)
+	}
+	return zones
+}
+
+func BenchmarkOverview(b *testing.B) {
+	now := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
+	zones := manyZones(10000, now)
+	r := httptest.NewRequest("GET", "/", nil)
+	for b.Loop() {
+		overviewOf(r, zones, now)
+	}
+}
+
+func TestTimeline_DrawsLivesInOrder(t *testing.T) {
+	now := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
+	day := 24 * time.Hour
+	k := keymgr.Key{
+		State: keymgr.Retired, Published: now.Add(-90 * day), Activated: now.Add(-80 * day), Retired: now.Add(-10 * day),
+	}
+	k.Role, k.Tag = "zsk", 4711
+	plan := []pipeline.PlannedStep{
+		{Kind: keymgr.RollZSK, Text: "a rollover begins", Earliest: now.Add(5 * day)},
+		{Kind: keymgr.RollZSK, Text: "publish", Earliest: now.Add(5 * day), Person: true},
+	}
+	line := timelineOf([]keyRow{{Key: k}}, plan, now)
+	if len(line.Rows) != 2 || len(line.Rows[0].Bars) != 4 || len(line.Rows[1].Marks) != 2 {
+		t.Fatalf("%+v", line.Rows)
+	}
+	classes := []string{"waits", "signs", "leaves", "ahead"}
+	for i, bar := range line.Rows[0].Bars {
+		if bar.Class != classes[i] || bar.W <= 0 || bar.X < lineGutter || bar.X+bar.W > lineWidth {
+			t.Errorf("bar %d: %+v", i, bar)
+		}
+		if i > 0 && bar.X < line.Rows[0].Bars[i-1].X {
+			t.Errorf("bar %d begins before the one before it", i)
+		}
+	}
+	marks := line.Rows[1].Marks
+	if marks[0].X <= line.NowX || marks[1].X-marks[0].X < 18 || !marks[1].Person || marks[1].N != 2 {
+		t.Errorf("now %d, marks %+v", line.NowX, marks)
+	}
+	if len(line.Ticks) < 3 || len(line.Ticks) > 14 {
+		t.Errorf("%d ticks", len(line.Ticks))
+	}
+}
+
+func TestStages_ShowWhereItStands(t *testing.T) {
+	at := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
+	serial := uint32(7)
+	old := uint32(6)
+	z := pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{Source: "/etc/zones/example", State: "published, in review", PublishedSerial: &serial}}
+	z.Loaded = &pipeline.InstanceSummary{Instance: "l9", Serial: 8, Time: at, Records: 1200}
+	z.Signed = &pipeline.InstanceSummary{Instance: "s5", Serial: 7, Time: at, Signatures: 5}
+	z.Published = z.Signed
+	z.Reviews = []pipeline.ReviewStatus{{Stage: stageLoaded, Instance: "l9", Serial: 8, State: "pending", Since: at, WaitsFor: "the verdict of a person"}}
+	z.Secondaries = []pipeline.SecondaryStatus{{Server: "192.0.2.1", Serial: &serial}, {Server: "192.0.2.2", Serial: &old, LastError: "no answer"}}
+	var got []string
+	for _, s := range stagesOf(z) {
+		got = append(got, s.Name+" "+s.State+" "+s.Word)
+	}
+	want := "Source ok file|Load ok loaded|Review wait waits|Sign ok signed|Review ok open|Publish ok served|Secondaries warning 1 of 2 know"
+	if text := strings.Join(got, "|"); text != want {
+		t.Errorf("%s\nwant %s", text, want)
+	}
+	if stages := stagesOf(pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{State: "new"}}); stages[5].State != "idle" || stages[5].Flows {
+		t.Errorf("of a new zone: %+v", stages[5])
+	}
+}

@@ -1,0 +1,213 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/cli/api"
+	"sluice/journal/event"
+	"sluice/pipeline"
+)
+
+// eventsOnPage is how many events a page shows.
+const eventsOnPage = 50
+
+// lookBack is how many events before the newest are looked through for those of
+// all zones.
+const lookBack = 2000
+
+// historyPage is what a page of events shows.
+type historyPage struct {
+	zonePage
+	All      bool // of all zones
+	Query    historyQuery
+	Families []string
+	Events   []eventView
+	Older    string // the address of the page before, "" for none
+	Newest   bool   // it is the newest page
+	Back     int    // how far back all zones are looked through
+}
+
+// eventView is one event.
+type eventView struct {
+	pipeline.HistoryLine
+	Family string
+	Raw    string
+}
+
+// historyQuery selects events.
+type historyQuery struct {
+	Family, Text, Since, Until string
+	since, until               time.Time
+	before                     uint64
+}
+
+func historyQueryOf(q url.Values) historyQuery {
+	out := historyQuery{Family: q.Get("type"), Text: strings.TrimSpace(q.Get("q")), Since: q.Get("since"), Until: q.Get("until")}
+	if !slices.Contains(families(), out.Family) {
+		out.Family = ""
+	}
+	out.since, out.Since = formTime(out.Since)
+	out.until, out.Until = formTime(out.Until)
+	out.before, _ = strconv.ParseUint(q.Get("before"), 10, 63) // 0 where it is none
+	return out
+}
+
+// formTime reads what a form's field for a time sends, in UTC; what is no time
+// is dropped.
+func formTime(text string) (time.Time, string) {
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, text
+		}
+	}
+	return time.Time{}, ""
+}
+
+// Set reports whether anything is selected.
+func (q historyQuery) Set() bool {
+	return q.Family != "" || q.Text != "" || q.Since != "" || q.Until != ""
+}
+
+// families are the nouns that types of events begin with.
+func families() []string {
+	var out []string
+	for _, t := range event.Types() {
+		out = append(out, familyOf(t))
+	}
+	return slices.Compact(out)
+}
+
+func familyOf(eventType string) string {
+	noun, _, _ := strings.Cut(eventType, ".")
+	return noun
+}
+
+// types are those of the family that is asked for; nil for all.
+func (q historyQuery) types() []string {
+	if q.Family == "" {
+		return nil
+	}
+	return slices.DeleteFunc(event.Types(), func(t string) bool { return familyOf(t) != q.Family })
+}
+
+// matches reports whether an event is asked for, as far as the API has not
+// selected it already.
+func (q historyQuery) matches(e api.Event) bool {
+	if q.before != 0 && e.Seq >= q.before {
+		return false
+	}
+	text := strings.ToLower(q.Text)
+	return text == "" || strings.Contains(strings.ToLower(e.Text+" "+e.Type+" "+e.Actor+" "+e.Zone), text)
+}
+
+// window keeps the newest events of a walk.
+type window struct {
+	events []api.Event
+	more   bool // there were older ones
+}
+
+func (w *window) add(e api.Event) {
+	if len(w.events) == eventsOnPage {
+		w.events, w.more = slices.Delete(w.events, 0, 1), true
+	}
+	w.events = append(w.events, e)
+}
+
+// zoneHistory shows a zone's events, newest first.
+func zoneHistory(v *visit) error {
+	head, err := v.zone("history")
+	if err != nil {
+		return err
+	}
+	p := historyPage{zonePage: head, Query: historyQueryOf(v.r.URL.Query())}
+	q := pipeline.HistoryQuery{Since: p.Query.since, Until: p.Query.until, Types: p.Query.types()}
+	if p.Query.Text == "" && p.Query.before == 0 {
+		q.Limit = eventsOnPage + 1
+	}
+	var w window
+	err = v.client.History(v.ctx(), head.Zone.Name, q, func(e api.Event) error {
+		if p.Query.matches(e) {
+			w.add(e)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.fill(v.r, w)
+	v.render(http.StatusOK, "history", titleOf(head.Zone.Name)+": history", p)
+	return nil
+}
+
+// fill turns what was found into a page.
+func (p *historyPage) fill(r *http.Request, w window) {
+	p.Families, p.Newest = families(), p.Query.before == 0
+	for _, e := range slices.Backward(w.events) {
+		p.Events = append(p.Events, eventView{HistoryLine: e.HistoryLine, Family: familyOf(e.Type), Raw: indented(e.Event)})
+	}
+	if w.more {
+		q := r.URL.Query()
+		q.Set("before", strconv.FormatUint(w.events[0].Seq, 10))
+		p.Older = "?" + q.Encode()
+	}
+}
+
+// allHistory shows the newest events of all zones.
+func allHistory(v *visit) error {
+	workers, err := v.client.Workers(v.ctx())
+	if err != nil {
+		return err
+	}
+	p := historyPage{All: true, Query: historyQueryOf(v.r.URL.Query()), Back: lookBack}
+	last := workers.LastSeq
+	if p.Query.before > 1 && p.Query.before <= last {
+		last = p.Query.before - 1
+	}
+	var w window
+	if last > 0 {
+		if err := v.tailTo(last, &w, p.Query); err != nil {
+			return err
+		}
+	}
+	p.fill(v.r, w)
+	if first := last - min(last, lookBack); !w.more && first > 0 {
+		q := v.r.URL.Query()
+		q.Set("before", strconv.FormatUint(first+1, 10))
+		p.Older = "?" + q.Encode()
+	}
+	v.render(http.StatusOK, "history", "Events", p)
+	return nil
+}
+
+// tailTo follows the events up to one that is there already.
+func (v *visit) tailTo(last uint64, w *window, q historyQuery) error {
+	ctx, cancel := context.WithTimeout(v.ctx(), 20*time.Second)
+	defer cancel()
+	from := last - min(last-1, lookBack-1)
+	types := q.types()
+	err := v.client.Tail(ctx, "", strconv.FormatUint(from, 10), func(e api.Event) error {
+		if e.Seq > last {
+			return errEnough
+		}
+		in := (types == nil || slices.Contains(types, e.Type)) &&
+			(q.since.IsZero() || !e.Time.Before(q.since)) && (q.until.IsZero() || !e.Time.After(q.until))
+		if in && q.matches(e) {
+			w.add(e)
+		}
+		if e.Seq == last {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}

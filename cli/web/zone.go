@@ -1,0 +1,270 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"sluice/cli/api"
+	"sluice/pipeline"
+)
+
+// zonePage is what every page of a zone shows above its own part.
+type zonePage struct {
+	Zone  pipeline.ZoneStatus
+	Group group
+	Tab   string
+	// Now is the page of the moment.
+	Stages  []stage
+	Notices []pipeline.Notice
+	Reviews []reviewView
+	Facts   []fact
+}
+
+// fact is one line of what a zone is.
+type fact struct {
+	Name  string
+	Text  string
+	At    *time.Time
+	Since bool // At is when it began
+	Bad   bool
+}
+
+// reviewView is a review with what it is to be compared with.
+type reviewView struct {
+	pipeline.ReviewStatus
+	// From is what is published, at the same stage; "" where nothing is.
+	From    string
+	Lines   []pipeline.DiffLine
+	More    bool
+	Problem string // why there is no diff
+}
+
+// Halted reports whether it halted the zone.
+func (r reviewView) Halted() bool { return r.State == "halted" }
+
+// ByHand reports whether a person may approve it: else hooks are asked.
+func (r reviewView) ByHand() bool {
+	for _, a := range r.Actions {
+		if strings.Contains(a, " approve ") {
+			return true
+		}
+	}
+	return false
+}
+
+// name is the zone that the path names.
+func (v *visit) name() string { return zoneArg(v.r.PathValue("zone")) }
+
+// now is what the daemon's clock shows.
+func (v *visit) now() time.Time {
+	if clock, err := v.client.Clock(v.ctx()); err == nil {
+		return clock.Now
+	}
+	return time.Now()
+}
+
+// zone reads a zone's status for a page of it.
+func (v *visit) zone(tab string) (zonePage, error) {
+	st, err := v.client.Zone(v.ctx(), v.name())
+	if err != nil {
+		return zonePage{}, err
+	}
+	return zonePage{Zone: st, Group: groupOf(st.ZoneSummary), Tab: tab}, nil
+}
+
+// previewLines is how much of a diff stands beside a review.
+const previewLines = 60
+
+// zoneNow is a zone's first page: how it is, and what a person can do.
+func zoneNow(v *visit) error {
+	p, err := v.zone("now")
+	if err != nil {
+		return err
+	}
+	p.Stages = stagesOf(p.Zone)
+	p.Notices = byRank(p.Zone.Notices)
+	p.Facts = factsOf(p.Zone)
+	for _, rv := range p.Zone.Reviews {
+		p.Reviews = append(p.Reviews, v.review(p.Zone, rv))
+	}
+	v.render(http.StatusOK, "zone", titleOf(p.Zone.Name), p)
+	return nil
+}
+
+// titleOf is a zone's name for a window's title.
+func titleOf(name string) string {
+	if other := unicodeName(name); other != "" {
+		return clean(other)
+	}
+	if name == "." {
+		return "the root"
+	}
+	return strings.TrimSuffix(name, ".")
+}
+
+// factsOf says in short lines what a zone is, waits for and does next.
+func factsOf(z pipeline.ZoneStatus) []fact {
+	out := []fact{{Name: "Waits for", Text: z.WaitsFor, At: z.Since, Since: true}}
+	out = append(out, fact{Name: "Next", Text: z.Next, At: z.NextAt})
+	if z.NextExpiry != nil {
+		out = append(out, fact{Name: "Signatures valid", Text: "until", At: z.NextExpiry})
+	}
+	if x := z.Exchange; x != nil {
+		out = append(out, fact{Name: "Signatures replaced", Text: fmt.Sprintf("%s of %s are left, of keys that sign no longer; until", num(x.Left), plural(x.RRsets, "RRset")), At: &x.Until})
+	}
+	if o := z.Observation; o != nil {
+		f := fact{Name: "Seen from outside", Text: o.Text}
+		if !o.At.IsZero() {
+			f.At = &o.At
+		}
+		out = append(out, f)
+	}
+	if t := z.ParentTold; t != nil {
+		text := "has what it is to have"
+		if !t.Settled {
+			text = "is to be told: " + map[string]string{"ds-ready": "the DS is ready", "ds-gone": "the DS is to go"}[t.Event]
+		}
+		out = append(out, fact{Name: "Parent", Text: text, At: &t.Since, Since: true})
+	}
+	out = append(out, fact{Name: "Last error", Text: z.LastError, Bad: true})
+	kept := out[:0]
+	for _, f := range out {
+		if f.Text != "" {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// errEnough ends a walk that has seen what it wanted.
+var errEnough = errors.New("enough")
+
+// review compares what is under review with what is published.
+func (v *visit) review(z pipeline.ZoneStatus, rv pipeline.ReviewStatus) reviewView {
+	out := reviewView{ReviewStatus: rv}
+	if z.Published == nil {
+		return out
+	}
+	out.From = z.Published.Instance
+	if rv.Stage == stageLoaded {
+		out.From = v.publishedLoaded(z.Published.Instance)
+	}
+	if out.From == "" {
+		return out
+	}
+	err := v.client.Diff(v.ctx(), z.Name, out.From, rv.Instance, func(l pipeline.DiffLine) error {
+		if len(out.Lines) == previewLines {
+			out.More = true
+			return errEnough
+		}
+		out.Lines = append(out.Lines, l)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		out.Problem = err.Error()
+	}
+	return out
+}
+
+// The stages of a review.
+const (
+	stageLoaded = "loaded"
+	stageSigned = "signed"
+)
+
+// publishedLoaded is the loaded instance behind what is published; "" where
+// that is not known.
+func (v *visit) publishedLoaded(signed string) string {
+	var loaded uint64
+	q := pipeline.HistoryQuery{Types: []string{"instance.signed"}}
+	err := v.client.History(v.ctx(), v.name(), q, func(e api.Event) error {
+		var facts struct {
+			Facts struct {
+				Loaded uint64 `json:"loaded"`
+			} `json:"facts"`
+		}
+		if fmt.Sprintf("s%d", e.Seq) == signed && readEvent(e, &facts) {
+			loaded = facts.Facts.Loaded
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) || loaded == 0 {
+		return ""
+	}
+	return fmt.Sprintf("l%d", loaded)
+}
+
+// act does what one of the buttons of a zone says.
+func act(v *visit) error {
+	name, action, ctx := v.name(), v.r.PathValue("action"), v.ctx()
+	reason, full := strings.TrimSpace(v.r.PostFormValue("reason")), v.r.PostFormValue("full") != ""
+	to := zoneURL(name)
+	switch action {
+	case "reload":
+		return v.after(v.client.Reload(ctx, name, full), "The source is being loaded.", to)
+	case "resign":
+		return v.after(v.client.Resign(ctx, name, full), "The zone is being signed.", to)
+	case "notify":
+		return v.after(v.client.NotifySecondaries(ctx, name), "The secondaries are being told.", to)
+	case "reset":
+		_, err := v.client.Reset(ctx, name, reason)
+		return v.after(err, "The halt is over, what led to it is dropped.", to)
+	case "release":
+		_, err := v.client.Release(ctx, name, reason)
+		return v.after(err, "The zone follows its source again.", to)
+	}
+	return notFound(v)
+}
+
+// after shows an error, or goes on with a sentence.
+func (v *visit) after(err error, text, to string) error {
+	if err != nil {
+		return err
+	}
+	return v.done(text, to)
+}
+
+func observe(v *visit) error {
+	_, err := v.client.Observe(v.ctx(), v.name())
+	return v.after(err, "The zone's public servers and its parent were asked.", zoneURL(v.name()))
+}
+
+func maintenance(v *visit) error {
+	enable := v.r.PathValue("switch") == "enable"
+	text := "Maintenance has ended."
+	if enable {
+		text = "Maintenance: new work on the zone is blocked."
+	}
+	_, err := v.client.SetMaintenance(v.ctx(), v.name(), api.SetMaintenance{Enabled: enable, Reason: v.r.PostFormValue("reason")})
+	return v.after(err, text, zoneURL(v.name()))
+}
+
+// verdict gives a verdict on what the person was shown: the form carries the
+// instance and its digest.
+func verdict(v *visit) error {
+	name, stage, reason := v.name(), v.r.PathValue("stage"), strings.TrimSpace(v.r.PostFormValue("reason"))
+	given := pipeline.NewVerdict{Instance: v.r.PostFormValue("instance"), Digest: v.r.PostFormValue("digest"), Reason: reason}
+	give := map[string]struct {
+		do   func(context.Context, string, string, pipeline.NewVerdict) (pipeline.ZoneStatus, error)
+		text string
+	}{
+		"approve": {v.client.Approve, "Approved"},
+		"reject":  {v.client.Reject, "Rejected"},
+		"override": {func(ctx context.Context, name, stage string, n pipeline.NewVerdict) (pipeline.ZoneStatus, error) {
+			return v.client.Override(ctx, name, stage, n.Reason)
+		}, "Overridden"},
+	}
+	g, ok := give[v.r.PostFormValue("verdict")]
+	if !ok {
+		return fmt.Errorf("%w: the verdict is neither approve, reject nor override", errForm)
+	}
+	if _, err := g.do(v.ctx(), name, stage, given); err != nil {
+		return err
+	}
+	return v.done(fmt.Sprintf("%s: %s.", g.text, given.Instance), zoneURL(name))
+}
