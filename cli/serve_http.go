@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/cli/api"
+	"sluice/cli/web"
 	"sluice/xfr"
 )
 
@@ -205,9 +206,14 @@ func (s *serving) httpPaths(gate *api.Gate, handler, metrics http.Handler) (http
 	if bad != nil {
 		return nil, bad
 	}
+	page, err := web.Handler(web.Config{API: handler, Authenticate: gate.Authenticate, Logger: s.log.With("part", "web")})
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(metricsPath, gate.Require(api.RoleViewer, open, metrics))
-	mux.Handle("/", gate.Wrap(handler))
+	mux.Handle(api.Prefix+"/", gate.Wrap(handler))
+	mux.Handle("/", gate.Watch(page))
 	return mux, nil
 }
 

@@ -64,7 +64,7 @@ func zoneKeys(v *visit) error {
 	if !slices.Contains(p.Formats, p.Format) {
 		p.Format = p.Formats[0]
 	}
-	p.Kinds = []keymgr.Kind{keymgr.RollZSK, keymgr.RollKSK, keymgr.RollCSK, keymgr.RollAlgorithm}
+	p.Kinds = []keymgr.Kind{keymgr.RollZSK, keymgr.RollKSK, keymgr.RollCSK, keymgr.RollAlgorithm, keymgr.RollSecure, keymgr.RollInsecure}
 	for _, k := range p.Kinds {
 		for _, m := range keymgr.Methods(k) {
 			if !slices.Contains(p.Methods, m) {
@@ -149,6 +149,26 @@ func likely(ro pipeline.RolloverStatus, s keymgr.Sight) int {
 		return 1
 	}
 	return 0
+}
+
+// KindText says what a kind of rollover exchanges.
+func (keysPage) KindText(k keymgr.Kind) string {
+	switch k {
+	case keymgr.RollZSK:
+		return "the zone-signing key (ZSK)"
+	case keymgr.RollKSK:
+		return "the key-signing key (KSK)"
+	case keymgr.RollCSK:
+		return "all keys, for a CSK or for KSK and ZSK"
+	case keymgr.RollAlgorithm:
+		return "all keys, for another algorithm"
+	case keymgr.RollSecure:
+		return "nothing: have the first DS published"
+	case keymgr.RollInsecure:
+		return "nothing: have the last DS removed"
+	case keymgr.RollForeign:
+	}
+	return string(k)
 }
 
 // SightText says what a sight is.

@@ -181,7 +181,7 @@ func (s *site) loginForm(w http.ResponseWriter, r *http.Request) {
 func (s *site) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	token, next := strings.TrimSpace(r.PostFormValue("token")), local(r.PostFormValue("next"))
-	again := loginPage{Next: next, Error: "Paste the token that the operator of this daemon gave you."}
+	again, status := loginPage{Next: next, Error: "Paste the token that you were given."}, http.StatusUnauthorized
 	if token != "" {
 		_, err := s.cfg.Authenticate(r, token)
 		if err == nil {
@@ -192,9 +192,9 @@ func (s *site) login(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, next, http.StatusSeeOther)
 			return
 		}
-		again.Error = err.Error()
+		again.Error, status = err.Error(), statusOf(err)
 	}
-	s.write(w, r, http.StatusUnauthorized, "login", shell{Title: "Log in", Body: again})
+	s.write(w, r, status, "login", shell{Title: "Log in", Body: again})
 }
 
 // logout ends the session.

@@ -219,6 +219,9 @@ func rollback(v *visit) error {
 	if err != nil {
 		return err
 	}
+	if plan.Proposed {
+		return v.done("Proposed: it takes effect once a second person asks for the same.", zoneURL(v.name()))
+	}
 	if !plan.Done {
 		v.session.say(flash{Bad: true, Text: "The DS and NS records that differ are others by now. Look at the plan again."})
 		http.Redirect(v.w, v.r, zoneURL(v.name())+"/rollback?to="+url.QueryEscape(q.To), http.StatusSeeOther)

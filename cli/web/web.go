@@ -18,7 +18,8 @@ type Config struct {
 	API http.Handler
 	// Authenticate tells who holds a token. It is asked at the login and again
 	// with every request, so that a withdrawn token ends its sessions. r is the
-	// browser's request; the error's text is shown.
+	// browser's request; the error's text is shown, and unless it is a problem
+	// with another status than 401 the token is no good.
 	Authenticate func(r *http.Request, token string) (api.Identity, error)
 	Logger       *slog.Logger
 }
@@ -141,9 +142,12 @@ func (s *site) page(show view) http.Handler {
 			return
 		}
 		id, err := s.cfg.Authenticate(r, found.token)
-		if err != nil {
+		if status := statusOf(err); status == http.StatusUnauthorized {
 			s.sessions.end(found)
 			s.toLogin(w, r)
+			return
+		} else if err != nil {
+			s.stop(w, r, status, http.StatusText(status), err.Error())
 			return
 		}
 		id.Door = door
@@ -153,6 +157,18 @@ func (s *site) page(show view) http.Handler {
 			v.fail(err)
 		}
 	})
+}
+
+// statusOf is what an error of Authenticate is answered with: 401 where the
+// token is no good, else what the API says.
+func statusOf(err error) int {
+	if err == nil {
+		return http.StatusOK
+	}
+	if p, ok := errors.AsType[*api.Problem](err); ok {
+		return p.Status
+	}
+	return http.StatusUnauthorized
 }
 
 // fail shows what went wrong: a form's error above the page that it came from,

@@ -411,23 +411,30 @@ func TestActions_AreDoneAndNoted(t *testing.T) {
 		t.Errorf("after the rollback:\n%s", a.body)
 	}
 	r.wantEvent(t, zone, "zone.held anna web")
+	r.rest(t, zone)
 	rev.press("/zones/"+zone, "Approve")
 	r.rest(t, zone)
 	op.press("/zones/"+zone, "Release")
 	r.wantEvent(t, zone, "zone.released anna web")
 	op.press("/zones/"+zone, "Begin maintenance", "reason", "a move")
-	r.wantEvent(t, zone, "zone.maintenance anna web")
+	r.wantEvent(t, zone, "maintenance.changed anna web")
 	op.press("/zones/"+zone, "End maintenance")
 	if st := r.rest(t, zone); st.Maintenance != nil {
 		t.Error("maintenance goes on")
 	}
-	op.press("/zones/"+zone+"/keys", "Begin the rollover", "kind", "zsk", "reason", "practice")
-	r.wantEvent(t, zone, "rollover.started anna web")
 	if a := op.get("/zones/" + zone + "/keys"); !strings.Contains(a.body, "Step 1 of 3") {
-		t.Error("the rollover is not shown")
+		t.Error("the rollover that runs is not shown")
 	}
-	op.press("/zones/"+zone+"/keys", "Abort rollover", "reason", "enough")
+	op.press("/zones/"+zone+"/keys", "Abort rollover", "reason", "later")
 	r.wantEvent(t, zone, "rollover.aborted anna web")
+	if a := op.press("/zones/"+zone+"/keys", "Begin the rollover", "kind", "zsk", "reason", "practice"); !strings.Contains(a.body, "has begun") {
+		t.Errorf("after the beginning of a rollover:\n%s", a.body)
+	}
+	r.wantEvent(t, zone, "rollover.started anna web")
+	if a := op.press("/zones/"+zone+"/keys", "Report", "seen", "dnskey-seen"); strings.Contains(a.body, "Not done.") {
+		t.Errorf("after a report:\n%s", a.body)
+	}
+	r.wantEvent(t, zone, "rollover.advanced anna web")
 }
 
 // A verdict is about the digest that was shown: where another instance took its

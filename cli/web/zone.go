@@ -217,6 +217,10 @@ func act(v *visit) error {
 	case "release":
 		_, err := v.client.Release(ctx, name, reason)
 		return v.after(err, "The zone follows its source again.", to)
+	case "recall":
+		proposed := pipeline.ProposalStatus{Action: v.r.PostFormValue("proposed"), Stage: v.r.PostFormValue("stage")}
+		_, err := v.client.Recall(ctx, name, proposed, reason)
+		return v.after(err, "The proposal is taken back.", to)
 	}
 	return notFound(v)
 }
@@ -263,8 +267,14 @@ func verdict(v *visit) error {
 	if !ok {
 		return fmt.Errorf("%w: the verdict is neither approve, reject nor override", errForm)
 	}
-	if _, err := g.do(v.ctx(), name, stage, given); err != nil {
+	st, err := g.do(v.ctx(), name, stage, given)
+	if err != nil {
 		return err
+	}
+	for _, p := range st.Proposals {
+		if p.Actor == v.id.Name && p.Stage == stage && p.Instance == given.Instance {
+			return v.done(fmt.Sprintf("Proposed: %s %s. It takes effect once a second person asks for the same.", p.Action, p.Instance), zoneURL(name))
+		}
 	}
 	return v.done(fmt.Sprintf("%s: %s.", g.text, given.Instance), zoneURL(name))
 }
