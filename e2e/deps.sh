@@ -12,6 +12,7 @@ bind9             named
 bind9-utils       dnssec-signzone
 bind9-dnsutils    dig
 debootstrap       debootstrap
+chromium          chromium
 faketime          faketime
 fish              fish
 knot              knotd
