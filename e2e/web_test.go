@@ -123,13 +123,13 @@ func (w *webSite) past(t *testing.T) {
 	for _, step := range []string{"dnskey-seen", "rrsig-seen"} {
 		w.cli(t, "key", "step", "example.com", "--"+step)
 	}
-	w.must(t, "clock", "move", "3d")
+	w.move(t, "3d")
 	w.cli(t, "key", "step", "example.com", "--next")
 	w.cli(t, "key", "step", "example.com", "--ds-seen", "3600")
-	w.must(t, "clock", "move", "20d")
+	w.move(t, "20d")
 	w.cli(t, "key", "roll", "example.com", "zsk", "--reason", "twice a year")
 	w.cli(t, "key", "step", "example.com", "--dnskey-seen")
-	w.must(t, "clock", "move", "2d")
+	w.move(t, "2d")
 	w.cli(t, "key", "step", "example.com", "--rrsig-seen")
 	w.write(t, "shop.example", 2, "www IN A 192.0.2.181\nstatus IN CNAME www\nsub IN NS ns.sub\nns.sub IN A 192.0.2.7\n")
 	w.must(t, "zone", "reload", "shop.example")
@@ -149,6 +149,13 @@ func (w *webSite) past(t *testing.T) {
 	})
 	writeFile(t, filepath.Join(w.zones, "broken.example"), "this is no zone file\n")
 	w.cli(t, "zone", "reload", "broken.example")
+}
+
+// move moves the clock, and takes it for right.
+func (o *opened) move(t *testing.T, by string) {
+	t.Helper()
+	o.must(t, "clock", "move", by)
+	o.must(t, "clock", "accept", "--reason", "rehearsal")
 }
 
 // firstVersion is the signed instance that was published first.

@@ -111,10 +111,10 @@ func factsOf(z pipeline.ZoneStatus) []fact {
 	out := []fact{{Name: "Waits for", Text: z.WaitsFor, At: z.Since, Since: true}}
 	out = append(out, fact{Name: "Next", Text: z.Next, At: z.NextAt})
 	if z.NextExpiry != nil {
-		out = append(out, fact{Name: "Signatures valid", Text: "until", At: z.NextExpiry})
+		out = append(out, fact{Name: "Signatures end", At: z.NextExpiry})
 	}
 	if x := z.Exchange; x != nil {
-		out = append(out, fact{Name: "Signatures replaced", Text: fmt.Sprintf("%s of %s are left, of keys that sign no longer; until", num(x.Left), plural(x.RRsets, "RRset")), At: &x.Until})
+		out = append(out, fact{Name: "Signatures replaced", Text: fmt.Sprintf("%s of %s are left, of keys that sign no longer; done", num(x.Left), plural(x.RRsets, "RRset")), At: &x.Until})
 	}
 	if o := z.Observation; o != nil {
 		f := fact{Name: "Seen from outside", Text: o.Text}
@@ -133,7 +133,7 @@ func factsOf(z pipeline.ZoneStatus) []fact {
 	out = append(out, fact{Name: "Last error", Text: z.LastError, Bad: true})
 	kept := out[:0]
 	for _, f := range out {
-		if f.Text != "" {
+		if f.Text != "" || f.At != nil && f.Name == "Signatures end" {
 			kept = append(kept, f)
 		}
 	}
