@@ -103,10 +103,19 @@ func TestWeb_PagesFitAndCanBeRead(t *testing.T) {
 	w.past(t)
 	w.browse(t, w.token(t, "ada", "admin"))
 	for _, p := range []struct{ path, name string }{
-		{"/", "overview"}, {"/zones/example.net.", "zone-review"}, {"/zones/xn--bcher-kva.example.", "zone-halted"},
-		{"/zones/broken.example.", "zone-broken"}, {"/zones/example.com./keys", "keys"}, {"/zones/example.com.", "zone"},
-		{"/zones/example.net./versions", "versions"}, {"/zones/example.net./history", "history"}, {"/history", "events"},
-		{"/policies", "policies"}, {"/policies/reviewed", "policy"}, {"/system", "system"}, {"/audit", "audit"},
+		{"/", "overview"},
+		{"/zones/example.net.", "zone-review"},
+		{"/zones/xn--bcher-kva.example.", "zone-halted"},
+		{"/zones/broken.example.", "zone-broken"},
+		{"/zones/example.com./keys", "keys"},
+		{"/zones/example.com.", "zone"},
+		{"/zones/example.net./versions", "versions"},
+		{"/zones/example.net./history", "history"},
+		{"/history", "events"},
+		{"/policies", "policies"},
+		{"/policies/reviewed", "policy"},
+		{"/system", "system"},
+		{"/audit", "audit"},
 		{"/zones/shop.example./rollback?to=" + w.firstVersion(t, "shop.example"), "rollback"},
 		{"/zones/shop.example./diff?from=" + w.firstVersion(t, "shop.example") + "&to=" + w.published(t, "shop.example"), "diff"},
 	} {

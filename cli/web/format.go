@@ -196,8 +196,6 @@ func clean(text string) string {
 }
 
 // hintCommand finds the commands in a sentence that says what to do.
-//
-//nolint:gochecknoglobals // compiled once
 var hintCommand = regexp.MustCompile(`sluice [a-z][^;,()]*`)
 
 // hint is a sentence with its commands marked.

@@ -18,8 +18,15 @@ func TestSpan_TwoUnits(t *testing.T) {
 		d    time.Duration
 		want string
 	}{
-		{0, "0 ms"}, {1500 * time.Millisecond, "1 s"}, {59 * time.Second, "59 s"}, {90 * time.Second, "1 min 30 s"},
-		{time.Hour, "1 h"}, {26 * time.Hour, "1 d 2 h"}, {27*24*time.Hour + 3*time.Hour, "27 d"}, {400 * 24 * time.Hour, "1 y 35 d"}, {-time.Minute, "-1 min"},
+		{0, "0 ms"},
+		{1500 * time.Millisecond, "1 s"},
+		{59 * time.Second, "59 s"},
+		{90 * time.Second, "1 min 30 s"},
+		{time.Hour, "1 h"},
+		{26 * time.Hour, "1 d 2 h"},
+		{27*24*time.Hour + 3*time.Hour, "27 d"},
+		{400 * 24 * time.Hour, "1 y 35 d"},
+		{-time.Minute, "-1 min"},
 	} {
 		if got := span(c.d); got != c.want {
 			t.Errorf("%v: %q, want %q", c.d, got, c.want)

@@ -241,5 +241,5 @@ func indented(raw json.RawMessage) string {
 	if len(text) > most {
 		return strings.ToValidUTF8(text[:most], "") + "\n… the rest is left out here: sluice zone history --json"
 	}
-	return string(text)
+	return text
 }

@@ -186,6 +186,7 @@ func checkNesting(t *testing.T, body string) {
 				return
 			}
 			open = open[:len(open)-1]
+		default:
 		}
 	}
 }
@@ -519,7 +520,8 @@ func TestStatic_IsKeptAndPacked(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	b := r.browser(t)
-	at := strings.SplitN(strings.SplitN(b.get("/login").body, `rel="stylesheet" href="`, 2)[1], `"`, 2)[0]
+	_, at, _ := strings.Cut(b.get("/login").body, `rel="stylesheet" href="`)
+	at, _, _ = strings.Cut(at, `"`)
 	a := b.do(http.MethodGet, at, nil, http.Header{"Accept-Encoding": {"gzip"}})
 	if a.status != http.StatusOK || a.header.Get("Content-Encoding") != "gzip" || !strings.Contains(a.header.Get("Cache-Control"), "immutable") {
 		t.Fatalf("%s: %d %v", at, a.status, a.header)
