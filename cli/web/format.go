@@ -204,7 +204,7 @@ func hint(text string) template.HTML {
 	var b strings.Builder
 	from := 0
 	for _, at := range hintCommand.FindAllStringIndex(text, -1) {
-		command := strings.TrimRight(text[at[0]:at[1]], " .:")
+		command := strings.TrimRight(text[at[0]:at[1]], " :")
 		b.WriteString(template.HTMLEscapeString(text[from:at[0]]))
 		b.WriteString("<code>" + template.HTMLEscapeString(command) + "</code>")
 		from = at[0] + len(command)

@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -144,6 +145,29 @@ func manyZones(n int, now time.Time) []pipeline.ZoneSummary {
 		zones = append(zones, z)
 	}
 	return zones
+}
+
+// BenchmarkOverviewPage makes the overview of 1,000 zones that are published,
+// from the browser's request to the end of the answer.
+func BenchmarkOverviewPage(b *testing.B) {
+	r := newRig(b, "")
+	path := r.write(b, "zone", 1, "")
+	const zones = 1000
+	for i := range zones {
+		if _, err := r.admin.AddZone(b.Context(), pipeline.NewZone{Name: fmt.Sprintf("z%d.example.", i), Source: path}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range zones {
+		r.rest(b, fmt.Sprintf("z%d.example.", i))
+	}
+	user := r.login(b, "viewer-token")
+	b.ReportAllocs()
+	for b.Loop() {
+		if a := user.get("/"); a.status != http.StatusOK || !strings.Contains(a.body, "1000 zones") {
+			b.Fatalf("%d: %.200s", a.status, a.body)
+		}
+	}
 }
 
 func BenchmarkOverview(b *testing.B) {

@@ -52,7 +52,7 @@ type rig struct {
 	requests []string                // guarded by mu; paths that the page asked the API for
 }
 
-func newRig(t *testing.T, policy string) *rig {
+func newRig(t testing.TB, policy string) *rig {
 	t.Helper()
 	r := &rig{dir: t.TempDir(), tokens: map[string]api.Identity{
 		"viewer-token":   {Name: "vera", Roles: []api.Role{api.RoleViewer}},
@@ -145,7 +145,7 @@ func (r *rig) withdraw(token string) {
 }
 
 // until polls a named condition.
-func until(t *testing.T, what string, met func() bool) {
+func until(t testing.TB, what string, met func() bool) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -160,7 +160,7 @@ func until(t *testing.T, what string, met func() bool) {
 }
 
 // write writes the zone's file with a serial and more records.
-func (r *rig) write(t *testing.T, name string, serial int, more string) string {
+func (r *rig) write(t testing.TB, name string, serial int, more string) string {
 	t.Helper()
 	path := filepath.Join(r.dir, strings.Trim(name, ".")+"zone")
 	if err := os.WriteFile(path, fmt.Appendf(nil, smallZone, serial, more), 0o600); err != nil {
@@ -170,7 +170,7 @@ func (r *rig) write(t *testing.T, name string, serial int, more string) string {
 }
 
 // add adds a zone and waits until it is at rest.
-func (r *rig) add(t *testing.T, name, more string) pipeline.ZoneStatus {
+func (r *rig) add(t testing.TB, name, more string) pipeline.ZoneStatus {
 	t.Helper()
 	path := r.write(t, name, 1, more)
 	if _, err := r.admin.AddZone(t.Context(), pipeline.NewZone{Name: name, Source: path}); err != nil {
@@ -189,7 +189,7 @@ func (r *rig) load(t *testing.T, name string, serial int, more string) pipeline.
 	return r.rest(t, name)
 }
 
-func (r *rig) rest(t *testing.T, name string) pipeline.ZoneStatus {
+func (r *rig) rest(t testing.TB, name string) pipeline.ZoneStatus {
 	t.Helper()
 	st, err := r.admin.Await(t.Context(), name, nil)
 	if err != nil {
@@ -200,7 +200,7 @@ func (r *rig) rest(t *testing.T, name string) pipeline.ZoneStatus {
 
 // browser is somebody's browser.
 type browser struct {
-	t    *testing.T
+	t    testing.TB
 	rig  *rig
 	http *http.Client
 }
@@ -213,7 +213,7 @@ type shown struct {
 	body   string
 }
 
-func (r *rig) browser(t *testing.T) *browser {
+func (r *rig) browser(t testing.TB) *browser {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -223,7 +223,7 @@ func (r *rig) browser(t *testing.T) *browser {
 }
 
 // login is a browser of somebody who is logged in.
-func (r *rig) login(t *testing.T, token string) *browser {
+func (r *rig) login(t testing.TB, token string) *browser {
 	t.Helper()
 	b := r.browser(t)
 	if a := b.post("/login", url.Values{"token": {token}}); a.path != "/" {
@@ -277,7 +277,7 @@ func (b *browser) do(method, path string, form url.Values, header http.Header) s
 
 // form finds the form on a page whose button has the text, and what it would
 // send with nothing filled in.
-func (a shown) form(t *testing.T, button string) (action string, fields url.Values) {
+func (a shown) form(t testing.TB, button string) (action string, fields url.Values) {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(a.body))
 	if err != nil {

@@ -103,6 +103,11 @@ func clampTime(t, from, to time.Time) time.Time {
 func timelineOf(keys []keyRow, plan []pipeline.PlannedStep, now time.Time) timeline {
 	s := scaleOf(keys, plan, now)
 	out := timeline{Width: lineWidth, Gutter: lineGutter, NowX: s.x(now), Ticks: ticksOf(s)}
+	for i, tick := range out.Ticks {
+		if tick.X > out.NowX-48 && tick.X < out.NowX+48 {
+			out.Ticks[i].Text = "" // the word now stands there
+		}
+	}
 	y := lineHead
 	for _, k := range keys {
 		bars := barsOf(s, k.Key, now)
