@@ -101,14 +101,11 @@ func FuzzHint(f *testing.F) {
 // worst comes first.
 func TestOverview_StaysSmall(t *testing.T) {
 	now := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
-	zones := manyZones(10000, now)
-	r := httptest.NewRequest("GET", "/?page=3&sort=expiry", nil)
-	p := overviewOf(r, zones, now)
+	zones, how := manyZones(10000, now), pipeline.Overview{Time: now}
+	page := func(path string) overviewPage { return overviewOf(httptest.NewRequest("GET", path, nil), zones, how) }
+	p := page("/?page=3&sort=expiry")
 	if len(p.Rows) != zonesOnPage || p.Pages.Last != 200 || p.Pages.Page != 3 || p.Matching != 10000 {
 		t.Errorf("%d rows, page %d of %d", len(p.Rows), p.Pages.Page, p.Pages.Last)
-	}
-	if len(p.Urgent) != maxUrgent || p.Urgent[0].Group != groupAlarm || p.NeedPerson != 2000 || p.More != 2000-maxUrgent {
-		t.Errorf("%d urgent, the first %s, %d more", len(p.Urgent), p.Urgent[0].Group, p.More)
 	}
 	for i, row := range p.Soonest[1:] {
 		if row.NextExpiry.Before(*p.Soonest[i].NextExpiry) {
@@ -118,12 +115,33 @@ func TestOverview_StaysSmall(t *testing.T) {
 	if p.Rows[0].NextExpiry.Before(*p.Soonest[0].NextExpiry) {
 		t.Error("the third page begins with what ends first")
 	}
-	q := overviewOf(httptest.NewRequest("GET", "/?q=zone-00042&page=9999999999", nil), zones, now)
-	if q.Matching != 1 || len(q.Rows) != 1 || q.Pages.Page != 1 {
+	if q := page("/?q=zone-00042&page=9999999999"); q.Matching != 1 || len(q.Rows) != 1 || q.Pages.Page != 1 {
 		t.Errorf("%d match, page %d", q.Matching, q.Pages.Page)
 	}
-	if q := overviewOf(httptest.NewRequest("GET", "/?state=alarm", nil), zones, now); q.Matching != 1000 {
-		t.Errorf("%d in trouble, want 1000", q.Matching)
+	for path, want := range map[string]int{"/?state=alarm": 1000, "/?state=waiting": 1000, "/?state=ok": 8000, "/?code=sign-failed": 1000, "/?code=held": 0} {
+		if q := page(path); q.Matching != want {
+			t.Errorf("%s: %d, want %d", path, q.Matching, want)
+		}
+	}
+}
+
+// Each need leads to where something can be done about it.
+func TestNeed_LeadsToWhatCanBeDone(t *testing.T) {
+	need := func(zone string, count int, severity string, code pipeline.NoticeCode) string {
+		n := needOf(pipeline.Need{Zone: zone, Count: count, Notice: pipeline.Notice{Severity: severity, Code: code}})
+		return string(n.Group) + " " + n.Link
+	}
+	for _, c := range []struct{ got, want string }{
+		{need("", 0, severityAlarm, pipeline.NoticeClockDoubted), "alarm /system"},
+		{need("a.example.", 1, severityWarning, pipeline.NoticeReviewWaits), "waiting /zones/a.example.#reviews"},
+		{need("a.example.", 1, severityAlarm, pipeline.NoticeReviewHalted), "alarm /zones/a.example.#reviews"},
+		{need("a.example.", 1, severityWarning, pipeline.NoticeDSMismatch), "warning /zones/a.example./keys"},
+		{need("a.example.", 1, severityWarning, pipeline.NoticeLoadFailed), "warning /zones/a.example."},
+		{need("a.example.", 7, severityWarning, pipeline.NoticeLoadFailed), "warning /?code=load-failed#zones"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s, want %s", c.got, c.want)
+		}
 	}
 }
 
@@ -138,9 +156,11 @@ func manyZones(n int, now time.Time) []pipeline.ZoneSummary {
 		}
 		switch i % 10 {
 		case 0:
-			z.Notices = []pipeline.Notice{{Severity: severityInfo, Text: "by the way"}, {Severity: severityAlarm, Text: "signing failed"}}
+			z.Notices = []pipeline.Notice{{Severity: severityInfo, Text: "by the way"}, {Severity: severityAlarm, Code: pipeline.NoticeSignFailed, Text: "signing failed"}, {Severity: severityAlarm, Code: pipeline.NoticeClockDoubted, Text: "of all"}}
 		case 1:
 			z.State = "published, in review"
+		case 2:
+			z.Notices = []pipeline.Notice{{Severity: severityAlarm, Code: pipeline.NoticeClockDoubted, Text: "of all"}}
 		}
 		zones = append(zones, z)
 	}
@@ -167,15 +187,6 @@ func BenchmarkOverviewPage(b *testing.B) {
 		if a := user.get("/"); a.status != http.StatusOK || !strings.Contains(a.body, "1000 zones") {
 			b.Fatalf("%d: %.200s", a.status, a.body)
 		}
-	}
-}
-
-func BenchmarkOverview(b *testing.B) {
-	now := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
-	zones := manyZones(10000, now)
-	r := httptest.NewRequest("GET", "/", nil)
-	for b.Loop() {
-		overviewOf(r, zones, now)
 	}
 }
 

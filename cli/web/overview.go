@@ -23,24 +23,19 @@ const (
 type overviewPage struct {
 	Total  int
 	Counts []count
-	Urgent []urgent
-	// NeedPerson is how many zones are urgent, More how many of them are not
-	// listed.
-	NeedPerson int
-	More       int
-	Rolls      []rollRow
+	// Needs is what needs a person, More how many of these are not listed.
+	Needs []need
+	More  int
+	// Rolls is rollovers that run, RollCount how many do, RollMore how many of
+	// these are not listed.
+	Rolls               []pipeline.ZoneRollover
+	RollCount, RollMore int
 	Soonest    []zoneRow
 	Query      zoneQuery
 	Rows       []zoneRow
 	Matching   int
 	Pages      pages
 	Policies   []string
-}
-
-// rollRow is a rollover that runs.
-type rollRow struct {
-	Zone, What, Step, Text string
-	Until                  *time.Time
 }
 
 // count is how many zones are in a state.
@@ -88,11 +83,12 @@ func (g group) Word() string {
 
 // groupOf sorts a zone into a group.
 func groupOf(z pipeline.ZoneSummary) group {
-	worst := worstOf(z.Notices)
+	own := ownNotices(z.Notices)
+	worst := worstOf(own)
 	switch {
 	case worst == severityAlarm, z.State == "halted", z.State == "expired", strings.Contains(z.State, "failed"):
 		return groupAlarm
-	case strings.Contains(z.State, "in review"), strings.Contains(z.State, "held"):
+	case strings.Contains(z.State, "in review"), strings.Contains(z.State, "held"), slices.ContainsFunc(own, waitsForPerson):
 		return groupWaiting
 	case worst == severityWarning:
 		return groupWarning
@@ -102,6 +98,21 @@ func groupOf(z pipeline.ZoneSummary) group {
 		return groupNew
 	}
 	return groupOK
+}
+
+// ownNotices leaves out what every zone tells of its process.
+func ownNotices(notices []pipeline.Notice) []pipeline.Notice {
+	return slices.DeleteFunc(slices.Clone(notices), func(n pipeline.Notice) bool { return pipeline.ProcessNotice(n.Code) })
+}
+
+// waitsForPerson reports whether nothing goes on before somebody decides.
+func waitsForPerson(n pipeline.Notice) bool {
+	switch n.Code {
+	case pipeline.NoticeReviewWaits, pipeline.NoticeHeld, pipeline.NoticeRolloverPerson, pipeline.NoticeRolloverBackup, pipeline.NoticeBackupWanted:
+		return n.Severity != severityInfo
+	default:
+		return false
+	}
 }
 
 // Severities of notices.
@@ -131,50 +142,39 @@ func byRank(notices []pipeline.Notice) []pipeline.Notice {
 	return out
 }
 
-// urgent is a zone that needs a person, and why.
-type urgent struct {
-	Zone   string
-	Group  group
-	Notice pipeline.Notice
-	Others int // further notices as bad
-	Since  *time.Time
-	Link   string
-	Button string
+// need is what needs a person, and where something can be done about it.
+type need struct {
+	pipeline.Need
+	Group        group
+	Link, Button string
 }
 
-// urgentOf tells what a zone needs a person for; false for nothing.
-func urgentOf(z pipeline.ZoneSummary) (urgent, bool) {
-	g := groupOf(z)
-	if g != groupAlarm && g != groupWaiting && g != groupWarning {
-		return urgent{}, false
+func needOf(n pipeline.Need) need {
+	out := need{Need: n, Group: group(n.Severity)}
+	if waitsForPerson(n.Notice) && n.Severity != severityAlarm {
+		out.Group = groupWaiting
 	}
-	u := urgent{Zone: z.Name, Group: g}
-	all := byRank(z.Notices)
-	worst := worstOf(all)
-	if worst == severityInfo || worst == "" {
-		u.Notice = pipeline.Notice{Severity: severityWarning, Text: z.State}
-	} else {
-		u.Notice = all[0]
-		for _, n := range all[1:] {
-			if n.Severity == worst {
-				u.Others++
-			}
-		}
-	}
-	u.Link, u.Button = whereTo(z, u.Notice)
-	return u, true
-}
-
-// whereTo is the page on which something can be done about a notice.
-func whereTo(z pipeline.ZoneSummary, n pipeline.Notice) (link, button string) {
-	base := zoneURL(z.Name)
 	switch {
-	case strings.Contains(n.Hint, "sluice zone approve"), strings.Contains(n.Hint, "sluice zone override"), strings.Contains(z.State, "in review"):
-		return base + "#reviews", "Review"
-	case strings.Contains(n.Hint, "sluice key "), strings.Contains(n.Text, "rollover"), strings.Contains(n.Text, "DS "):
-		return base + "/keys", "Keys and parent"
+	case n.Zone == "":
+		out.Link, out.Button = "/system", "System"
+	case n.Count > 1:
+		out.Link, out.Button = "/?code="+url.QueryEscape(string(n.Code))+"#zones", "Show them"
+	default:
+		out.Link, out.Button = whereTo(n.Zone, string(n.Code))
 	}
-	return base, "Open"
+	return out
+}
+
+// whereTo is the page on which something can be done about a zone's notice.
+func whereTo(zone, code string) (link, button string) {
+	noun, _, _ := strings.Cut(code, "-")
+	switch noun {
+	case "review":
+		return zoneURL(zone) + "#reviews", "Review"
+	case "rollover", "ds", "parent", "keys", "backup", "foreign", "algorithm":
+		return zoneURL(zone) + "/keys", "Keys and parent"
+	}
+	return zoneURL(zone), "Open"
 }
 
 // zoneRow is a zone in a list.
@@ -192,8 +192,9 @@ type zoneRow struct {
 const expiryScale = 30 * 24 * time.Hour
 
 func rowOf(z pipeline.ZoneSummary, now time.Time) zoneRow {
-	row := zoneRow{ZoneSummary: z, Group: groupOf(z), Worst: worstOf(z.Notices)}
-	for _, n := range z.Notices {
+	own := ownNotices(z.Notices)
+	row := zoneRow{ZoneSummary: z, Group: groupOf(z), Worst: worstOf(own)}
+	for _, n := range own {
 		if n.Severity == row.Worst {
 			row.Trouble++
 		}
@@ -214,6 +215,7 @@ type zoneQuery struct {
 	Text   string
 	Group  group
 	Policy string
+	Code   string // of a notice
 	Sort   string // "name" or "expiry"
 	Page   int    // from 1
 }
@@ -223,7 +225,7 @@ func zoneQueryOf(q url.Values) zoneQuery {
 	if err != nil || page < 1 {
 		page = 1
 	}
-	out := zoneQuery{Text: strings.TrimSpace(q.Get("q")), Group: group(q.Get("state")), Policy: q.Get("policy"), Sort: q.Get("sort"), Page: page}
+	out := zoneQuery{Text: strings.TrimSpace(q.Get("q")), Group: group(q.Get("state")), Policy: q.Get("policy"), Code: q.Get("code"), Sort: q.Get("sort"), Page: page}
 	if !slices.Contains(groups(), out.Group) {
 		out.Group = ""
 	}
@@ -234,12 +236,15 @@ func zoneQueryOf(q url.Values) zoneQuery {
 }
 
 // Set reports whether anything is selected.
-func (q zoneQuery) Set() bool { return q.Text != "" || q.Group != "" || q.Policy != "" }
+func (q zoneQuery) Set() bool { return q.Text != "" || q.Group != "" || q.Policy != "" || q.Code != "" }
 
 // matches reports whether a zone is asked for; its name may be written in
 // either form.
 func (q zoneQuery) matches(z pipeline.ZoneSummary, g group) bool {
 	if q.Group != "" && q.Group != g || q.Policy != "" && q.Policy != z.Policy {
+		return false
+	}
+	if q.Code != "" && !slices.ContainsFunc(z.Notices, func(n pipeline.Notice) bool { return string(n.Code) == q.Code }) {
 		return false
 	}
 	text := strings.ToLower(q.Text)
@@ -278,8 +283,8 @@ func pagesOf(r *http.Request, page, lines, size int) pages {
 	return pages{Page: min(page, last), Last: last, Base: base}
 }
 
-// overview is the first page: what needs a person, and all zones. It costs one
-// request, however many zones there are.
+// overview is the first page: what needs a person, and all zones. It costs the
+// same few requests, however many zones there are.
 func overview(v *visit) error {
 	zones, err := v.client.Zones(v.ctx())
 	if err != nil {
@@ -292,14 +297,24 @@ func overview(v *visit) error {
 			return nil
 		}
 	}
-	now := v.now()
-	v.render(http.StatusOK, "overview", "Zones", overviewOf(v.r, zones, now))
+	how, err := v.client.Overview(v.ctx(), maxUrgent)
+	if err != nil {
+		return err
+	}
+	v.render(http.StatusOK, "overview", "Zones", overviewOf(v.r, zones, how))
 	return nil
 }
 
 // overviewOf makes the overview in one pass over the zones.
-func overviewOf(r *http.Request, zones []pipeline.ZoneSummary, now time.Time) overviewPage {
-	p := overviewPage{Total: len(zones), Query: zoneQueryOf(r.URL.Query())}
+func overviewOf(r *http.Request, zones []pipeline.ZoneSummary, how pipeline.Overview) overviewPage {
+	p := overviewPage{
+		Total: len(zones), Query: zoneQueryOf(r.URL.Query()), More: how.More,
+		Rolls: how.Rollovers, RollCount: how.RolloverCount, RollMore: how.RolloverCount - len(how.Rollovers),
+	}
+	for _, n := range how.Needs {
+		p.Needs = append(p.Needs, needOf(n))
+	}
+	now := how.Time
 	counts, policies := map[group]int{}, map[string]bool{}
 	var matching []pipeline.ZoneSummary
 	var expiring []pipeline.ZoneSummary
@@ -307,9 +322,6 @@ func overviewOf(r *http.Request, zones []pipeline.ZoneSummary, now time.Time) ov
 		g := groupOf(z)
 		counts[g]++
 		policies[z.Policy] = true
-		if u, ok := urgentOf(z); ok {
-			p.Urgent = append(p.Urgent, u)
-		}
 		if z.NextExpiry != nil {
 			expiring = append(expiring, z)
 		}
@@ -324,12 +336,6 @@ func overviewOf(r *http.Request, zones []pipeline.ZoneSummary, now time.Time) ov
 		p.Policies = append(p.Policies, name)
 	}
 	slices.Sort(p.Policies)
-	slices.SortStableFunc(p.Urgent, func(a, b urgent) int {
-		return cmp.Or(cmp.Compare(slices.Index(groups(), a.Group), slices.Index(groups(), b.Group)), cmp.Compare(a.Zone, b.Zone))
-	})
-	p.NeedPerson = len(p.Urgent)
-	p.More = max(0, len(p.Urgent)-maxUrgent)
-	p.Urgent = p.Urgent[:len(p.Urgent)-p.More]
 	byExpiry(expiring)
 	for _, z := range expiring[:min(len(expiring), maxSoonest)] {
 		p.Soonest = append(p.Soonest, rowOf(z, now))
