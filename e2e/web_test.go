@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -72,15 +73,25 @@ func startWebSite(t *testing.T) *webSite {
 // approve approves what is under review.
 func (o *opened) approve(t *testing.T, zone string) {
 	t.Helper()
-	await(t, zone+" is approved", time.Minute, func() (bool, string) {
-		status := o.must(t, "zone", "status", zone)
-		for line := range strings.Lines(status) {
-			if _, command, ok := strings.Cut(line, "sluice zone approve "); ok {
-				r := o.cli(t, append([]string{"zone", "approve"}, strings.Fields(command)...)...)
-				return r.code == 0, r.String()
-			}
+	o.judge(t, zone, "approve")
+}
+
+// judge gives a verdict on what comes under review.
+func (o *opened) judge(t *testing.T, zone, verdict string, more ...string) {
+	t.Helper()
+	await(t, "a review of "+zone, time.Minute, func() (bool, string) {
+		text := o.must(t, "zone", "status", zone, "--json")
+		var status struct {
+			Reviews []struct{ Stage, Instance string }
 		}
-		return false, status
+		if err := json.Unmarshal([]byte(text), &status); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range status.Reviews {
+			o.must(t, append([]string{"zone", verdict, zone, "--" + r.Stage, r.Instance}, more...)...)
+			return true, ""
+		}
+		return false, text
 	})
 }
 
@@ -147,15 +158,7 @@ func (w *webSite) past(t *testing.T) {
 	w.must(t, "zone", "reload", "example.net")
 	w.write(t, "xn--bcher-kva.example", 2, "")
 	w.must(t, "zone", "reload", "xn--bcher-kva.example")
-	await(t, "a zone is halted", time.Minute, func() (bool, string) {
-		status := w.must(t, "zone", "status", "xn--bcher-kva.example")
-		for line := range strings.Lines(status) {
-			if _, command, ok := strings.Cut(line, "sluice zone reject "); ok {
-				w.cli(t, append([]string{"zone", "reject"}, append(strings.Fields(command), "--reason", "the web site is gone")...)...)
-			}
-		}
-		return strings.Contains(status, "halted"), status
-	})
+	w.judge(t, "xn--bcher-kva.example", "reject", "--reason", "the web site is gone")
 	writeFile(t, filepath.Join(w.zones, "broken.example"), "this is no zone file\n")
 	w.cli(t, "zone", "reload", "broken.example")
 }

@@ -30,12 +30,12 @@ type overviewPage struct {
 	// these are not listed.
 	Rolls               []pipeline.ZoneRollover
 	RollCount, RollMore int
-	Soonest    []zoneRow
-	Query      zoneQuery
-	Rows       []zoneRow
-	Matching   int
-	Pages      pages
-	Policies   []string
+	Soonest             []zoneRow
+	Query               zoneQuery
+	Rows                []zoneRow
+	Matching            int
+	Pages               pages
+	Policies            []string
 }
 
 // count is how many zones are in a state.
