@@ -61,6 +61,9 @@ func (e *env) picture(stages []pipeline.StageStatus) []string {
 	for i := range out {
 		out[i] = strings.TrimRight("  "+out[i], " ")
 	}
+	if out[2] == "" {
+		out = out[:2] // nothing got anywhere yet
+	}
 	return out
 }
 

@@ -341,14 +341,16 @@ func (e *Engine) journalSummary(ctx context.Context) JournalSummary {
 	ctx, done := context.WithTimeout(ctx, overviewTime)
 	defer done()
 	var out JournalSummary
+	var devices []uint64
 	for _, dir := range []string{e.cfg.JournalDir, e.cfg.StoreDir} {
 		if dir == "" {
 			continue
 		}
 		d, err := lookDisk(dir)
-		if err != nil || slices.ContainsFunc(out.Disks, func(o DiskRoom) bool { return o.Free == d.free && o.Size == d.size }) {
+		if err != nil || slices.Contains(devices, d.device) {
 			continue
 		}
+		devices = append(devices, d.device)
 		out.Disks = append(out.Disks, DiskRoom{Dir: dir, Free: d.free, Size: d.size})
 	}
 	st, err := e.fill.look(ctx, e.cfg.Journal, lookFillEvery)

@@ -119,10 +119,10 @@ func reviewStage(st ZoneStatus, stage string, wanted bool) StageStatus {
 		return out
 	}
 	switch {
-	case got == nil:
-		out.State = stageNone
 	case !wanted:
 		out.State = stageOff
+	case got == nil:
+		out.State = stageNone
 	}
 	return out
 }
