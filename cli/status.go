@@ -15,8 +15,12 @@ import (
 	"sluice/pipeline"
 )
 
-// shownNeeds is how many things that need a person fit on a screen.
-const shownNeeds = 10
+const (
+	// shownNeeds is how many things that need a person fit on a screen.
+	shownNeeds = 10
+	// shownLines is how many rollovers, and how many reviews, do.
+	shownLines = 5
+)
 
 func statusCommand(e *env) *urfave.Command {
 	return &urfave.Command{
@@ -190,14 +194,14 @@ func (e *env) printFleet(o pipeline.Overview) error {
 		return err
 	}
 	var lines []string
-	for _, r := range o.Rollovers {
+	for _, r := range o.Rollovers[:min(len(o.Rollovers), shownLines)] {
 		line := fmt.Sprintf("  %s  %s, step %d of %d: %s", r.Zone, r.Kind, r.Step, r.Steps, r.Text)
 		if r.Until != nil {
 			line += ", until " + aheadSpan(*r.Until, o.Time)
 		}
 		lines = append(lines, line)
 	}
-	for _, r := range o.Reviews {
+	for _, r := range o.Reviews[:min(len(o.Reviews), shownLines)] {
 		lines = append(lines, fmt.Sprintf("  %s  %s (%s), serial %d, waits for %s%s", r.Zone, r.Instance, r.Stage, r.Serial, r.WaitsFor, sinceSpan(&r.Since, o.Time)))
 	}
 	if len(lines) > 0 {
@@ -213,8 +217,8 @@ func listedText(n int, more string) string {
 	switch {
 	case n == 0:
 		return ""
-	case n > 10:
-		return fmt.Sprintf("%d, the first 10 of them here; see: %s", n, more)
+	case n > shownLines:
+		return fmt.Sprintf("%d, the first %d of them here; see: %s", n, shownLines, more)
 	}
 	return fmt.Sprint(n)
 }

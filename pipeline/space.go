@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -146,13 +147,17 @@ func (e *Engine) keepReserve(ctx context.Context) {
 		e.reservedFor = folded
 		err = r.want(d, signNeed(e.states()))
 	}
-	lacked := r.missing()
+	lacked, released := r.missing(), r.status().State == "released"
 	if err = errors.Join(err, r.fill(d)); err != nil {
 		e.log.WarnContext(ctx, "disk reserve not whole", "error", err)
 		return
 	}
 	if st := r.status(); lacked > 0 && st.State == "held" {
-		e.log.InfoContext(ctx, "disk reserve whole", "bytes", st.Bytes)
+		level := slog.LevelDebug // it only follows what zones need
+		if released {
+			level = slog.LevelInfo
+		}
+		e.log.Log(ctx, level, "disk reserve whole", "bytes", st.Bytes)
 	}
 }
 
