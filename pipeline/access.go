@@ -240,22 +240,33 @@ func foldAccess(known map[string]Token, rec journal.Record) map[string]Token {
 const maxRequest = 500
 
 // Used records that somebody asks for something that leaves no other event, of
-// a zone where name is not "". A process that may not write it only logs it.
+// a zone where name is not "": the same of the same caller once in ten minutes. A
+// process that may not write it only logs it.
 func (e *Engine) Used(ctx context.Context, actor event.Actor, name, request string) error {
 	request = strings.ToValidUTF8(request[:min(len(request), maxRequest)], "\uFFFD")
 	facts := &event.AccessUsed{Request: request}
+	q, now := askedFor{actor, name, request}, e.clock.Now()
+	if e.usage.lately(now, q) {
+		return nil
+	}
 	if e.member() {
 		e.log.InfoContext(ctx, "asked for", "actor", actor.Name, "door", actor.Door, "request", request)
 		return nil
 	}
+	var err error
 	if name == "" {
-		return e.appendInstance(ctx, actor, facts, func() error { return nil })
+		err = e.appendInstance(ctx, actor, facts, func() error { return nil })
+	} else {
+		var r *runner
+		if r, err = e.find(name); err != nil {
+			return err
+		}
+		err = e.appendZone(ctx, actor, r, func(State) (event.Facts, error) { return facts, nil })
 	}
-	r, err := e.find(name)
-	if err != nil {
-		return err
+	if err == nil {
+		e.usage.recorded(now, q)
 	}
-	return e.appendZone(ctx, actor, r, func(State) (event.Facts, error) { return facts, nil })
+	return err
 }
 
 // describeAccess tells an event about access as a sentence; empty for others.

@@ -185,6 +185,7 @@ type Engine struct {
 	refused     atomic.Bool // the journal itself has refused something for want of room
 	roomier     atomic.Bool // the reserve was given up
 	refusals    refusals    // of requests
+	usage       asked       // by callers of the API
 
 	mu          sync.RWMutex
 	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
