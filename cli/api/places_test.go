@@ -41,15 +41,15 @@ func TestPlaces_NoCallerTakesThemAll(t *testing.T) {
 		t.Errorf("one more of the same caller: %+v", problem)
 	}
 	for _, tt := range []struct {
-		caller context.Context
-		route  Route
+		name, door string
+		route      Route
 	}{
-		{callerOf(t, "other", "api"), verify},
-		{callerOf(t, "greedy", "cli"), verify},
-		{callerOf(t, "greedy", "api"), routeOf(t, "getHistory")},
-		{callerOf(t, "greedy", "api"), routeOf(t, "listZones")},
+		{"other", "api", verify},
+		{"greedy", "cli", verify},
+		{"greedy", "api", routeOf(t, "getHistory")},
+		{"greedy", "api", routeOf(t, "listZones")},
 	} {
-		l, problem := p.take(tt.caller, tt.route)
+		l, problem := p.take(callerOf(t, tt.name, tt.door), tt.route)
 		if problem != nil {
 			t.Fatal(problem)
 		}
