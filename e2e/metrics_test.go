@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -109,24 +107,23 @@ func (d *daemon) metrics(t *testing.T) string {
 // prometheus is a running Prometheus.
 type prometheus struct{ url string }
 
-// startPrometheus starts one that scrapes the daemon every second, and loads the
-// rules.
-func startPrometheus(t *testing.T, d *daemon) prometheus {
+// startPrometheus starts one that scrapes the daemon's API on the network every
+// second, with a token and the daemon's own certificate, and loads the rules.
+func startPrometheus(t *testing.T, d *daemon, at string) prometheus {
 	t.Helper()
-	proxy := httptest.NewServer(&httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "daemon"}) },
-		Transport: d.metricsClient().Transport,
-	})
-	t.Cleanup(proxy.Close)
 	dir, addr := shortDir(t), freeAddr(t)
 	rulesFile(t, dir)
+	d.must(t, "token", "add", "prometheus", "--role", "viewer", "-o", filepath.Join(dir, "token"))
 	config := writeFile(t, filepath.Join(dir, "prometheus.yml"), fmt.Sprintf(`
 global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [sluice.rules.yml]
 scrape_configs:
   - job_name: sluice
+    scheme: https
+    authorization: {credentials_file: token}
+    tls_config: {ca_file: %q}
     static_configs: [{targets: [%q]}]
-`, strings.TrimPrefix(proxy.URL, "http://")))
+`, filepath.Join(d.data, "keys", "http", "cert.pem"), at))
 	must(t, "promtool", "check", "config", config)
 	start(t, "prometheus", "prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
 	return prometheus{"http://" + addr}
@@ -173,12 +170,12 @@ func TestPrometheus_AlertsOfSignaturesThatRunOut(t *testing.T) {
 	need(t, "prometheus", "promtool")
 	t.Parallel()
 	d := &daemon{data: filepath.Join(shortDir(t), "data"), addr: freeAddr(t)}
-	policies := shortDir(t)
+	policies, at := shortDir(t), freeAddr(t)
 	writeFile(t, filepath.Join(policies, "default.toml"), "version = \"v1\"\n[signer]\nserial-policy = \"keep-strict\"\n")
-	d.flags = []string{"--policy-dir", policies, "--zone", exampleZone(), "--clock", "2026-03-01T00:00:00Z,43200"}
+	d.flags = []string{"--policy-dir", policies, "--zone", exampleZone(), "--clock", "2026-03-01T00:00:00Z,43200", "--http", at}
 	d.start(t)
 	serial := d.awaitServed(t, example)
-	p := startPrometheus(t, d)
+	p := startPrometheus(t, d, at)
 	p.awaitValue(t, "up", "", "1", 30*time.Second)
 	p.awaitValue(t, `sluice_zone_serial{stage="published"}`, example+".", uintText(serial), 10*time.Second)
 	p.awaitValue(t, "sluice_clock_rehearsal", "", "1", 10*time.Second)
@@ -191,8 +188,8 @@ func TestPrometheus_AlertsOfSignaturesThatRunOut(t *testing.T) {
 			t.Errorf("%s at the start: %v, %v", alert, got, err)
 		}
 	}
-	p.awaitValue(t, `ALERTS{alertname="SluiceSignaturesExpiring",alertstate="firing"}`, example+".", "1", time.Minute)
-	p.awaitValue(t, `ALERTS{alertname="SluiceSignaturesExpired",alertstate="firing"}`, example+".", "1", time.Minute)
+	p.awaitValue(t, `ALERTS{alertname="SluiceSignaturesExpiring",alertstate="firing"}`, example+".", "1", 3*time.Minute)
+	p.awaitValue(t, `ALERTS{alertname="SluiceSignaturesExpired",alertstate="firing"}`, example+".", "1", 3*time.Minute)
 	if got, err := p.query(`ALERTS{alertname=~"SluiceClockOff|SluiceDown|SluiceNotReady"}`); err != nil || len(got) != 0 {
 		t.Errorf("alerts of what is well: %v, %v", got, err)
 	}
