@@ -118,15 +118,25 @@ func (v *visit) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if !v.sessions.holds(v.session) {
-				return
-			}
-			if _, err := v.cfg.Authenticate(v.r, v.session.token); err != nil {
-				v.sessions.end(v.session)
+			if !v.counts() {
 				return
 			}
 		}
 	}
+}
+
+// counts reports whether the session still counts; one whose token is no good is
+// ended. Where it cannot be told now, as when too much is asked, it goes on: the
+// gate ends what a withdrawn token has begun.
+func (v *visit) counts() bool {
+	if !v.sessions.holds(v.session) {
+		return false
+	}
+	if _, err := v.cfg.Authenticate(v.r, v.session.token); statusOf(err) == http.StatusUnauthorized {
+		v.sessions.end(v.session)
+		return false
+	}
+	return true
 }
 
 // zoneDump sends a version as a zone file to keep.
