@@ -22,11 +22,11 @@ import (
 // page reads a page of the manual.
 func page(t *testing.T, name string) string {
 	t.Helper()
-	text, err := manual.ReadFile(pages()[name])
-	if err != nil {
-		t.Fatal(err)
+	text, found := readPage(newApp(&env{}), name)
+	if !found {
+		t.Fatalf("no page %q", name)
 	}
-	return string(text)
+	return text
 }
 
 func TestJSONPage_NamesEveryField(t *testing.T) {
@@ -159,7 +159,8 @@ func TestManual_NamesEveryPage(t *testing.T) {
 func TestManual_CommandsExist(t *testing.T) {
 	app := newApp(&env{})
 	for _, name := range topics() {
-		for line := range strings.Lines(strings.ReplaceAll(page(t, name), "\\\n", " ")) {
+		text := strings.NewReplacer("\\\n> ", " ", "\\\n", " ").Replace(page(t, name))
+		for line := range strings.Lines(text) {
 			for _, shown := range commandLines(line) {
 				args := strings.Fields(shown)
 				ordered, err := orderFlags(app, args)
@@ -175,8 +176,8 @@ func TestManual_CommandsExist(t *testing.T) {
 	}
 }
 
-// commandLines finds the command lines in a line of text: in backquotes, or
-// indented.
+// commandLines finds the command lines in a line of text: in backquotes,
+// indented, or behind the prompt of a console block.
 func commandLines(line string) []string {
 	var found []string
 	for i, part := range strings.Split(line, "`") {
@@ -184,9 +185,13 @@ func commandLines(line string) []string {
 			found = append(found, strings.TrimPrefix(part, "sluice "))
 		}
 	}
-	if rest, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    sluice "); ok {
-		rest, _, _ = strings.Cut(rest, " > ")
-		found = append(found, rest)
+	for _, shown := range []string{"    sluice ", "$ sluice "} {
+		if rest, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), shown); ok {
+			for _, end := range []string{" > ", " | ", " &", "  #"} {
+				rest, _, _ = strings.Cut(rest, end)
+			}
+			found = append(found, rest)
+		}
 	}
 	return found
 }

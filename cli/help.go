@@ -43,13 +43,9 @@ func helpCommand(e *env) *urfave.Command {
 			if found, err := helpFor(c, words); found {
 				return err
 			}
-			for name, file := range pages() {
-				if len(words) == 1 && strings.EqualFold(name, words[0]) {
-					page, err := manual.ReadFile(file)
-					if err == nil {
-						_, err = e.stdout.Write(page)
-					}
-					return err
+			if len(words) == 1 {
+				if text, found := readPage(c.App, strings.ToLower(words[0])); found {
+					return e.printf("%s", pageText(text))
 				}
 			}
 			return &usageError{
@@ -90,12 +86,22 @@ func helpFor(c *urfave.Context, words []string) (found bool, err error) {
 	return true, c.App.RunContext(c.Context, append(argv, "--help"))
 }
 
+// readPage reads a page of the manual, in Markdown.
+func readPage(app *urfave.App, topic string) (text string, found bool) {
+	if topic == commandsTopic {
+		return commandsPage(app), true
+	}
+	raw, err := manual.ReadFile(pages()[topic])
+	return string(raw), err == nil
+}
+
 // topics lists the names of the manual's pages.
 func topics() []string { return slices.Sorted(maps.Keys(pages())) }
 
-// pages finds the manual's pages: files by name in lower case.
+// pages finds the manual's pages: files by name in lower case, "" for the one
+// that is made.
 func pages() map[string]string {
-	found := map[string]string{}
+	found := map[string]string{commandsTopic: ""}
 	entries, err := fs.ReadDir(manual, "docs")
 	if err != nil {
 		return found // docs is embedded: it is there

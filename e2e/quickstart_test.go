@@ -1,0 +1,33 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+)
+
+// The quick start is run word for word in an empty folder, and all that it shows
+// is what is printed. The ports that it names may belong to somebody else on
+// this machine: free ones stand for them.
+func TestQuickStart_WordForWord(t *testing.T) {
+	t.Parallel()
+	need(t, "bash", "sed")
+	dir := shortDir(t)
+	published, rehearsed, page := freeAddr(t), freeAddr(t), freeAddr(t)
+	s := newSession(t, dir, nil,
+		"127.0.0.1:8053", published, "-p 8053", "-p "+port(published), "127.0.0.1:8153", rehearsed, "127.0.0.1:8080", page)
+	s.strict = true
+	// What stands on no command line is put there: the default port.
+	s.setUp(`sluice() {
+	case "$1 $*" in
+	serve*--listen*) command sluice "$@" ;;
+	serve*) command sluice "$@" --listen ` + published + ` ;;
+	*) command sluice "$@" ;;
+	esac
+}`)
+	for _, block := range consoleBlocks(t, manualPage(t, "quickstart"), "") {
+		s.run(block)
+	}
+	if left := s.toPage.Replace(readFile(t, dir+"/tour/example.com.zone")); !strings.Contains(left, "192.0.2.81") {
+		t.Errorf("the reader's zone file:\n%s", left)
+	}
+}
