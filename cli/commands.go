@@ -80,11 +80,3 @@ func unquoted(usage string) (value, text string) {
 	value, after, _ := strings.Cut(rest, "`")
 	return value, before + value + after
 }
-
-// sentence ends a line of usage as a sentence does.
-func sentence(usage string) string {
-	if usage == "" {
-		return ""
-	}
-	return strings.ToUpper(usage[:1]) + usage[1:] + "."
-}

@@ -192,7 +192,7 @@ func columnWidths(rows [][]string) (widths []int) {
 				widest = c
 			}
 		}
-		if widths[widest] <= 10 {
+		if widths[widest] <= 6 {
 			break
 		}
 		widths[widest]--

@@ -103,7 +103,7 @@ func TestPageText(t *testing.T) {
 		"| a | b |\n|---|---|\n| `x\\|y` | " + strings.Repeat("word ", 20) + "|\n"
 	want := "# Title\n\nA paragraph whose words go on and on, with `a span of code` in it, until it is\nlonger than a line.\n\n" +
 		"- an item that goes on\n- another\n\n    sluice zone list\n\n    $ ls\n    > x\n\n" +
-		"  a       b\n  " + strings.Repeat("-", 78) + "\n  `x|y`   " + strings.TrimSpace(strings.Repeat("word ", 14)) + "\n          " + strings.TrimSpace(strings.Repeat("word ", 6)) + "\n"
+		"  a      b\n  " + strings.Repeat("-", 78) + "\n  `x|y`  " + strings.TrimSpace(strings.Repeat("word ", 14)) + "\n         " + strings.TrimSpace(strings.Repeat("word ", 6)) + "\n"
 	if got := pageText(in); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}

@@ -223,22 +223,22 @@ func TestRunbook_LostKey(t *testing.T) {
 	}
 }
 
-// rolling starts a daemon that is its own public server and lives ten hours a
-// second, and brings its zone past the first DS.
+// rolling starts a daemon that lives ten hours a second, with named as its
+// public server, and brings its zone past the first DS.
 func rolling(t *testing.T, title string) *runbook {
 	t.Helper()
-	public := freeAddr(t)
-	b := newRunbook(t, title, fmt.Sprintf("[key-manager]\npublication-nameservers = [%q]\n", public))
-	b.d.addr = public
+	need(t, "named")
+	b := newRunbook(t, title, "")
+	public := startNamed(t, namedSecondary(example, b.d.addr))
+	b.policy(fmt.Sprintf("[key-manager]\npublication-nameservers = [%q]\n[server.outbound]\nsend-notify-to = [%[1]q]\n", public.addr))
 	b.d.flags = append(b.d.flags, "--clock", "2030-01-01T00:00:00Z,36000")
 	b.start()
 	b.add()
-	b.says("DS", "key", "status", example)
 	await(t, "the first DS is reported", time.Minute, func() (bool, string) {
 		r := b.d.cli(t, "key", "step", example, "--ds-seen", "1h")
 		return r.code == 0, r.String()
 	})
-	b.says("no rollover of example.com runs", "key", "status", example)
+	b.says("no rollover of example.com", "key", "status", example)
 	return b
 }
 
@@ -246,7 +246,7 @@ func TestRunbook_CompromisedKey(t *testing.T) {
 	t.Parallel()
 	b := rolling(t, "A private key is in wrong hands")
 	b.follow(map[int]func(){2: func() { b.says("change-ds", "key", "status", example) }})
-	b.says("no rollover of example.com runs", "key", "status", example)
+	b.says("no rollover of example.com", "key", "status", example)
 	if out := b.d.must(t, "key", "list", example); strings.Count(out, " removed ") != 2 || strings.Count(out, " active ") != 2 {
 		t.Errorf("keys:\n%s", out)
 	}
@@ -258,7 +258,7 @@ func TestRunbook_SlowRegistrar(t *testing.T) {
 	b.d.must(t, "key", "roll", example, "ksk")
 	b.says("change-ds", "key", "status", example)
 	b.follow(nil)
-	b.says("no rollover of example.com runs", "key", "status", example)
+	b.says("no rollover of example.com", "key", "status", example)
 }
 
 func TestRunbook_WrongClock(t *testing.T) {
