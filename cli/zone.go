@@ -98,6 +98,7 @@ func zoneAdd(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "serial-floor", Usage: "published serials stand above `N`; auto asks the zone's public servers for the one they have"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "tell how imported keys would be taken over; nothing is added"},
 			&urfave.BoolFlag{Name: "force", Usage: "add it even where the world would not trust the imported keys"},
+			&urfave.BoolFlag{Name: "new-keys", Usage: "make new keys, also where the zone was here before and had some"},
 			noWaitFlag(),
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
@@ -128,7 +129,7 @@ func zoneAdd(e *env) *urfave.Command {
 
 // newZone reads the flags of zone add.
 func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
-	z := pipeline.NewZone{Name: name, Policy: c.String("policy"), Force: c.Bool("force")}
+	z := pipeline.NewZone{Name: name, Policy: c.String("policy"), Force: c.Bool("force"), NewKeys: c.Bool("new-keys")}
 	if c.String("source") == "" {
 		return z, &usageError{msg: "--source is missing", hint: "usage: sluice zone add ZONE --source SOURCE"}
 	}

@@ -146,7 +146,8 @@ func TestRunbook_SignaturesRunOut(t *testing.T) {
 	b.start()
 	b.add()
 	broken := writeFile(t, filepath.Join(b.dir, "broken"), "")
-	b.d.must(t, "clock", "move", "25d")
+	// The first signature ends in two weeks at the earliest.
+	b.d.must(t, "clock", "move", "13d")
 	b.d.must(t, "clock", "accept")
 	b.says("alarm: signatures expire in", "zone", "status", example)
 	b.follow(map[int]func(){2: func() { remove(t, broken) }})
@@ -216,10 +217,9 @@ func TestRunbook_LostKey(t *testing.T) {
 	serial := b.add()
 	b.copyKeys()
 	b.loseKeys()
-	b.swap("2026112299", uintText(serial+100))
 	b.follow(map[int]func(){2: b.loseKeys})
-	if now, err := serialAt(b.d.addr, example); err != nil || now <= serial+100 {
-		t.Errorf("serial %d, %v, is not above %d", now, err, serial+100)
+	if now, err := serialAt(b.d.addr, example); err != nil || now <= serial {
+		t.Errorf("serial %d, %v, is not above %d", now, err, serial)
 	}
 }
 

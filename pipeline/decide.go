@@ -296,7 +296,7 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 	now := m.Now
 	content := wantedContent(s, p)
 	if content == nil {
-		return decideRefresh(d, s, p, now)
+		return decideRefresh(d, s, p, m)
 	}
 	c := signCommand(s, p, content.Seq)
 	if !c.possible() {
@@ -306,14 +306,14 @@ func decideSign(d *Decision, s State, p Policy, m Moment) Command {
 		c.Asked = m.Resign
 	}
 	if signWait(s, p, c, now) {
-		return decideRefresh(d, s, p, now)
+		return decideRefresh(d, s, p, m)
 	}
 	last := s.Signed
 	if last == nil || last.Broken != "" {
 		return c
 	}
 	if f := s.SignFailure; f != nil && f.Seq > last.Seq {
-		if fresh := decideRefresh(d, s, p, now); fresh != nil &&
+		if fresh := decideRefresh(d, s, p, m); fresh != nil &&
 			(c.Loaded != s.Published.Loaded.Seq || c.mode() != s.Published.Signed.mode()) {
 			return fresh
 		}

@@ -104,7 +104,7 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	if err != nil {
 		return nil, err
 	}
-	before.resume(facts)
+	before.resume(facts, !z.NewKeys)
 	return facts, e.fitsOthers(facts)
 }
 

@@ -57,8 +57,8 @@ func (e *Engine) former(ctx context.Context, name string) (*life, error) {
 
 // resume lets a zone that is added again go on where its name was left: its
 // serials stand above those that secondaries hold, and with no other keys
-// given it keeps those that a DS at the parent may still name.
-func (l *life) resume(z *event.ZoneAdded) {
+// given it keeps, with keys, those that a DS at the parent may still name.
+func (l *life) resume(z *event.ZoneAdded, keys bool) {
 	if l == nil {
 		return
 	}
@@ -67,7 +67,7 @@ func (l *life) resume(z *event.ZoneAdded) {
 		z.SerialFloor = &floor
 	}
 	var public []event.Key
-	if len(z.Import) > 0 {
+	if len(z.Import) > 0 || !keys {
 		return
 	}
 	for _, k := range l.keys.Published() {

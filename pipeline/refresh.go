@@ -93,19 +93,24 @@ func signedAhead(signed *Signed, now time.Time) bool {
 
 // decideRefresh keeps fresh what is published while something newer waits,
 // was rejected or failed. It makes none while one waits for its verdict, and
-// after a rejection tries again only when a quarter of the time that was left
-// is over, an hour at least.
-func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
-	pub := s.Published
+// after a rejection tries again only when somebody asks for it, or a quarter of
+// the time that was left is over, an hour at least.
+func decideRefresh(d *Decision, s State, p Policy, m Moment) Command {
+	pub, now := s.Published, m.Now
 	if pub == nil || pub.Loaded.Broken != "" || pub.Signed.mode() != ModeSign {
 		return nil
 	}
 	source := pub.Loaded.Facts.Serial
+	rejected := s.RefreshRejected
+	if rejected != nil && rejected.Seq < pub.Signed.Seq {
+		rejected = nil
+	}
+	asked := rejected != nil && m.Resign != 0
 	due, exchange := resignAt(s, &pub.Signed, p, source), exchangeAt(s, &pub.Signed, p, source)
 	if at := signedStanding(s, p, now); at == pending || at == toOpen {
 		exchange = time.Unix(never, 0) // it overtakes nothing
 	}
-	if now.Before(due) && now.Before(exchange) && !signedAhead(&pub.Signed, now) {
+	if !asked && now.Before(due) && now.Before(exchange) && !signedAhead(&pub.Signed, now) {
 		d.wakeResign(due, s, p, source)
 		d.wakeExchange(exchange)
 		return nil
@@ -121,9 +126,14 @@ func decideRefresh(d *Decision, s State, p Policy, now time.Time) Command {
 			return nil
 		}
 	}
-	if r := s.RefreshRejected; r != nil && r.Seq > pub.Signed.Seq {
-		left := time.Unix(pub.Signed.Facts.Earliest, 0).Sub(r.Time)
-		if again := r.Time.Add(max(left/4, time.Hour)); stampHolds(r.Time, again, now) {
+	switch {
+	case asked:
+		if c.Asked = m.Resign; m.ResignFull {
+			c.Base = 0
+		}
+	case rejected != nil:
+		left := time.Unix(pub.Signed.Facts.Earliest, 0).Sub(rejected.Time)
+		if again := rejected.Time.Add(max(left/4, time.Hour)); stampHolds(rejected.Time, again, now) {
 			d.wake(again, "signatures are made again, after the last ones were dropped")
 			return nil
 		}

@@ -190,6 +190,13 @@ func TestDecide_Reviews(t *testing.T) {
 		{"a rejected refresh is not made again at once", signedScript, []func(*State){atRest, signedNow(12, 5), facts(
 			requested(signed, 12), rejectedBy(signed, 12, "hook 1"), abandoned(signed, 12),
 		)}, Moment{Now: noon.Add(time.Hour)}, nil},
+		{"a rejected refresh is made again when somebody asks for it", signedScript, []func(*State){atRest, signedNow(12, 5), facts(
+			requested(signed, 12), rejectedBy(signed, 12, "hook 1"), abandoned(signed, 12),
+		)}, Moment{Now: noon.Add(time.Hour), Resign: 3}, []Command{func() Sign {
+			c := refresh
+			c.Asked = 3
+			return c
+		}()}},
 		{"a rejected refresh is tried again with time left", signedScript, []func(*State){atRest, signedNow(12, 5), facts(
 			requested(signed, 12), rejectedBy(signed, 12, "hook 1"), abandoned(signed, 12),
 		)}, due, []Command{refresh}},

@@ -137,6 +137,8 @@ type NewZone struct {
 	Import      []KeyFile `json:"import,omitempty"`
 	// Force takes imported keys over though the world may not trust them.
 	Force bool `json:"force,omitempty"`
+	// NewKeys leaves out the keys of an earlier zone of that name.
+	NewKeys bool `json:"new_keys,omitempty"`
 }
 
 // KeyFile names a BIND private key file to import, on the daemon's machine; with
