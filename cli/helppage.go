@@ -175,24 +175,28 @@ func tableText(rows [][]string) string {
 }
 
 // columnWidths gives each column the room that it wants, less for the widest
-// where the page has not so much.
+// where the page has not so much; none less than its longest word.
 func columnWidths(rows [][]string) (widths []int) {
+	var least []int
 	for _, row := range rows {
 		for c, text := range row {
 			if c == len(widths) {
-				widths = append(widths, 1)
+				widths, least = append(widths, 1), append(least, 1)
 			}
 			widths[c] = max(widths[c], utf8.RuneCountInString(text))
+			for _, word := range strings.Fields(text) {
+				least[c] = max(least[c], utf8.RuneCountInString(word))
+			}
 		}
 	}
 	for totalWidth(widths) > pageWidth-2 {
-		widest := 0
+		widest := -1
 		for c, width := range widths {
-			if width > widths[widest] {
+			if width > least[c] && (widest < 0 || width > widths[widest]) {
 				widest = c
 			}
 		}
-		if widths[widest] <= 6 {
+		if widest < 0 {
 			break
 		}
 		widths[widest]--

@@ -143,13 +143,20 @@ func concerned(s State, p Policy, m Moment, q StepReport) (keymgr.Rollover, erro
 	}
 	var fit []keymgr.Rollover
 	var wants []string
+	early := false
 	for _, r := range s.Keys.Rollovers {
 		if q.Rollover != 0 && r.ID != q.Rollover || q.Key != "" && !r.Concerns(q.Key) {
 			continue
 		}
 		needs := r.Needs()
-		if keymgr.Next(s.Keys, r, p.Rollovers(), s.known(p, m)).Phase == keymgr.PhasePerson {
+		switch keymgr.Next(s.Keys, r, p.Rollovers(), s.known(p, m)).Phase {
+		case keymgr.PhasePerson:
 			needs = append(needs, keymgr.ReportNext)
+		case keymgr.PhasePublish: // nobody can have seen what is not published
+			if early = early || q.Seen == keymgr.SeeKeys || q.Seen == keymgr.SeeSigs; early {
+				continue
+			}
+		default:
 		}
 		for _, n := range needs {
 			wants = append(wants, fmt.Sprintf("--%s (rollover %d, %s)", n, r.ID, r.Kind))
@@ -163,6 +170,8 @@ func concerned(s State, p Policy, m Moment, q StepReport) (keymgr.Rollover, erro
 		return fit[0], nil
 	case len(fit) > 1:
 		return fit[0], errorState("several rollovers of zone %s wait for --%s: name one with --rollover or a key with --key", s.Name, q.Seen)
+	case early:
+		return keymgr.Rollover{}, errorState("nobody can have seen it yet: the zone is not published with the keys of this step; see: sluice key status %s", s.Name)
 	case len(wants) > 0:
 		return keymgr.Rollover{}, errorState("no rollover of zone %s waits for --%s now, but for %s", s.Name, q.Seen, strings.Join(wants, ", "))
 	}
