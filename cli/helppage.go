@@ -152,7 +152,7 @@ func tableText(rows [][]string) string {
 		height := 1
 		for c := range widths {
 			if c < len(row) {
-				wrapped[c] = wrap(row[c], widths[c])
+				wrapped[c] = broken(wrap(row[c], widths[c]), widths[c])
 				height = max(height, len(wrapped[c]))
 			}
 		}
@@ -175,8 +175,19 @@ func tableText(rows [][]string) string {
 }
 
 // columnWidths gives each column the room that it wants, less for the widest
-// where the page has not so much; none less than its longest word.
+// where the page has not so much; where it must be, less than long words take.
 func columnWidths(rows [][]string) (widths []int) {
+	for _, kept := range []int{pageWidth, 44, 36, 28, 20, 12} {
+		if widths = shrunk(rows, kept); totalWidth(widths) <= pageWidth-2 {
+			break
+		}
+	}
+	return widths
+}
+
+// shrunk takes room from the widest columns until the page has enough, none
+// from words of up to kept.
+func shrunk(rows [][]string, kept int) (widths []int) {
 	var least []int
 	for _, row := range rows {
 		for c, text := range row {
@@ -185,7 +196,7 @@ func columnWidths(rows [][]string) (widths []int) {
 			}
 			widths[c] = max(widths[c], utf8.RuneCountInString(text))
 			for _, word := range strings.Fields(text) {
-				least[c] = max(least[c], utf8.RuneCountInString(word))
+				least[c] = max(least[c], min(kept, utf8.RuneCountInString(word)))
 			}
 		}
 	}
@@ -202,6 +213,18 @@ func columnWidths(rows [][]string) (widths []int) {
 		widths[widest]--
 	}
 	return widths
+}
+
+// broken cuts lines that are longer than a width.
+func broken(lines []string, width int) (out []string) {
+	for _, line := range lines {
+		runes := []rune(line)
+		for ; len(runes) > width; runes = runes[width:] {
+			out = append(out, string(runes[:width]))
+		}
+		out = append(out, string(runes))
+	}
+	return out
 }
 
 func totalWidth(widths []int) int {

@@ -98,6 +98,7 @@ func commonText(name string) string {
 		"lag":             "how far it is behind, in events or operations",
 		"enabled":         "whether new work is blocked",
 		"serial_floor":    "published serials stand above it",
+		"new_keys":        "keys that the zone had when it was here before are left out",
 		"import":          "files of keys to take over",
 		"maintenance":     "who blocked new work; absent where nobody did",
 		"method":          "how keys are exchanged",
