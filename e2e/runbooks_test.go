@@ -331,7 +331,7 @@ func TestRunbook_SourceAway(t *testing.T) {
 	b.served(0)
 	first.stop()
 	b.d.cli(t, "zone", "reload", example)
-	b.says("last error", "zone", "status", example)
+	b.says("input failed", "zone", "status", example)
 	b.follow(nil)
 }
 
