@@ -57,13 +57,13 @@ func consoleBlocks(t *testing.T, page, heading string) (blocks [][]shown) {
 // addShown adds a line of a block to its commands.
 func addShown(t *testing.T, block []shown, number int, line string) []shown {
 	t.Helper()
+	code := 0
+	if m := exitNote.FindStringSubmatch(line); m != nil {
+		line = strings.TrimSuffix(line, m[0])
+		code, _ = strconv.Atoi(m[1]) // the pattern has digits alone
+	}
 	if text, ok := strings.CutPrefix(line, "$ "); ok {
-		c := shown{line: number, text: text}
-		if m := exitNote.FindStringSubmatch(text); m != nil {
-			c.text = strings.TrimSuffix(text, m[0])
-			c.code, _ = strconv.Atoi(m[1]) // the pattern has digits alone
-		}
-		return append(block, c)
+		return append(block, shown{line: number, text: text, code: code})
 	}
 	if len(block) == 0 {
 		t.Fatalf("line %d: a block begins with a command", number)
@@ -71,6 +71,7 @@ func addShown(t *testing.T, block []shown, number int, line string) []shown {
 	last := &block[len(block)-1]
 	if text, ok := strings.CutPrefix(line, ">"); ok && len(last.output) == 0 {
 		last.text += "\n" + strings.TrimPrefix(text, " ")
+		last.code = max(last.code, code)
 		return block
 	}
 	last.output = append(last.output, line)
