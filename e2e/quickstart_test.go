@@ -27,7 +27,7 @@ func TestQuickStart_WordForWord(t *testing.T) {
 	for _, block := range consoleBlocks(t, manualPage(t, "quickstart"), "") {
 		s.run(block)
 	}
-	if left := s.toPage.Replace(readFile(t, dir+"/tour/example.com.zone")); !strings.Contains(left, "192.0.2.81") {
+	if left := s.toPage.Replace(readFile(t, dir+"/tour/tour.zone")); !strings.Contains(left, "192.0.2.81") {
 		t.Errorf("the reader's zone file:\n%s", left)
 	}
 }
