@@ -34,7 +34,7 @@ func TestRoleOfEvent_KnowsEveryType(t *testing.T) {
 		"": {
 			"bulk.swept", "clock.accepted", "clock.doubted", "instance.fetched", "journal.backed-up", "journal.checkpointed",
 			"journal.continued", "journal.cosigned", "key.backed-up", "key.exported", "keystore.added", "keystore.removed",
-			"maintenance.changed", "review.overridden", "serial.raised", "tsig.added", "tsig.removed", "worker.enrolled",
+			"maintenance.changed", "review.overridden", "review.proposed", "review.recalled", "serial.raised", "tsig.added", "tsig.removed", "worker.enrolled",
 			"worker.removed", "zone.added", "zone.changed", "zone.held", "zone.released", "zone.removed", "zone.reset",
 		},
 	}
