@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -24,8 +25,17 @@ func TestQuickStart_WordForWord(t *testing.T) {
 	*) command sluice "$@" ;;
 	esac
 }`)
-	for _, block := range consoleBlocks(t, manualPage(t, "quickstart"), "") {
+	for i, block := range consoleBlocks(t, manualPage(t, "quickstart"), "") {
 		s.run(block)
+		if i == 1 { // the daemon runs: so does its page
+			r, err := http.Get("http://" + page + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Body.Close(); r.StatusCode >= 300 || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") {
+				t.Errorf("the page: %s, %s", r.Status, r.Header.Get("Content-Type"))
+			}
+		}
 	}
 	if left := s.toPage.Replace(readFile(t, dir+"/tour/tour.zone")); !strings.Contains(left, "192.0.2.81") {
 		t.Errorf("the reader's zone file:\n%s", left)
