@@ -97,6 +97,7 @@ func (s *serving) live() []liveKey {
 		{"daemon.memory-limit", simple(func(c config) { debug.SetMemoryLimit(int64(c.Daemon.MemoryLimit)) })},
 		{"daemon.resolvers", observer},
 		{"daemon.trust-anchors", observer},
+		{"alarms", func(c config) (func(), error) { return s.engine.PrepareAlarms(c.Alarms.alarms()) }},
 		{"transfers", simple(func(c config) { s.engine.SetTransferLimits(c.Transfers.limits()) })},
 	}
 }

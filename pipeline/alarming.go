@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"sluice/pipeline/alarm"
@@ -12,9 +13,32 @@ import (
 // alarmsFile is where it is kept what was told, in Config.RunDir.
 const alarmsFile = "alarms.json"
 
+// alarming is what tells others of what needs a person.
+type alarming struct {
+	mu     sync.Mutex
+	cfg    alarm.Config  // guarded by mu; as the process's config has it
+	sender *alarm.Sender // guarded by mu
+	// renew asks for a sender by another config.
+	renew chan struct{}
+}
+
+// get is the present sender, and its config.
+func (a *alarming) get() (*alarm.Sender, alarm.Config) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sender, a.cfg
+}
+
 // openAlarms makes what tells others of what needs a person.
 func (e *Engine) openAlarms() (err error) {
-	cfg := e.cfg.Alarms
+	e.alarms.renew = make(chan struct{}, 1)
+	e.alarms.cfg = e.cfg.Alarms
+	e.alarms.sender, err = alarm.New(e.alarmConfig(e.cfg.Alarms))
+	return err
+}
+
+// alarmConfig is cfg with what this process adds.
+func (e *Engine) alarmConfig(cfg alarm.Config) alarm.Config {
 	cfg.RunCommand, cfg.Current, cfg.Logger, cfg.Now = e.runAlarmCommand, e.currentAlarms, e.log, machineTime
 	if e.cfg.RunDir != "" {
 		cfg.File = filepath.Join(e.cfg.RunDir, alarmsFile)
@@ -22,13 +46,57 @@ func (e *Engine) openAlarms() (err error) {
 	if e.duties != nil {
 		cfg.Worker = e.worker
 	}
-	e.alarms, err = alarm.New(cfg)
-	return err
+	return cfg
+}
+
+// PrepareAlarms checks who is to be told of what needs a person, and returns
+// what puts that in place of who is told now. What was told already is not told
+// again.
+func (e *Engine) PrepareAlarms(cfg alarm.Config) (apply func(), err error) {
+	if _, err := alarm.New(e.alarmConfig(cfg)); err != nil {
+		return nil, err
+	}
+	return func() {
+		e.alarms.mu.Lock()
+		e.alarms.cfg = cfg
+		e.alarms.mu.Unlock()
+		poke(e.alarms.renew)
+	}, nil
+}
+
+// sendAlarms tells of what needs a person until ctx ends.
+func (e *Engine) sendAlarms(ctx context.Context) {
+	for {
+		sender, _ := e.alarms.get()
+		part, cancel := context.WithCancel(ctx)
+		var run sync.WaitGroup
+		run.Go(func() { sender.Run(part) })
+		select {
+		case <-e.alarms.renew:
+		case <-ctx.Done():
+		}
+		cancel()
+		run.Wait()
+		if ctx.Err() != nil {
+			return
+		}
+		_, cfg := e.alarms.get()
+		// Only now: the one before has written down what it told.
+		next, err := alarm.New(e.alarmConfig(cfg))
+		if err != nil {
+			e.log.ErrorContext(ctx, "alarms go on by the config before", "error", err)
+			continue
+		}
+		e.alarms.mu.Lock()
+		e.alarms.sender = next
+		e.alarms.mu.Unlock()
+	}
 }
 
 // runAlarmCommand runs a command that is told of an alarm.
 func (e *Engine) runAlarmCommand(ctx context.Context, command string, env []string) error {
-	timeout := e.cfg.Alarms.Timeout
+	_, cfg := e.alarms.get()
+	timeout := cfg.Timeout
 	out, err := runHook(ctx, Hook{Command: command, Timeout: timeout}, env)
 	switch {
 	case err != nil:
@@ -97,16 +165,17 @@ type AlarmsStatus struct {
 
 // AlarmsStatus tells whom this process tells of what, and what it told.
 func (e *Engine) AlarmsStatus() AlarmsStatus {
-	c := e.cfg.Alarms
+	sender, c := e.alarms.get()
 	return AlarmsStatus{
-		MinSeverity: c.MinSeverity, Delay: int64(c.Delay / time.Second), Repeat: int64(c.Repeat / time.Second), Targets: e.alarms.Status(),
+		MinSeverity: c.MinSeverity, Delay: int64(c.Delay / time.Second), Repeat: int64(c.Repeat / time.Second), Targets: sender.Status(),
 	}
 }
 
 // TestAlarms sends each target a test. Errors: ErrState (there is none).
 func (e *Engine) TestAlarms(ctx context.Context) ([]alarm.TestResult, error) {
-	if c := e.cfg.Alarms; c.Command == "" && c.Webhook.URL == "" {
+	sender, c := e.alarms.get()
+	if c.Command == "" && c.Webhook.URL == "" {
 		return nil, errorState("nobody is told of alarms: name a command or a webhook in the config, [alarms]")
 	}
-	return e.alarms.Test(ctx), nil
+	return sender.Test(ctx), nil
 }

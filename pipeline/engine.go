@@ -148,7 +148,7 @@ type Engine struct {
 	config    reconfigure
 	local     func(ctx context.Context, q observe.Question) keymgr.Observation // asks the world from here; nil where that is not its role
 	retention sync.Mutex                                                       // held while retention works on a zone
-	alarms    *alarm.Sender
+	alarms    alarming
 	retained  retainer      // guarded by retention
 	retainNow chan struct{} // asks for retention before its time
 	fill      streamFill
@@ -429,7 +429,7 @@ func (e *Engine) caughtUp() {
 	if e.keeper() {
 		e.start(e.retains)
 	}
-	e.start(e.alarms.Run)
+	e.start(e.sendAlarms)
 	e.startSharing()
 	if e.cfg.Sealing.Key != nil {
 		e.start(e.seals)

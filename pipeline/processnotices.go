@@ -61,7 +61,8 @@ func (e *Engine) ProcessNotices() []Notice {
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
 		out = append(out, policyFaultNotice(faults[name]))
 	}
-	for _, text := range e.alarms.Faults() {
+	sender, _ := e.alarms.get()
+	for _, text := range sender.Faults() {
 		out = append(out, Notice{
 			Severity: severityWarning, Code: NoticeAlarmNotSent, Text: text, Hint: "correct [alarms] in the config, then: sluice alarms test",
 		})
