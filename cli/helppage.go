@@ -102,7 +102,7 @@ func wrap(text string, width int) (lines []string) {
 		return strings.ReplaceAll(span, " ", held)
 	})
 	line, long := "", 0
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		word = strings.ReplaceAll(word, held, " ")
 		n := utf8.RuneCountInString(word)
 		switch {
@@ -157,15 +157,16 @@ func tableText(rows [][]string) string {
 			}
 		}
 		for n := range height {
-			line := ""
+			var line strings.Builder
+			line.WriteString("  ")
 			for c, width := range widths {
 				text := ""
 				if n < len(wrapped[c]) {
 					text = wrapped[c][n]
 				}
-				line += text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text))) + columnGap
+				line.WriteString(text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text))) + columnGap)
 			}
-			b.WriteString(strings.TrimRight("  "+line, " ") + "\n")
+			b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 		}
 		if i == 0 && strings.Join(row, "") != "" {
 			b.WriteString("  " + strings.Repeat("-", totalWidth(widths)) + "\n")
@@ -195,7 +196,7 @@ func shrunk(rows [][]string, kept int) (widths []int) {
 				widths, least = append(widths, 1), append(least, 1)
 			}
 			widths[c] = max(widths[c], utf8.RuneCountInString(text))
-			for _, word := range strings.Fields(text) {
+			for word := range strings.FieldsSeq(text) {
 				least[c] = max(least[c], min(kept, utf8.RuneCountInString(word)))
 			}
 		}

@@ -53,7 +53,7 @@ func braces(word string) []string {
 	}
 	list, after, _ := strings.Cut(rest, "}")
 	var out []string
-	for _, one := range strings.Split(list, ",") {
+	for one := range strings.SplitSeq(list, ",") {
 		out = append(out, braces(before+one+after)...)
 	}
 	return out
@@ -113,7 +113,7 @@ func TestPageText(t *testing.T) {
 // pages that there are.
 func TestManual_LinksLeadSomewhere(t *testing.T) {
 	app := newApp(&env{})
-	topic := regexp.MustCompile("sluice\\s+help\\s+([a-z][a-z-]*)")
+	topic := regexp.MustCompile(`sluice\s+help\s+([a-z][a-z-]*)`)
 	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 	for _, name := range topics() {
 		text := page(t, name)

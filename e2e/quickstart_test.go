@@ -32,7 +32,7 @@ func TestQuickStart_WordForWord(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Body.Close(); r.StatusCode >= 300 || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") {
+			if err := r.Body.Close(); err != nil || r.StatusCode >= 300 || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/html") {
 				t.Errorf("the page: %s, %s", r.Status, r.Header.Get("Content-Type"))
 			}
 		}
