@@ -124,12 +124,21 @@ type heldSockets struct {
 
 func holdSockets(t *testing.T) *heldSockets {
 	t.Helper()
-	h := &heldSockets{addr: freeAddr(t), api: filepath.Join(shortDir(t), "api.sock")}
-	tcp, err := net.Listen("tcp", h.addr)
-	if err != nil {
-		t.Fatal(err)
+	h := &heldSockets{api: filepath.Join(shortDir(t), "api.sock")}
+	// The port stays open from here on: nobody else can take it.
+	var tcp net.Listener
+	var udp net.PacketConn
+	var err error
+	for range 50 {
+		if tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		h.addr = tcp.Addr().String()
+		if udp, err = net.ListenPacket("udp", h.addr); err == nil {
+			break
+		}
+		tcp.Close()
 	}
-	udp, err := net.ListenPacket("udp", h.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
