@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -223,11 +224,7 @@ func commandMissing(c *urfave.Context) error {
 	if name := c.Args().First(); name != "" {
 		u := &usageError{msg: fmt.Sprintf("unknown command %q", strings.TrimSpace(path+" "+name))}
 		u.hint = "see: sluice help" + suffix(path)
-		var near string
-		said := urfave.SuggestCommand(c.Command.Subcommands, name)
-		_, err := fmt.Sscanf(said, urfave.SuggestDidYouMeanTemplate, &near)
-		// The library knows help everywhere, we know it on top alone.
-		if err == nil && near != "h" && (near != "help" || path == "") {
+		if near := nearCommand(c.Command.Subcommands, name, path == ""); near != "" {
 			u.hint = fmt.Sprintf("did you mean: sluice%s %s", suffix(path), near)
 		}
 		return u
@@ -236,6 +233,21 @@ func commandMissing(c *urfave.Context) error {
 		return err
 	}
 	return &usageError{msg: "a command is missing", hint: "see: sluice help" + suffix(path)}
+}
+
+// nearCommand is the command that was likely meant by name; empty where none is
+// like it. The library knows help everywhere, we know it on top alone.
+func nearCommand(commands []*urfave.Command, name string, top bool) string {
+	seen := slices.DeleteFunc(slices.Clone(commands), func(c *urfave.Command) bool { return c.Hidden })
+	var near string
+	if _, err := fmt.Sscanf(urfave.SuggestCommand(seen, name), urfave.SuggestDidYouMeanTemplate, &near); err != nil {
+		return ""
+	}
+	// The library always finds something.
+	if near == "h" || near == "help" && !top || near[0] != name[0] && !strings.Contains(near, name) && !strings.Contains(name, near) {
+		return ""
+	}
+	return near
 }
 
 // commandPath is the path of c's command without the program's name.

@@ -2,12 +2,15 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 // configLines is where a config file's keys stand: the lines, from 1, of each
@@ -89,6 +92,19 @@ func (l configLines) decodeFault(path string, err error) error {
 	}
 	key, want := configField(reflect.TypeFor[config](), "", m[2], m[3])
 	return fault(path, l.at(key, ""), "%s: want %s, not a TOML %s", key, want, m[1])
+}
+
+// decodeText is what the TOML decoder found, without the Go types that it names.
+func decodeText(err *toml.DecodeError) string {
+	text := strings.TrimPrefix(err.Error(), "toml: ")
+	if m := regexp.MustCompile(`^cannot store TOML (\w+) into a Go (\w+)$`).FindStringSubmatch(text); m != nil {
+		want := map[string]string{"slice": "a list of strings", "bool": "true or false", "int": "a number", "struct": "a table"}[m[2]]
+		return fmt.Sprintf("%s: want %s, not a TOML %s", strings.Join(err.Key(), "."), cmp.Or(want, "a "+m[2]), m[1])
+	}
+	if text == "float cannot be assigned to int" {
+		return strings.Join(err.Key(), ".") + ": want a whole number"
+	}
+	return text
 }
 
 // configField finds the key of a struct's field, and says what it takes.

@@ -3,6 +3,7 @@ package cli
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -48,7 +49,10 @@ func explain(err error) error {
 	if hintOf(err) != "" || !errors.Is(err, api.ErrUnreachable) {
 		return err
 	}
-	if strings.Contains(err.Error(), "https://") {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return withHint(err, "it stopped meanwhile, or the token was withdrawn or expired; see: sluice health")
+	}
+	if strings.Contains(err.Error(), "https://") || strings.Contains(err.Error(), "http://") {
 		return explainRemote(err)
 	}
 	if errors.Is(err, fs.ErrPermission) {

@@ -175,7 +175,11 @@ func tokenRemove(e *env) *urfave.Command {
 				return err
 			}
 			return e.clientAction(func(client *api.Client) error {
-				if err := client.RemoveToken(c.Context, args[0]); err != nil {
+				err := client.RemoveToken(c.Context, args[0])
+				if errors.Is(err, pipeline.ErrNotFound) {
+					return withHint(err, "see: sluice token list")
+				}
+				if err != nil {
 					return err
 				}
 				if e.json {

@@ -135,6 +135,10 @@ func decideContent(d *Decision, s State, p Policy, m Moment) Command {
 		return Load{Source: s.Source, PassThrough: p.passThrough(), Full: remote, Asked: m.Reload}
 	case m.Reload != 0:
 		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p), Full: remote && m.Full, Asked: m.Reload}
+	case s.LoadFailure != nil && s.LoadFailure.Source != s.Source:
+		// What failed was another source, which was given up: only what this one
+		// holds, though it be the same as before, says how its input is.
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p), Full: remote}
 	case s.Loaded.Facts.Source != s.Source && m.Inbound.Read != s.Source:
 		// Other servers: their serials say nothing of what is loaded.
 		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p), Full: remote}

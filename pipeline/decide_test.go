@@ -50,6 +50,10 @@ func withSigned(seq, loaded uint64) func(*State) {
 	}
 }
 
+func withLoadFailure(source string) func(*State) {
+	return func(s *State) { s.LoadFailure = &Failure{Source: source, Stage: "load", Reason: "gone", Count: 1} }
+}
+
 func asPublished(s *State) {
 	s.Published = &Published{Seq: s.Signed.Seq + 1, Signed: *s.Signed, Loaded: *s.Loaded}
 }
@@ -135,6 +139,18 @@ func TestDecide(t *testing.T) {
 		{
 			"a source that held the same is not read again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, remote),
 			Moment{Inbound: Inbound{Read: "192.0.2.1:53", Next: noon.Add(time.Second)}},
+			nil,
+		},
+		{
+			"a source that comes back after another one failed is read",
+			boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, withLoadFailure("/zones/other")),
+			Moment{Inbound: Inbound{Read: "/zones/example.com"}},
+			[]Command{Load{Source: "/zones/example.com", Base: 5}},
+		},
+		{
+			"a source that fails itself is not read again without being asked",
+			boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, withLoadFailure("/zones/example.com")),
+			Moment{},
 			nil,
 		},
 		{

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,12 @@ func TestFourEyes_ASecondPersonApproves(t *testing.T) {
 			approve := func(actor event.Actor) (ZoneStatus, error) {
 				return r.e.Approve(t.Context(), actor, "example.com", event.StageLoaded, v)
 			}
-			st, err := approve(ada)
+			st, err := r.e.Zone(t.Context(), "example.com")
+			if err != nil || st.Reviews[0].WaitsFor != "the verdict of two persons" ||
+				!slices.ContainsFunc(st.Notices, func(n Notice) bool { return n.Code == NoticeReviewWaits && strings.HasSuffix(n.Text, "two persons") }) {
+				t.Fatalf("before anybody: %+v, %v", st, err)
+			}
+			st, err = approve(ada)
 			if err != nil || len(st.Proposals) != 1 || st.Published != nil || !strings.HasPrefix(st.Reviews[0].WaitsFor, "a second person") {
 				t.Fatalf("proposed: %+v, %v", st.Proposals, err)
 			}

@@ -255,7 +255,7 @@ func (e *Engine) reviews(s State, p Policy) []ReviewStatus {
 		} else {
 			st.WaitsFor = waitsForVerdict(s, p, rv)
 			if have := s.proposal(rv.proposal(event.ProposeApprove, ""), e.clock.Now()); have != nil && p.NeedsTwo(event.ProposeApprove, stage) {
-				st.WaitsFor = "a second person: " + have.Actor.Name + " has proposed to approve it"
+				st.WaitsFor = secondPerson + ": " + have.Actor.Name + " has proposed to approve it"
 			}
 			st.Actions = verdictLines(s, p, rv)
 		}
@@ -264,8 +264,18 @@ func (e *Engine) reviews(s State, p Policy) []ReviewStatus {
 	return out
 }
 
-// personVerdict is what a review waits for that hooks alone cannot end.
-const personVerdict = "the verdict of a person"
+// What a review waits for that hooks alone cannot end: one person, two, or the
+// second one.
+const (
+	personVerdict  = "the verdict of a person"
+	personsVerdict = "the verdict of two persons"
+	secondPerson   = "a second person"
+)
+
+// waitsForPerson reports whether what a review waits for is a person.
+func waitsForPerson(waitsFor string) bool {
+	return waitsFor == personVerdict || waitsFor == personsVerdict || strings.HasPrefix(waitsFor, secondPerson+": ")
+}
 
 func waitsForVerdict(s State, p Policy, rv *Review) string {
 	if s.Maintenance != nil {
@@ -273,6 +283,9 @@ func waitsForVerdict(s State, p Policy, rv *Review) string {
 	}
 	if c, ok := nextVerdict(s, p, rv.Stage, rv.Instance).(RunHook); ok {
 		return fmt.Sprintf("%s: %s", checkerHook(c.Number), oneLine(c.Command))
+	}
+	if p.NeedsTwo(event.ProposeApprove, rv.Stage) {
+		return personsVerdict
 	}
 	return personVerdict
 }

@@ -109,7 +109,7 @@ func reviewStage(st ZoneStatus, stage string, wanted bool) StageStatus {
 			return out
 		}
 		out.State, out.Text = stageWaiting, rv.WaitsFor
-		if rv.WaitsFor != personVerdict && st.Maintenance == nil {
+		if !waitsForPerson(rv.WaitsFor) && st.Maintenance == nil {
 			out.State = stageBusy
 		}
 		return out

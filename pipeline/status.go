@@ -256,12 +256,12 @@ func (r *runner) describeReviews(st *ZoneStatus) {
 // reviewNotice tells of an instance that waits for a person; false where it
 // waits for something else.
 func reviewNotice(rv ReviewStatus) (Notice, bool) {
-	if rv.State != "pending" || rv.WaitsFor != personVerdict {
+	if rv.State != "pending" || rv.WaitsFor != personVerdict && rv.WaitsFor != personsVerdict {
 		return Notice{}, false
 	}
 	return Notice{
 		Severity: severityWarning, Code: NoticeReviewWaits, Since: sinceOf(rv.Since),
-		Text: fmt.Sprintf("%s, serial %d, waits for the verdict of a person", rv.Instance, rv.Serial),
+		Text: fmt.Sprintf("%s, serial %d, waits for %s", rv.Instance, rv.Serial, rv.WaitsFor),
 		Hint: strings.Join(rv.Actions, ", or: "),
 	}, true
 }

@@ -463,7 +463,7 @@ func cutServer(t *testing.T, contentType, body string) *Client {
 
 func TestClient_CutAnswersAreErrors(t *testing.T) {
 	c := cutServer(t, "application/x-ndjson", `{"item":{"removed":false,"record":"a."}}`+"\n")
-	if err := c.Diff(t.Context(), "a", "1", "2", func(pipeline.DiffLine) error { return nil }); !errors.Is(err, ErrUnreachable) {
+	if err := c.Diff(t.Context(), "a", "1", "2", func(pipeline.DiffLine) error { return nil }); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "broke its answer off") {
 		t.Errorf("diff without its end: %v", err)
 	}
 	c = cutServer(t, "text/dns", "a. 1 IN A 192.0.2.1\n")

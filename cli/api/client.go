@@ -91,8 +91,24 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &cutError{at: c.at, err: err}
+	}
 	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.at, err)
 }
+
+// cutError is an answer that ended too soon: the daemon was reached, and went
+// away. It is ErrUnreachable.
+type cutError struct {
+	at  string
+	err error
+}
+
+func (e *cutError) Error() string {
+	return fmt.Sprintf("the daemon at %s broke its answer off", e.at)
+}
+
+func (e *cutError) Unwrap() []error { return []error{ErrUnreachable, e.err} }
 
 // readProblem reads the error that the daemon answered.
 func readProblem(res *http.Response) error {

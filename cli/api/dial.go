@@ -60,7 +60,7 @@ func Dial(cfg ClientConfig) (*Client, error) {
 	c.at, c.base, c.token = u.Scheme+"://"+u.Host, u.Scheme+"://"+u.Host, cfg.Token
 	if u.Scheme == "http" {
 		if !onThisMachine(u.Hostname()) {
-			return nil, fmt.Errorf("%w: API address %q: without TLS only to this machine, such as http://127.0.0.1:8053; else want https://HOST:PORT", ErrRequest, cfg.Address)
+			return nil, fmt.Errorf("%w: API address %q: without TLS only to this machine, such as http://127.0.0.1:8080; else want https://HOST:PORT", ErrRequest, cfg.Address)
 		}
 		return c, nil
 	}

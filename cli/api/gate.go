@@ -173,7 +173,7 @@ func (g *Gate) identify(w http.ResponseWriter, r *http.Request) (Identity, *Prob
 			return Identity{}, tooMany(w, wait, "requests without a token from this address")
 		}
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-		return Identity{}, newProblem(http.StatusUnauthorized, "a token is needed: Authorization: Bearer TOKEN; an admin makes one: sluice token add NAME --role ROLE")
+		return Identity{}, newProblem(http.StatusUnauthorized, "a token is needed: Authorization: Bearer TOKEN; an admin makes one: sluice token add NAME --role ROLE -o FILE")
 	}
 	id, err := g.Authenticate(r, text)
 	if err == nil {
@@ -207,7 +207,7 @@ func (g *Gate) Authenticate(r *http.Request, text string) (Identity, error) {
 		if wait, ok := g.tries.allow(tryKey(peer)); !ok {
 			return Identity{}, limited(wait, "tries without a known token from this address")
 		}
-		return Identity{}, newProblem(http.StatusUnauthorized, "the token is not known here, or was withdrawn; an admin makes one: sluice token add NAME --role ROLE")
+		return Identity{}, newProblem(http.StatusUnauthorized, "the token is not known here, or was withdrawn; an admin makes one: sluice token add NAME --role ROLE -o FILE")
 	case errors.Is(err, pipeline.ErrExpired):
 		g.engine.Refused(pipeline.Refusal{
 			Actor: event.Actor{Name: token.Name, Door: "api"},
