@@ -86,6 +86,14 @@ func TestZoneFilter(t *testing.T) {
 	if _, err := zoneFilter("", "", "sour"); exitCode(err) != 2 {
 		t.Errorf("an unknown code: %v", err)
 	}
+	if _, err := zoneFilter("publsihed", "", ""); exitCode(err) != 2 {
+		t.Errorf("an unknown state: %v", err)
+	}
+	for _, state := range append(pipeline.ZoneStates(), "published, held", "published,in review") {
+		if _, err := zoneFilter(state, "", ""); err != nil {
+			t.Errorf("state %s: %v", state, err)
+		}
+	}
 	if got := noticeText(zones[2].Notices); got != "1 alarm, 1 info (review-halted)" {
 		t.Errorf("notices: %s", got)
 	}

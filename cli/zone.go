@@ -63,7 +63,7 @@ func missingHint(err error, zone string) string {
 		return "see: sluice tsig list; make it with: sluice tsig add"
 	case what == "key":
 		return "see: sluice key list " + zone
-	case strings.Contains(text, "instance"):
+	case strings.Contains(text, "instance"), strings.Contains(text, "version has"):
 		return "see: sluice zone history " + zone
 	default:
 		return "see: sluice zone list; of a zone that was removed: sluice zone history " + zone

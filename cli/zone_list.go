@@ -53,6 +53,12 @@ func zoneFilter(state, policy, notices string) (keep func(pipeline.ZoneSummary) 
 			hint: "severities: info, warning, alarm; codes: sluice help notices",
 		}
 	}
+	known := strings.Join(pipeline.ZoneStates(), ", ")
+	for part := range strings.SplitSeq(state, ",") {
+		if !strings.Contains(known, strings.TrimSpace(part)) {
+			return nil, &usageError{msg: fmt.Sprintf("--state %q: no zone is ever in that state", state), hint: "states: " + known}
+		}
+	}
 	return func(z pipeline.ZoneSummary) bool {
 		if state != "" && !strings.Contains(z.State, state) || policy != "" && z.Policy != policy {
 			return false

@@ -43,6 +43,15 @@ func (e *Engine) FindZones(_ context.Context, q ZoneQuery) ([]ZoneSummary, error
 	return out, nil
 }
 
+// ZoneStates are the words that the state of a zone is made of. A state is one of
+// them, or several with commas between.
+func ZoneStates() []string {
+	return []string{
+		"new", "loading", "signing", "verifying", "working", "published", "input failed", "signing failed",
+		"failed", "in review", "held", "halted", "expired",
+	}
+}
+
 // severities are the severities of notices, the least first.
 func severities() []string { return []string{severityInfo, severityWarning, severityAlarm} }
 

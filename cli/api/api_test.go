@@ -461,6 +461,28 @@ func cutServer(t *testing.T, contentType, body string) *Client {
 	return c
 }
 
+func TestReadBody_SaysWhatIsWanted(t *testing.T) {
+	for body, want := range map[string]string{
+		"":                 "empty: want one JSON document",
+		"[]":               "want an object, not a JSON array",
+		`{"serial":-1}`:    "serial: want a number of that range, not a JSON number -1",
+		`{"serial":"7"}`:   "serial: want a number of that range, not a JSON string",
+		`{"sauce":1}`:      `unknown field "sauce"`,
+		`{"reason":true}`:  "reason: want a string, not a JSON bool",
+		`{"enabled":"no"}`: "enabled: want true or false, not a JSON string",
+	} {
+		var to struct {
+			Serial  uint32 `json:"serial"`
+			Reason  string `json:"reason"`
+			Enabled bool   `json:"enabled"`
+		}
+		err := readBody(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body)), &to)
+		if !errors.Is(err, ErrRequest) || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+}
+
 func TestClient_CutAnswersAreErrors(t *testing.T) {
 	c := cutServer(t, "application/x-ndjson", `{"item":{"removed":false,"record":"a."}}`+"\n")
 	if err := c.Diff(t.Context(), "a", "1", "2", func(pipeline.DiffLine) error { return nil }); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "broke its answer off") {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"reflect"
 	"strings"
 	"time"
 
@@ -153,12 +154,40 @@ func readBody(r *http.Request, v any) error {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return err
 		}
-		return fmt.Errorf("%w: body: %w", ErrRequest, err)
+		return fmt.Errorf("%w: body: %s", ErrRequest, bodyFault(err))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: body: more than one document", ErrRequest)
 	}
 	return nil
+}
+
+// bodyFault is what is wrong with a document, without the Go types that the
+// decoder names.
+func bodyFault(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "empty: want one JSON document"
+	}
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return strings.TrimPrefix(err.Error(), "json: ")
+	}
+	want := "a number of that range"
+	switch wrong.Type.Kind() {
+	case reflect.Bool:
+		want = "true or false"
+	case reflect.Slice, reflect.Array:
+		want = "a list"
+	case reflect.Struct, reflect.Map:
+		want = "an object"
+	case reflect.String:
+		want = "a string"
+	default:
+	}
+	if wrong.Field == "" {
+		return fmt.Sprintf("want %s, not a JSON %s", want, wrong.Value)
+	}
+	return fmt.Sprintf("%s: want %s, not a JSON %s", wrong.Field, want, wrong.Value)
 }
 
 // timeParam reads an RFC 3339 time from the query; zero where it is absent.
