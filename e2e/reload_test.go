@@ -150,8 +150,9 @@ func TestReload_BadFileKeepsTheLastGoodVersion(t *testing.T) {
 				}
 			}
 			sameZone(t, "after the bad file", before, axfr(t, d.addr, zone))
-			if status := d.must(t, "zone", "status", zone); !strings.Contains(status, "error") {
-				t.Errorf("zone status shows no error: %s", status)
+			status := d.must(t, "zone", "status", zone)
+			if !strings.Contains(status, "published, input failed") || !strings.Contains(status, " failed at ") {
+				t.Errorf("zone status tells of no failure: %s", status)
 			}
 		})
 	}

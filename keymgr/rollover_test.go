@@ -135,6 +135,8 @@ func traceLine(e event.Event) string {
 			made = append(made, fmt.Sprintf("%s (algorithm %d)", k.ID, k.Algorithm))
 		}
 		return "made " + strings.Join(made, ", ")
+	case *event.KeyActivated:
+		return fmt.Sprintf("%s &{IDs:%v}", f.EventType(), f.IDs)
 	case *event.RolloverStarted:
 		return fmt.Sprintf("rollover %d: %s by %s, %v to %v", e.N, f.Kind, f.Method, f.Old, f.New)
 	case *event.RolloverAdvanced:
