@@ -46,7 +46,9 @@ type Need struct {
 	Zone   string   `json:"zone,omitempty"`
 	Count  int      `json:"count,omitempty"`
 	Others []string `json:"others,omitempty"`
-	Notice          // of that zone
+	// Of that zone; where Count zones have texts of their own, Text begins with
+	// its name.
+	Notice
 }
 
 // DaemonStatus is the process that answers.
@@ -285,6 +287,11 @@ func (l *needList) list() []Need {
 			if len(one.Others) < fewZones {
 				one.Others = append(one.Others, n.Zone)
 			}
+		}
+		if slices.ContainsFunc(zones, func(n Need) bool { return n.Text != zones[0].Text }) {
+			// Each has a text of its own: this one is of the first.
+			one.Text = one.Zone + ": " + one.Text
+			one.Hint = strings.TrimPrefix(one.Hint+"; all of them: sluice zone list --notices "+string(one.Code), "; ")
 		}
 		out = append(out, one)
 	}

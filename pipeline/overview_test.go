@@ -74,19 +74,22 @@ func TestNeeds_OfManyZonesAreOne(t *testing.T) {
 	l := needList{by: map[needKey][]Need{}}
 	for i := range 40 {
 		then := at.Add(-time.Duration(i) * time.Hour)
-		l.add(fmt.Sprintf("z%02d.example.", i), Notice{Severity: severityWarning, Code: NoticeLoadFailed, Since: &then})
+		l.add(fmt.Sprintf("z%02d.example.", i), Notice{Severity: severityWarning, Code: NoticeLoadFailed, Since: &then, Text: fmt.Sprintf("loading %d failed", i), Hint: "correct it"})
+		l.add(fmt.Sprintf("z%02d.example.", i), Notice{Severity: severityWarning, Code: NoticeMaintenance, Since: &at, Text: "maintenance", Hint: "end it"})
 	}
 	l.add("b.example.", Notice{Severity: severityAlarm, Code: NoticeDSMismatch, Text: "bogus"})
 	l.add("", Notice{Severity: severityAlarm, Code: NoticeClockDoubted})
 	l.add("c.example.", Notice{Severity: severityInfo, Code: NoticeInput})
 	var got []string
 	for _, n := range l.list() {
-		got = append(got, fmt.Sprintf("%s %s: %s", n.Severity, n.Code, n.Whose()))
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%s %s: %s: %s %s", n.Severity, n.Code, n.Whose(), n.Text, n.Hint)))
 	}
 	want := []string{
-		"alarm clock-doubted: this process",
-		"alarm ds-mismatch: b.example.",
-		"warning load-failed: 40 zones: z00.example. z01.example. z02.example. z03.example. and 36 more",
+		"alarm clock-doubted: this process:",
+		"alarm ds-mismatch: b.example.: bogus",
+		"warning load-failed: 40 zones: z00.example. z01.example. z02.example. z03.example. and 36 more: " +
+			"z00.example.: loading 0 failed correct it; all of them: sluice zone list --notices load-failed",
+		"warning maintenance: 40 zones: z00.example. z01.example. z02.example. z03.example. and 36 more: maintenance end it",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

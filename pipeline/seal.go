@@ -87,6 +87,9 @@ func (e *Engine) sealWhereDue(ctx context.Context) error {
 	if !e.chief() {
 		return nil
 	}
+	if err := e.goesOn(); err != nil {
+		return err
+	}
 	e.mu.RLock()
 	last, folded := e.registry.Checkpoint, e.folded
 	e.mu.RUnlock()
@@ -110,17 +113,36 @@ func (e *Engine) sealWhereDue(ctx context.Context) error {
 	return err
 }
 
+// goesOn reports whether the key is the one that signed the newest checkpoint.
+// With another one nobody could verify the log any more, also once the key is
+// there again. Errors: ErrState.
+func (e *Engine) goesOn() error {
+	e.mu.RLock()
+	last := e.registry.Checkpoint
+	e.mu.RUnlock()
+	if last == nil {
+		return nil
+	}
+	if _, _, err := audit.ReadCheckpoint(last.Note, e.cfg.Sealing.Key.Verifier()); err != nil {
+		return fmt.Errorf("the checkpoint before (seq %d) was signed with another audit key: put audit*.key back from the copy of keys/ and restart: %w", last.Seq, ErrState)
+	}
+	return nil
+}
+
 // errFound ends a reading that has found what it looked for.
 var errFound = errors.New("found")
 
 // Seal makes a checkpoint over all events that are there, and hands it out.
-// Errors: ErrState (no audit key).
+// Errors: ErrState (no audit key, or another one than before).
 func (e *Engine) Seal(ctx context.Context, actor event.Actor) (audit.Checkpoint, error) {
 	if e.cfg.Sealing.Key == nil {
 		return audit.Checkpoint{}, fmt.Errorf("this process has no audit key: %w", ErrState)
 	}
 	e.sealing.Lock()
 	defer e.sealing.Unlock()
+	if err := e.goesOn(); err != nil {
+		return audit.Checkpoint{}, err
+	}
 	l, err := e.store.Log()
 	if err != nil {
 		return audit.Checkpoint{}, err

@@ -37,6 +37,36 @@ func newSealed(t *testing.T, change func(*Sealing)) (*rig, *byHand) {
 	return r, hand
 }
 
+// A key that was lost and made anew would end what can be verified.
+func TestSeal_AnotherKeySignsNothing(t *testing.T) {
+	r, _ := newSealed(t, nil)
+	r.add(smallZone)
+	if _, err := r.e.Seal(t.Context(), event.Program); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	former := r.sealing.Key
+	secret, err := audit.NewKey(former.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.sealing.Key, err = audit.ParseKey(secret); err != nil {
+		t.Fatal(err)
+	}
+	r.start(nil)
+	until(t, "it is told", func() bool { return strings.Contains(r.head().Trouble, "another audit key") })
+	if _, err := r.e.Seal(t.Context(), event.Program); !errors.Is(err, ErrState) || len(r.checkpoints()) != 1 {
+		t.Errorf("sealed with another key: %v, %d checkpoints", err, len(r.checkpoints()))
+	}
+	r.stop()
+	r.sealing.Key = former
+	r.start(nil)
+	defer r.stop()
+	if _, err := r.e.Seal(t.Context(), event.Program); err != nil || len(r.checkpoints()) != 2 {
+		t.Errorf("with the former key: %v, %d checkpoints", err, len(r.checkpoints()))
+	}
+}
+
 // checkpoints lists those in the journal.
 func (r *rig) checkpoints() (all []*event.JournalCheckpointed) {
 	r.t.Helper()
