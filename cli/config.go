@@ -261,7 +261,7 @@ func configErrors(path string, text []byte, err error) error {
 	}
 	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, _ := decode.Position()
-		return fmt.Errorf("%s:%d: %s", path, row, decodeText(decode))
+		return fmt.Errorf("%s:%d: %s", path, row, readConfigLines(text).decodeText(decode, row))
 	}
 	return readConfigLines(text).decodeFault(path, err)
 }

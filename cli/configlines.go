@@ -94,15 +94,26 @@ func (l configLines) decodeFault(path string, err error) error {
 	return fault(path, l.at(key, ""), "%s: want %s, not a TOML %s", key, want, m[1])
 }
 
-// decodeText is what the TOML decoder found, without the Go types that it names.
-func decodeText(err *toml.DecodeError) string {
+// on is the key that stands on a line; empty where none does.
+func (l configLines) on(line int) string {
+	for key, lines := range l.keys {
+		if slices.Contains(lines, line) {
+			return key
+		}
+	}
+	return ""
+}
+
+// decodeText is what the TOML decoder found on a line, without the Go types that
+// it names, and with the key that it does not.
+func (l configLines) decodeText(err *toml.DecodeError, line int) string {
 	text := strings.TrimPrefix(err.Error(), "toml: ")
 	if m := regexp.MustCompile(`^cannot store TOML (\w+) into a Go (\w+)$`).FindStringSubmatch(text); m != nil {
 		want := map[string]string{"slice": "a list of strings", "bool": "true or false", "int": "a number", "struct": "a table"}[m[2]]
-		return fmt.Sprintf("%s: want %s, not a TOML %s", strings.Join(err.Key(), "."), cmp.Or(want, "a "+m[2]), m[1])
+		return fmt.Sprintf("%s: want %s, not a TOML %s", l.on(line), cmp.Or(want, "a "+m[2]), m[1])
 	}
 	if text == "float cannot be assigned to int" {
-		return strings.Join(err.Key(), ".") + ": want a whole number"
+		return l.on(line) + ": want a whole number"
 	}
 	return text
 }

@@ -176,5 +176,5 @@ func (s State) afterLoadFailure(reason string) string {
 	if s.Held != nil {
 		return "it is tried again by itself; or roll back to another version, or: sluice zone release " + s.Name
 	}
-	return loadHint(reason) + ", then: sluice zone reload " + s.Name
+	return loadHint(s.Source, reason) + ", then: sluice zone reload " + s.Name
 }

@@ -183,10 +183,13 @@ func served(s State) string {
 	return "what was published stays served; "
 }
 
-// loadHint says what to do about a failed load.
-func loadHint(reason string) string {
+// loadHint says what to do about a failed load from a source.
+func loadHint(source, reason string) string {
 	if strings.HasPrefix(reason, journal.ErrNoSpace.Error()) || strings.HasSuffix(reason, syscall.ENOSPC.Error()) {
 		return "free space on the disk or raise the journal's limits"
+	}
+	if IsTransfer(source) {
+		return "see that a server of the source answers, with a zone that can be read"
 	}
 	return "correct the source"
 }
