@@ -105,7 +105,8 @@ func (w *webhook) shown() string {
 	return shown
 }
 
-// readSecret reads a file with a secret, of one line; "" for no file.
+// readSecret reads a file with a secret, of one line, that nobody else may read;
+// "" for no file.
 func readSecret(file string) (string, error) {
 	if file == "" {
 		return "", nil
@@ -115,6 +116,13 @@ func readSecret(file string) (string, error) {
 		return "", fmt.Errorf("read a secret for the webhook: %w", err)
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("read a secret for the webhook: %w", err)
+	}
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
+		return "", fmt.Errorf("secret for the webhook: %s is open to others (mode %04o): chmod 600 %s", file, mode.Perm(), file)
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return "", fmt.Errorf("read a secret for the webhook: %w", err)

@@ -168,3 +168,15 @@ func TestWebhook_ShowsNoPath(t *testing.T) {
 		}
 	}
 }
+
+func TestWebhook_SecretsOpenToOthersAreRefused(t *testing.T) {
+	file := secretFile(t, "abc")
+	if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // it is what must be refused
+		t.Fatal(err)
+	}
+	for _, cfg := range []Webhook{{URL: "https://192.0.2.1/", TokenFile: file}, {URL: "https://192.0.2.1/", SecretFile: file}} {
+		if _, err := newWebhook(cfg, time.Second); err == nil || !strings.Contains(err.Error(), "chmod 600 "+file) {
+			t.Errorf("error = %v, want one that says what to do", err)
+		}
+	}
+}
