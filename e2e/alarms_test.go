@@ -68,7 +68,9 @@ func TestAlarms_CommandAndWebhookAreToldOnceOfEach(t *testing.T) {
 	source, log := filepath.Join(dir, "zone"), filepath.Join(dir, "log")
 	const good = "$TTL 300\n@ IN SOA ns1 host 7 7200 900 1209600 300\n@ IN NS ns1\nns1 IN A 192.0.2.1\n"
 	writeFile(t, source, good)
-	writeFile(t, filepath.Join(dir, "token"), "let-me-in\n")
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte("let-me-in\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	config := writeFile(t, filepath.Join(dir, "config.toml"), `version = "v1"
 [daemon]
 log-format = "json"

@@ -432,6 +432,7 @@ func TestActions_AreDoneAndNoted(t *testing.T) {
 		t.Errorf("after the beginning of a rollover:\n%s", a.body)
 	}
 	r.wantEvent(t, zone, "rollover.started anna web")
+	r.rest(t, zone) // until the key is published, nobody can have seen it
 	if a := op.press("/zones/"+zone+"/keys", "Report", "seen", "dnskey-seen"); strings.Contains(a.body, "Not done.") {
 		t.Errorf("after a report:\n%s", a.body)
 	}
