@@ -51,7 +51,7 @@ func (e *env) keyTable(keys []keymgr.Key) error {
 	rows := make([][]string, 0, len(keys))
 	for _, k := range keys {
 		rows = append(rows, []string{
-			k.ID, k.Role, fmt.Sprint(k.Tag), algorithmName(k.Algorithm), string(k.State), when(keySince(k)), keyPlace(k),
+			k.ID, k.Role, fmt.Sprint(k.Tag), keymgr.AlgorithmName(k.Algorithm), string(k.State), when(keySince(k)), keyPlace(k),
 		})
 	}
 	return e.table([]string{"KEY", "ROLE", "TAG", "ALGORITHM", "STATE", "SINCE", "KEYSTORE"}, rows)
@@ -185,25 +185,6 @@ func (e *env) printDS(records []pipeline.DSRecord) error {
 		}
 	}
 	return nil
-}
-
-// algorithmName is the mnemonic of an algorithm (RFC 8624), or its number.
-func algorithmName(n uint8) string {
-	switch n {
-	case 8:
-		return "RSASHA256"
-	case 10:
-		return "RSASHA512"
-	case 13:
-		return "ECDSAP256SHA256"
-	case 14:
-		return "ECDSAP384SHA384"
-	case 15:
-		return "ED25519"
-	case 16:
-		return "ED448"
-	}
-	return fmt.Sprint(n)
 }
 
 // keySince is when a key came into its state.

@@ -50,7 +50,7 @@ func readKeys(paths []string, apex zone.Name) (keys []signer.Key, notices []stri
 	for algorithm, has := range sorts {
 		if has[0] && !has[1] {
 			notices = append(notices, fmt.Sprintf(
-				"no KSK of algorithm %s is given (flags 257): its ZSKs sign the DNSKEY RRset, too", algorithmName(uint8(algorithm))))
+				"no KSK of algorithm %s is given (flags 257): its ZSKs sign the DNSKEY RRset, too", keymgr.AlgorithmName(uint8(algorithm))))
 		}
 	}
 	return keys, notices, nil

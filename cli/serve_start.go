@@ -261,7 +261,7 @@ func (e *env) zoneText(z zoneStart) string {
 	}
 	for _, k := range z.Keys {
 		if k.State != keymgr.Removed {
-			fmt.Fprintf(&b, "  key        %s %s, tag %d, %s, %s\n", k.Role, algorithmName(k.Algorithm), k.Tag, k.State, keyOrigin(k))
+			fmt.Fprintf(&b, "  key        %s %s, tag %d, %s, %s\n", k.Role, keymgr.AlgorithmName(k.Algorithm), k.Tag, k.State, keyOrigin(k))
 		}
 	}
 	p := z.Published

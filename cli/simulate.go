@@ -225,12 +225,8 @@ func dayOrTime(text string, from time.Time) (time.Time, error) {
 
 // algorithmOf is the name of an algorithm that is given by name or number.
 func algorithmOf(text string) (string, error) {
-	if n, err := strconv.Atoi(text); err == nil {
-		names := map[int]string{8: "RSASHA256", 10: "RSASHA512", 13: "ECDSAP256SHA256", 14: "ECDSAP384SHA384", 15: "ED25519", 16: "ED448"}
-		if names[n] == "" {
-			return "", usagef("--algorithm %d: want 8, 10, 13, 14, 15 or 16", n)
-		}
-		return names[n], nil
+	if n, err := strconv.ParseUint(text, 10, 8); err == nil {
+		text = keymgr.AlgorithmName(uint8(n))
 	}
 	if text == "" {
 		return "", nil

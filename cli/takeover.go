@@ -133,7 +133,7 @@ func (e *env) printTakeover(plan pipeline.TakeoverPlan) error {
 		if k.Life != nil {
 			notes = k.Life.Notes
 		}
-		rows = append(rows, []string{k.ID, k.Role, fmt.Sprint(k.Tag), algorithmName(k.Algorithm), string(k.State), since, strings.Join(notes, "; ")})
+		rows = append(rows, []string{k.ID, k.Role, fmt.Sprint(k.Tag), keymgr.AlgorithmName(k.Algorithm), string(k.State), since, strings.Join(notes, "; ")})
 	}
 	if err := e.table([]string{"KEY", "ROLE", "TAG", "ALGORITHM", "STATE", "SINCE", "NOTES"}, rows); err != nil {
 		return err

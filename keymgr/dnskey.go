@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strconv"
 
 	"github.com/cloudflare/circl/sign/ed448"
 	"github.com/miekg/dns"
@@ -35,6 +36,15 @@ var (
 	errBadKey    = errors.New("malformed public key")
 	errBadSig    = errors.New("signature does not verify")
 )
+
+// AlgorithmName is the mnemonic of an algorithm, as in ECDSAP256SHA256 (IANA, DNS
+// Security Algorithm Numbers), or its number where it has none.
+func AlgorithmName(algorithm uint8) string {
+	if name := dns.AlgorithmToString[algorithm]; name != "" {
+		return name
+	}
+	return strconv.Itoa(int(algorithm))
+}
 
 // Hash is the hash function whose digest a private key of the algorithm signs;
 // zero for those that sign the message itself (RFC 8080). ok is false for an

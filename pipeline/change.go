@@ -11,7 +11,7 @@ import (
 )
 
 func errorState(format string, args ...any) error {
-	return fmt.Errorf(format+": %w", append(args, ErrState)...)
+	return fmt.Errorf("%w: "+format, append([]any{ErrState}, args...)...)
 }
 
 // ZoneChange is what SetZone is asked for; "" leaves as it is.

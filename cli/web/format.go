@@ -265,22 +265,3 @@ func byteText(v any) string {
 
 // short is the beginning of a digest.
 func short(text string) string { return text[:min(len(text), 12)] }
-
-// algorithmName is the mnemonic of an algorithm (RFC 8624), or its number.
-func algorithmName(n uint8) string {
-	switch n {
-	case 8:
-		return "RSASHA256"
-	case 10:
-		return "RSASHA512"
-	case 13:
-		return "ECDSAP256SHA256"
-	case 14:
-		return "ECDSAP384SHA384"
-	case 15:
-		return "ED25519"
-	case 16:
-		return "ED448"
-	}
-	return strconv.Itoa(int(n))
-}

@@ -84,7 +84,7 @@ func zoneKeys(v *visit) error {
 		}
 	}
 	for _, k := range head.Zone.Keys {
-		p.Keys = append(p.Keys, keyRow{Key: k, AlgorithmName: algorithmName(k.Algorithm), SinceState: stateSince(k)})
+		p.Keys = append(p.Keys, keyRow{Key: k, AlgorithmName: keymgr.AlgorithmName(k.Algorithm), SinceState: stateSince(k)})
 	}
 	slices.SortStableFunc(p.Keys, func(a, b keyRow) int { return keyOrder(a.Key) - keyOrder(b.Key) })
 	for _, ro := range head.Zone.Rollovers {
