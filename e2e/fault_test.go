@@ -37,21 +37,30 @@ func smallDisk(t *testing.T, size string) string {
 // takes up the rest.
 func fillUp(t *testing.T, dir string, leave int64) string {
 	t.Helper()
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		t.Fatal(err)
-	}
 	name := filepath.Join(dir, "filler")
 	f, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	n := int64(st.Bavail)*st.Bsize - leave
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, n); err != nil {
-		t.Fatalf("fill %d bytes: %v", n, err)
+	for tries := 0; ; tries++ {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		n := int64(st.Bavail)*st.Bsize - leave
+		err := unix.Fallocate(int(f.Fd()), 0, 0, n)
+		if err == nil {
+			return name
+		}
+		// The daemon may have written in between.
+		if !errors.Is(err, unix.ENOSPC) || tries == 100 {
+			t.Fatalf("fill %d bytes: %v", n, err)
+		}
+		if err := f.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return name
 }
 
 // daemonOn starts a daemon with its data in a folder below dir.
