@@ -39,6 +39,8 @@ journal, keymgr, signer, xfr, pipeline/store, pipeline/observe < pipeline;
 pipeline, keymgr/world < pipeline/simulate < cli;
 pipeline < cli/api < cli/web;
 pipeline < cli/metrics < cli;
+pipeline < cli/chain < cli;
+cli/api < cli/fleet < cli/migrate < cli;
 NONE < cli/docs;
 cli/api, cli/web, cli/docs, keymgr/file, keymgr/pkcs11, keymgr/kmip < cli;
 cli, pipeline/simulate < e2e;

@@ -224,7 +224,7 @@ www AAAA 2001:db8::%x
 const policyText = `version = "v1"
 [key-manager]
 propagation-margin = "5m"
-observation-interval = "1h"
+observation-interval = "3h"
 parent-nameservers = [%[1]q]
 publication-nameservers = ["%[2]s"]
 [key-manager.zsk]
