@@ -32,7 +32,7 @@ journal/event, signer < keymgr;
 journal/audit < keymgr/file;
 keymgr < keymgr/file, keymgr/pkcs11, keymgr/kmip, keymgr/keystoretest;
 journal, signer, xfr < pipeline/store;
-keymgr < pipeline/observe;
+keymgr < keymgr/validate < pipeline/observe;
 NONE < pipeline/alarm < pipeline, cli/api, cli;
 keymgr < keymgr/share < keymgr/file, pipeline, cli;
 journal, keymgr, signer, xfr, pipeline/store, pipeline/observe < pipeline;

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -18,9 +19,9 @@ const (
 
 // link is what was validated of a name on the way down.
 type link struct {
-	apex     zone.Name // the zone that the name is in; its own where it is a cut
-	keys     []key     // of that zone
-	insecure bool      // it is proven that nothing from here down can be validated
+	apex     zone.Name      // the zone that the name is in; its own where it is a cut
+	keys     []validate.Key // of that zone
+	insecure bool           // it is proven that nothing from here down can be validated
 	until    time.Time
 }
 
@@ -37,7 +38,7 @@ type fetch func(ctx context.Context, name zone.Name, t zone.Type) (answer, error
 // asked for the zone's own keys first, where it is not nil; all else comes
 // from the resolvers. None of them need be trusted. fresh passes over what is
 // remembered of that zone.
-func (o *Observer) trusted(ctx context.Context, apex zone.Name, near fetch, now time.Time, fresh bool) ([]key, error) {
+func (o *Observer) trusted(ctx context.Context, apex zone.Name, near fetch, now time.Time, fresh bool) ([]validate.Key, error) {
 	apex = apex.Fold()
 	anchor, known := o.anchorOf(apex)
 	if !known {
@@ -96,16 +97,16 @@ func (o *Observer) link(ctx context.Context, name zone.Name, up *link, keysFrom 
 // validate follows one link of the chain.
 func (o *Observer) validate(ctx context.Context, name zone.Name, up *link, keysFrom []fetch, now time.Time) (link, error) {
 	until := now.Add(linkTime)
-	trusts := func(k key) bool { return o.isAnchor(name, k) }
+	trusts := func(k validate.Key) bool { return o.isAnchor(name, k) }
 	if up != nil {
 		ds, l, err := o.delegation(ctx, name, up, now)
 		if err != nil || ds == nil {
 			return l, err
 		}
 		until = l.until
-		trusts = func(k key) bool {
+		trusts = func(k validate.Key) bool {
 			for _, data := range ds {
-				if k.matches(name, data) {
+				if k.Matches(name, data) {
 					return true
 				}
 			}
@@ -118,7 +119,7 @@ func (o *Observer) validate(ctx context.Context, name zone.Name, up *link, keysF
 		if a, err = get(ctx, name, zone.TypeDNSKEY); err != nil {
 			continue
 		}
-		var keys []key
+		var keys []validate.Key
 		var ends time.Time
 		if keys, ends, err = trustedSet(name, a.of(name, zone.TypeDNSKEY), trusts, now); err == nil {
 			return link{apex: name, keys: keys, until: earlier(until, ends)}, nil
@@ -138,19 +139,19 @@ func (o *Observer) delegation(ctx context.Context, name zone.Name, up *link, now
 	l.until = earlier(up.until, now.Add(linkTime))
 	set := a.of(name, zone.TypeDS)
 	if set == nil {
-		proof, err := noDS(name, up.apex, a.authority, up.keys, now)
+		proof, err := validate.NoDS(name, up.apex, a.authority, up.keys, now)
 		if err != nil {
 			return nil, link{}, err
 		}
-		l.insecure = proof.cut
+		l.insecure = proof.Cut
 		return nil, l, nil
 	}
-	sig, _, err := set.verified(up.apex, up.keys, now)
+	sig, _, err := set.Verified(up.apex, up.keys, now)
 	if err != nil {
 		return nil, link{}, fmt.Errorf("DS: %w", err)
 	}
-	for _, data := range set.data {
-		if usable(data) {
+	for _, data := range set.Data {
+		if validate.Usable(data) {
 			ds = append(ds, bytes.Clone(data))
 		}
 	}
@@ -163,12 +164,12 @@ func (o *Observer) delegation(ctx context.Context, name zone.Name, up *link, now
 }
 
 // trustedSet validates a DNSKEY RRset by one of its keys that is trusted.
-func trustedSet(apex zone.Name, set *rrset, trusts func(key) bool, now time.Time) ([]key, time.Time, error) {
+func trustedSet(apex zone.Name, set *validate.RRset, trusts func(validate.Key) bool, now time.Time) ([]validate.Key, time.Time, error) {
 	if set == nil {
 		return nil, time.Time{}, errors.New("no DNSKEY")
 	}
-	keys := zoneKeys(set.data)
-	var entry []key
+	keys := validate.ZoneKeys(set.Data)
+	var entry []validate.Key
 	for _, k := range keys {
 		if trusts(k) {
 			entry = append(entry, k)
@@ -177,7 +178,7 @@ func trustedSet(apex zone.Name, set *rrset, trusts func(key) bool, now time.Time
 	if len(entry) == 0 {
 		return nil, time.Time{}, errors.New("no DNSKEY that the DS or the trust anchor stands for")
 	}
-	sig, _, err := set.verified(apex, entry, now)
+	sig, _, err := set.Verified(apex, entry, now)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("DNSKEY: %w", err)
 	}
@@ -185,9 +186,9 @@ func trustedSet(apex zone.Name, set *rrset, trusts func(key) bool, now time.Time
 }
 
 // holds is until when a validated RRset may be used (RFC 4035, 5.3.3).
-func holds(set *rrset, sig *rrsig, now time.Time) time.Time {
-	ends := now.Add(time.Duration(min(set.ttl, sig.originalTTL)) * time.Second)
-	left := int32(sig.expiration - uint32(now.Unix())) //nolint:gosec // modulo 2^32 is meant
+func holds(set *validate.RRset, sig *validate.Signature, now time.Time) time.Time {
+	ends := now.Add(time.Duration(min(set.TTL, sig.OriginalTTL)) * time.Second)
+	left := int32(sig.Expiration - uint32(now.Unix())) //nolint:gosec // modulo 2^32 is meant
 	return earlier(ends, now.Add(time.Duration(left)*time.Second))
 }
 

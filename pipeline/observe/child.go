@@ -9,6 +9,7 @@ import (
 
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -17,11 +18,11 @@ const maxChildDS = 16
 
 // childDS asks what the zone says its parent is to have (RFC 7344). dnskeys is
 // the server's DNSKEY RRset; nil for none.
-func (r *round) childDS(ctx context.Context, s *session, seen *keymgr.Seen, dnskeys *rrset, keys []key) error {
+func (r *round) childDS(ctx context.Context, s *session, seen *keymgr.Seen, dnskeys *validate.RRset, keys []validate.Key) error {
 	for _, part := range []struct {
 		t    zone.Type
 		to   *[]string
-		name func([]byte, *rrset) string
+		name func([]byte, *validate.RRset) string
 	}{
 		{zone.TypeCDS, &seen.CDS, r.nameCDS},
 		{zone.TypeCDNSKEY, &seen.CDNSKEY, r.nameCDNSKEY},
@@ -34,7 +35,7 @@ func (r *round) childDS(ctx context.Context, s *session, seen *keymgr.Seen, dnsk
 		if set == nil {
 			continue
 		}
-		for _, data := range set.data[:min(len(set.data), maxChildDS)] {
+		for _, data := range set.Data[:min(len(set.Data), maxChildDS)] {
 			*part.to = append(*part.to, part.name(data, dnskeys))
 		}
 		slices.Sort(*part.to)
@@ -45,7 +46,7 @@ func (r *round) childDS(ctx context.Context, s *session, seen *keymgr.Seen, dnsk
 }
 
 // nameCDS names the key that a CDS stands for.
-func (r *round) nameCDS(data []byte, dnskeys *rrset) string {
+func (r *round) nameCDS(data []byte, dnskeys *validate.RRset) string {
 	if len(data) < 5 {
 		return "malformed"
 	}
@@ -53,7 +54,7 @@ func (r *round) nameCDS(data []byte, dnskeys *rrset) string {
 		return event.CDSDelete
 	}
 	if dnskeys != nil {
-		for _, rdata := range dnskeys.data {
+		for _, rdata := range dnskeys.Data {
 			if ds, err := keymgr.DS(r.q.Zone, rdata, data[3]); err == nil && bytes.Equal(ds, data) {
 				return zone.KeyID(rdata)
 			}
@@ -63,7 +64,7 @@ func (r *round) nameCDS(data []byte, dnskeys *rrset) string {
 }
 
 // nameCDNSKEY names the key that a CDNSKEY is.
-func (r *round) nameCDNSKEY(data []byte, _ *rrset) string {
+func (r *round) nameCDNSKEY(data []byte, _ *validate.RRset) string {
 	switch {
 	case len(data) < 5:
 		return "malformed"

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -86,23 +87,23 @@ func dsyncName(child zone.Name, labels int) (zone.Name, error) {
 // soaOwner is the zone that a negative answer is from.
 func soaOwner(a answer, name zone.Name) (apex zone.Name, ok bool) {
 	for i := range a.authority {
-		if s := &a.authority[i]; s.t == zone.TypeSOA && name.Under(s.owner) {
-			return s.owner.Fold(), true
+		if s := &a.authority[i]; s.Type == zone.TypeSOA && name.Under(s.Owner) {
+			return s.Owner.Fold(), true
 		}
 	}
 	return zone.Root, false
 }
 
 // agents reads and validates a DSYNC RRset.
-func (o *Observer) agents(ctx context.Context, set *rrset, a answer, now time.Time) (Agents, error) {
-	out := Agents{Owner: set.owner.Fold().String()}
+func (o *Observer) agents(ctx context.Context, set *validate.RRset, a answer, now time.Time) (Agents, error) {
+	out := Agents{Owner: set.Owner.Fold().String()}
 	switch err := o.validDSYNC(ctx, set, a, now); {
 	case err == nil:
 		out.Validated = true
 	case !errors.Is(err, errInsecure):
-		return Agents{}, fmt.Errorf("%s DSYNC: %w", set.owner, err)
+		return Agents{}, fmt.Errorf("%s DSYNC: %w", set.Owner, err)
 	}
-	for _, data := range set.data {
+	for _, data := range set.Data {
 		if agent, ok := parseDSYNC(data); ok && len(out.Targets) < maxAgents && !slices.Contains(out.Targets, agent) {
 			out.Targets = append(out.Targets, agent)
 		}
@@ -123,16 +124,16 @@ func parseDSYNC(data []byte) (a Agent, ok bool) {
 
 // validDSYNC validates an RRset that a wildcard may have made. Unsigned ones
 // are of a parent that is proven not to be signed.
-func (o *Observer) validDSYNC(ctx context.Context, set *rrset, a answer, now time.Time) error {
+func (o *Observer) validDSYNC(ctx context.Context, set *validate.RRset, a answer, now time.Time) error {
 	var apex zone.Name
-	for i := range set.sigs {
-		if s := set.sigs[i].signer; set.owner.Under(s) && !set.owner.Equal(s) {
+	for i := range set.Sigs {
+		if s := set.Sigs[i].Signer; set.Owner.Under(s) && !set.Owner.Equal(s) {
 			apex = s
 			break
 		}
 	}
 	if apex == "" {
-		found, err := o.zoneOf(ctx, set.owner)
+		found, err := o.zoneOf(ctx, set.Owner)
 		if err != nil {
 			return err
 		}
@@ -142,45 +143,12 @@ func (o *Observer) validDSYNC(ctx context.Context, set *rrset, a answer, now tim
 	if err != nil {
 		return err
 	}
-	sig, _, err := set.verifiedAny(apex, keys, now, true)
+	sig, _, err := set.VerifiedAny(apex, keys, now, true)
 	if err != nil {
 		return err
 	}
-	if !sig.synthesized(set) {
+	if !sig.Synthesized(set) {
 		return nil
 	}
-	return notThere(set.owner, int(sig.labels), apex, a.authority, keys, now)
-}
-
-// notThere checks the proof that a name that a wildcard answered for does not
-// exist itself (RFC 4035, 5.3.4; RFC 5155, 8.8). labels is how many labels the
-// closest name that exists has.
-func notThere(name zone.Name, labels int, apex zone.Name, authority []rrset, keys []key, now time.Time) error {
-	closer := name
-	for closer.Labels() > labels+1 {
-		closer = closer.Parent()
-	}
-	read := 0
-	for i := range authority {
-		set := &authority[i]
-		if set.t != zone.TypeNSEC && set.t != zone.TypeNSEC3 || len(set.data) != 1 {
-			continue
-		}
-		if read++; read > maxProof {
-			break
-		}
-		if _, _, err := set.verified(apex, keys, now); err != nil {
-			continue
-		}
-		if set.t == zone.TypeNSEC3 {
-			if h, ok := parseNSEC3(set, apex); ok && h.covers(closer) {
-				return nil
-			}
-			continue
-		}
-		if a, ok := byNSEC(name, apex, set); ok && !a.exists && !set.owner.Equal(name) {
-			return nil
-		}
-	}
-	return errors.New("it comes from a wildcard, and nothing proves that there is no closer name")
+	return validate.NotThere(set.Owner, int(sig.Labels), apex, a.authority, keys, now)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/miekg/dns"
 
 	"sluice/keymgr"
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -189,7 +190,7 @@ func FuzzCDS(f *testing.F) {
 	f.Add([]byte{0, 0, 3, 0, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := &round{q: Question{Zone: "\x07example\x00"}}
-		set := &rrset{data: [][]byte{data}}
+		set := &validate.RRset{Data: [][]byte{data}}
 		for _, text := range []string{r.nameCDS(data, set), r.nameCDNSKEY(data, set)} {
 			if text == "" || len(text) > 64 {
 				t.Errorf("%x is named %q", data, text)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -28,19 +29,12 @@ type question struct {
 type answer struct {
 	nxdomain           bool
 	authoritative      bool
-	records, authority []rrset
+	records, authority []validate.RRset
 }
 
 // of finds an RRset in the answer section.
-func (a *answer) of(name zone.Name, t zone.Type) *rrset { return setOf(a.records, name, t) }
-
-func setOf(sets []rrset, name zone.Name, t zone.Type) *rrset {
-	for i := range sets {
-		if sets[i].t == t && sets[i].owner.Equal(name) {
-			return &sets[i]
-		}
-	}
-	return nil
+func (a *answer) of(name zone.Name, t zone.Type) *validate.RRset {
+	return validate.Find(a.records, name, t)
 }
 
 var (
@@ -93,10 +87,10 @@ func (q question) read(m *dns.Msg) (a answer, err error) {
 	if !q.recurse && !m.Authoritative {
 		return a, errLame
 	}
-	if a.records, err = rrsets(m.Answer); err != nil {
+	if a.records, err = validate.Group(m.Answer); err != nil {
 		return a, err
 	}
-	a.authority, err = rrsets(m.Ns)
+	a.authority, err = validate.Group(m.Ns)
 	return a, err
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -40,11 +41,11 @@ func FuzzAnswer(f *testing.F) {
 	seed(parent.sign([]dns.RR{ds}), nil)
 	seed(nil, parent.deny("child.example."))
 	seed(nil, opt.deny("none.example."))
-	_, data, err := wire(parent.key)
+	_, data, err := validate.Wire(parent.key)
 	if err != nil {
 		f.Fatal(err)
 	}
-	keys := zoneKeys([][]byte{data})
+	keys := validate.ZoneKeys([][]byte{data})
 	r := round{q: Question{Zone: name}}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		m, err := q.check(1, msg)
@@ -60,12 +61,12 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		if set != nil {
-			if _, _, err := set.verified(apex, keys, now); err == nil && len(set.data) != 1 {
-				t.Errorf("a DS RRset of %d records that nobody signed", len(set.data))
+			if _, _, err := set.Verified(apex, keys, now); err == nil && len(set.Data) != 1 {
+				t.Errorf("a DS RRset of %d records that nobody signed", len(set.Data))
 			}
 			return
 		}
-		if _, err := noDS(name, apex, a.authority, keys, now); err == nil && len(a.authority) < 2 {
+		if _, err := validate.NoDS(name, apex, a.authority, keys, now); err == nil && len(a.authority) < 2 {
 			t.Error("absence without a proof")
 		}
 	})
@@ -73,11 +74,11 @@ func FuzzAnswer(f *testing.F) {
 
 func TestNoDS_WhatProvesNothing(t *testing.T) {
 	z := newZone(t, "example.")
-	_, data, err := wire(z.key)
+	_, data, err := validate.Wire(z.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := zoneKeys([][]byte{data})
+	keys := validate.ZoneKeys([][]byte{data})
 	hash := func(name string) string { return dns.HashName(name, dns.SHA1, 0, "") }
 	apexHash, childHash := hash("example."), hash("a.b.example.")
 	for _, tt := range []struct {
@@ -111,11 +112,11 @@ func TestNoDS_WhatProvesNothing(t *testing.T) {
 				}
 				authority = append(authority, z.sign([]dns.RR{rr})...)
 			}
-			sets, err := rrsets(authority)
+			sets, err := validate.Group(authority)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := noDS(parse(t, "a.b.example."), parse(t, "example."), sets, keys, now); (err == nil) != tt.ok {
+			if _, err := validate.NoDS(parse(t, "a.b.example."), parse(t, "example."), sets, keys, now); (err == nil) != tt.ok {
 				t.Errorf("%v", err)
 			}
 		})

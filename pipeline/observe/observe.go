@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/keymgr"
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -41,7 +42,7 @@ type Observer struct {
 	cfg   Config
 	slots chan struct{}
 
-	memo memo // of public servers' signatures
+	memo validate.Memo // of public servers' signatures
 
 	mu     sync.Mutex
 	visits map[netip.AddrPort]*visits // guarded by mu; whom somebody asks or is about to
@@ -336,22 +337,22 @@ func (r *round) zoneServer(ctx context.Context, s *session, seen *keymgr.Seen) e
 		return fmt.Errorf("SOA: %w", err)
 	}
 	soa := a.of(r.q.Zone, zone.TypeSOA)
-	if soa == nil || len(soa.data) != 1 || len(soa.data[0]) < 22 {
+	if soa == nil || len(soa.Data) != 1 || len(soa.Data[0]) < 22 {
 		return errors.New("SOA: the answer has none")
 	}
-	seen.Serial = serialOf(soa.data[0])
+	seen.Serial = serialOf(soa.Data[0])
 	if a, err = s.ask(ctx, question{name: r.q.Zone, t: zone.TypeDNSKEY}); err != nil {
 		return fmt.Errorf("DNSKEY: %w", err)
 	}
-	var keys []key
+	var keys []validate.Key
 	set := a.of(r.q.Zone, zone.TypeDNSKEY)
 	if set != nil {
-		keys = r.o.memo.remembering(zoneKeys(set.data))
-		seen.KeyTTL = set.ttl
-		if sig, _, err := set.verified(r.q.Zone, keys, r.q.Now); err == nil {
-			seen.KeyTTL = min(set.ttl, sig.originalTTL) // RFC 4035, 5.3.3
+		keys = r.o.memo.Remembering(validate.ZoneKeys(set.Data))
+		seen.KeyTTL = set.TTL
+		if sig, _, err := set.Verified(r.q.Zone, keys, r.q.Now); err == nil {
+			seen.KeyTTL = min(set.TTL, sig.OriginalTTL) // RFC 4035, 5.3.3
 		}
-		for _, data := range set.data {
+		for _, data := range set.Data {
 			seen.Keys = append(seen.Keys, zone.KeyID(data))
 			if r.q.Tags {
 				seen.Tags = append(seen.Tags, zone.KeyTag(data))
@@ -382,16 +383,16 @@ func serialOf(data []byte) uint32 {
 
 // signatures are the RRSIGs over a set, each with the key beside it that it
 // verifies with.
-func (r *round) signatures(set *rrset, keys []key) []keymgr.SeenSignature {
+func (r *round) signatures(set *validate.RRset, keys []validate.Key) []keymgr.SeenSignature {
 	var out []keymgr.SeenSignature
-	for _, sig := range set.sigs[:min(len(set.sigs), maxAttempts)] {
+	for _, sig := range set.Sigs[:min(len(set.Sigs), validate.MaxAttempts)] {
 		seen := keymgr.SeenSignature{
-			Owner: set.owner.String(), Type: set.t.String(), Tag: sig.tag, Algorithm: sig.algorithm,
+			Owner: set.Owner.String(), Type: set.Type.String(), Tag: sig.Tag, Algorithm: sig.Algorithm,
 		}
 		alone := *set
-		alone.sigs = []rrsig{sig}
-		if _, k, err := alone.verified(r.q.Zone, keys, r.q.Now); err == nil {
-			seen.Key = zone.KeyID(k.rdata)
+		alone.Sigs = []validate.Signature{sig}
+		if _, k, err := alone.Verified(r.q.Zone, keys, r.q.Now); err == nil {
+			seen.Key = zone.KeyID(k.RData)
 		}
 		out = append(out, seen)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -62,10 +63,10 @@ func (r *round) parentServer(ctx context.Context, s *session, seen *keymgr.Seen)
 		seen.NoDS = seen.Validated
 		return nil
 	}
-	if seen.DSTTL = set.ttl; seen.Validated {
+	if seen.DSTTL = set.TTL; seen.Validated {
 		seen.DSTTL = ttl
 	}
-	for _, data := range set.data {
+	for _, data := range set.Data {
 		if len(data) < 5 {
 			return errors.New("DS: malformed")
 		}
@@ -88,39 +89,39 @@ func (r *round) margin(ctx context.Context, s *session, apex zone.Name, near fet
 		return 0
 	}
 	soa := a.of(apex, zone.TypeSOA)
-	if soa == nil || len(soa.data) != 1 || len(soa.data[0]) < 22 {
+	if soa == nil || len(soa.Data) != 1 || len(soa.Data[0]) < 22 {
 		return 0
 	}
 	keys, err := r.o.trusted(ctx, apex, near, r.q.Now, false)
 	if err != nil {
 		return 0
 	}
-	if _, _, err := soa.verified(apex, keys, r.q.Now); err != nil {
+	if _, _, err := soa.Verified(apex, keys, r.q.Now); err != nil {
 		return 0
 	}
-	times := soa.data[0][len(soa.data[0])-16:]
+	times := soa.Data[0][len(soa.Data[0])-16:]
 	refresh, retry := binary.BigEndian.Uint32(times), binary.BigEndian.Uint32(times[4:])
 	return uint32(min(uint64(refresh)+uint64(retry), maxMargin)) //nolint:gosec // bounded
 }
 
 // parentApex is the zone that an answer claims to be from: that of the
 // signatures over the DS, else that of the SOA beside their absence.
-func (r *round) parentApex(a answer, set *rrset) (zone.Name, error) {
+func (r *round) parentApex(a answer, set *validate.RRset) (zone.Name, error) {
 	above := func(name zone.Name) bool { return r.q.Zone.Under(name) && !r.q.Zone.Equal(name) }
 	if set != nil {
-		for _, sig := range set.sigs {
-			if above(sig.signer) {
-				return sig.signer, nil
+		for _, sig := range set.Sigs {
+			if above(sig.Signer) {
+				return sig.Signer, nil
 			}
 		}
 		return r.q.Zone.Parent(), nil // unsigned: validation will say so
 	}
 	for i := range a.authority {
-		if a.authority[i].t != zone.TypeSOA {
+		if a.authority[i].Type != zone.TypeSOA {
 			continue
 		}
-		if above(a.authority[i].owner) {
-			return a.authority[i].owner.Fold(), nil
+		if above(a.authority[i].Owner) {
+			return a.authority[i].Owner.Fold(), nil
 		}
 		return "", errors.New("DS: the server answers for the zone itself, not for its parent")
 	}
@@ -129,20 +130,20 @@ func (r *round) parentApex(a answer, set *rrset) (zone.Name, error) {
 
 // validate checks the DS, or the proof that there is none, by the keys of the
 // parent. ttl is for how long caches may hold the DS.
-func (r *round) validate(ctx context.Context, apex zone.Name, a answer, set *rrset, near fetch, fresh bool) (ttl uint32, err error) {
+func (r *round) validate(ctx context.Context, apex zone.Name, a answer, set *validate.RRset, near fetch, fresh bool) (ttl uint32, err error) {
 	keys, err := r.o.trusted(ctx, apex, near, r.q.Now, fresh)
 	if err != nil {
 		return 0, err
 	}
 	if set == nil {
-		_, err = noDS(r.q.Zone, apex, a.authority, keys, r.q.Now)
+		_, err = validate.NoDS(r.q.Zone, apex, a.authority, keys, r.q.Now)
 		return 0, err
 	}
-	sig, _, err := set.verified(apex, keys, r.q.Now)
+	sig, _, err := set.Verified(apex, keys, r.q.Now)
 	if err != nil {
 		return 0, err
 	}
-	return min(set.ttl, sig.originalTTL), nil // RFC 4035, 5.3.3
+	return min(set.TTL, sig.OriginalTTL), nil // RFC 4035, 5.3.3
 }
 
 // At makes servers of addresses, each named by its address.

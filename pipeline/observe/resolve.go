@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"sluice/keymgr/validate"
 	"sluice/signer/zone"
 )
 
@@ -81,10 +82,10 @@ func (o *Observer) Addresses(ctx context.Context, host zone.Name) ([]netip.Addr,
 			if alias == nil {
 				break
 			}
-			name = zone.Name(alias.data[0])
+			name = zone.Name(alias.Data[0])
 		}
 		if set := a.of(name, t); set != nil {
-			for _, data := range set.data {
+			for _, data := range set.Data {
 				if addr, ok := netip.AddrFromSlice(data); ok {
 					out = append(out, addr.Unmap())
 				}
@@ -102,10 +103,10 @@ func (o *Observer) zoneOf(ctx context.Context, name zone.Name) (zone.Name, error
 	if err != nil {
 		return "", err
 	}
-	for _, sets := range [][]rrset{a.records, a.authority} {
+	for _, sets := range [][]validate.RRset{a.records, a.authority} {
 		for i := range sets {
-			if sets[i].t == zone.TypeSOA && name.Under(sets[i].owner) {
-				return sets[i].owner.Fold(), nil
+			if sets[i].Type == zone.TypeSOA && name.Under(sets[i].Owner) {
+				return sets[i].Owner.Fold(), nil
 			}
 		}
 	}
@@ -131,7 +132,7 @@ func (o *Observer) serversOf(ctx context.Context, apex zone.Name) ([]Server, err
 		return nil, fmt.Errorf("resolvers find no name server of %s", apex)
 	}
 	var out []Server
-	for _, data := range set.data[:min(len(set.data), maxNames)] {
+	for _, data := range set.Data[:min(len(set.Data), maxNames)] {
 		out = append(out, Server{Name: zone.Name(data).Fold().String()})
 	}
 	return out, nil

@@ -1,4 +1,4 @@
-package observe
+package validate
 
 import (
 	"crypto/sha256"
@@ -8,19 +8,19 @@ import (
 	"sluice/keymgr"
 )
 
-// memoSize is how many signatures a memo remembers, and as many again that came
+// memoSize is how many signatures a Memo remembers, and as many again that came
 // before: some 5 MB.
 const memoSize = 1 << 15
 
-// memo remembers signatures that verified, whatever the time: all servers of a
+// Memo remembers signatures that verified, whatever the time: all servers of a
 // zone show the same ones, again and again.
-type memo struct {
+type Memo struct {
 	mu         sync.Mutex
 	young, old map[[32]byte]struct{} // guarded by mu
 }
 
 // has reports whether a signature verified before.
-func (m *memo) has(id [32]byte) bool {
+func (m *Memo) has(id [32]byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, ok := m.young[id]; ok {
@@ -30,7 +30,7 @@ func (m *memo) has(id [32]byte) bool {
 	return ok
 }
 
-func (m *memo) add(id [32]byte) {
+func (m *Memo) add(id [32]byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.young) >= memoSize {
@@ -42,22 +42,29 @@ func (m *memo) add(id [32]byte) {
 	m.young[id] = struct{}{}
 }
 
-// remembering has keys remember what verified with them.
-func (m *memo) remembering(keys []key) []key {
+// Len is how many signatures it remembers.
+func (m *Memo) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.young) + len(m.old)
+}
+
+// Remembering has keys remember what verified with them.
+func (m *Memo) Remembering(keys []Key) []Key {
 	for i := range keys {
 		keys[i].memo = m
 	}
 	return keys
 }
 
-// verify checks a signature over a message.
-func (k key) verify(message, signature []byte) error {
+// Verify checks a signature over a message.
+func (k Key) Verify(message, signature []byte) error {
 	if k.memo == nil {
-		return keymgr.Verify(k.rdata, message, signature)
+		return keymgr.Verify(k.RData, message, signature)
 	}
 	h := sha256.New()
 	var length [8]byte
-	for _, part := range [][]byte{k.rdata, message, signature} {
+	for _, part := range [][]byte{k.RData, message, signature} {
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		h.Write(length[:])
 		h.Write(part)
@@ -66,7 +73,7 @@ func (k key) verify(message, signature []byte) error {
 	if k.memo.has(id) {
 		return nil
 	}
-	err := keymgr.Verify(k.rdata, message, signature)
+	err := keymgr.Verify(k.RData, message, signature)
 	if err == nil {
 		k.memo.add(id)
 	}
