@@ -41,6 +41,7 @@ pipeline < cli/api < cli/web;
 pipeline < cli/metrics < cli;
 pipeline < cli/chain < cli;
 cli/api < cli/fleet < cli/migrate < cli;
+keymgr/file < cli/migrate;
 NONE < cli/docs;
 cli/api, cli/web, cli/docs, keymgr/file, keymgr/pkcs11, keymgr/kmip < cli;
 cli, pipeline/simulate < e2e;

@@ -7,7 +7,6 @@ import (
 	"context"
 	"time"
 
-	"sluice/cli/fleet"
 	"sluice/journal/event"
 	"sluice/keymgr"
 )
@@ -23,6 +22,11 @@ type Former struct {
 	// Unequal tells what has no equal here, of the whole of it: one sentence each,
 	// with what to do in place of it.
 	Unequal []string
+	// Stop says how its key management is ended while it goes on serving what it
+	// has signed, and Back how it takes zones back with the keys that migrate back
+	// wrote for it: steps in their order. A step that begins with "$ " is a
+	// command to type; the others are sentences.
+	Stop, Back []string
 }
 
 // Policy is one of its policies in our words.
@@ -38,8 +42,8 @@ type Zone struct {
 	Name, Source, Policy string
 	Keys                 []Key
 	Serial               *uint32 // the last that it published, where its files say so
-	// Primary is where the former signer gives out the signed zone, IP:PORT; ""
-	// where its files do not say so.
+	// Primary is where the former signer gives out the signed zone,
+	// IP[:PORT][^TSIGKEY]; "" where its files do not say so.
 	Primary string
 	// Secondaries take the zone from there, IP[:PORT].
 	Secondaries []string
@@ -47,6 +51,8 @@ type Zone struct {
 	Unequal     []string // as in Former
 	// Refused says why it cannot be taken over, and what to do first.
 	Refused string
+	// Stop and Back are as in Former, of this zone alone.
+	Stop, Back []string
 }
 
 // Key is one of a zone's keys.
@@ -56,6 +62,7 @@ type Key struct {
 	Tag       uint16
 	DNSKEY    string // its record, as text
 	// Private is the private part in BIND's format; empty where it is on a token.
+	// A key with neither is another signer's: it is published, and never signs.
 	Private []byte
 	// Keystore and ID name it on a token: the name of one of Keystores, and CKA_ID
 	// in hex.
@@ -85,12 +92,3 @@ type Options struct {
 // Reader reads one kind of signer. source is what the command got: a folder, a
 // config file, a database. Errors name file and line.
 type Reader func(ctx context.Context, source string, o Options) (Former, error)
-
-// Fleet is the folder that is to be written.
-func (f Former) Fleet() fleet.Fleet {
-	out := fleet.Fleet{Policies: map[string][]byte{}}
-	for _, p := range f.Policies {
-		out.Policies[p.Name] = p.Text
-	}
-	return out
-}

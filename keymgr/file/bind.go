@@ -133,6 +133,27 @@ func (s *Store) Look(ctx context.Context, path, zoneName string, role keymgr.Rol
 	return key, err
 }
 
+// LookAt reads a key pair of a zone with what its former signer noted of it, and
+// keeps nothing. An empty role is what the files say: CSK where the .state file
+// says that it signed everything, else by its flags.
+func LookAt(path, zoneName string, role keymgr.Role) (event.Key, error) {
+	key, _, err := describe(path, zoneName, role)
+	return key, err
+}
+
+// ReadPublic reads a .key file alone: the owner of the DNSKEY record, its RDATA
+// and its TTL.
+func ReadPublic(path string) (owner zone.Name, rdata []byte, ttl uint32, err error) {
+	text, err := readFile(path)
+	if err == nil {
+		owner, rdata, ttl, err = parsePublic(text)
+	}
+	if err != nil {
+		return "", nil, 0, fmt.Errorf("read public key %q: %w", path, err)
+	}
+	return owner, rdata, ttl, nil
+}
+
 // describe reads a key pair of a zone.
 func describe(path, zoneName string, role keymgr.Role) (event.Key, *Pair, error) {
 	pair, err := ReadPair(path)

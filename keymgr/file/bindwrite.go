@@ -68,7 +68,7 @@ func (s *Store) export(ctx context.Context, zoneName string, key event.Key) (fil
 	if life == nil {
 		life = &event.KeyLife{}
 	}
-	files.Name = fmt.Sprintf("K%s+%03d+%05d", fileName(apex), key.Algorithm, key.Tag)
+	files.Name = FileName(apex, key.Algorithm, key.Tag)
 	if files.Private, err = privateText(key.Algorithm, private, life); err != nil {
 		return files, err
 	}
@@ -172,6 +172,25 @@ func publicText(apex zone.Name, key event.Key, rdata []byte, life *event.KeyLife
 	fmt.Fprintf(&b, "%s %sIN DNSKEY %d %d %d %s\n", apex.Fold(), ttl, binary.BigEndian.Uint16(rdata), rdata[2], rdata[3],
 		base64.StdEncoding.EncodeToString(rdata[4:]))
 	return b.Bytes()
+}
+
+// StateText is what stands in the .state file of a key with such a life, as
+// dnssec-policy writes it.
+func StateText(apex zone.Name, key event.Key) ([]byte, error) {
+	rdata, err := keymgr.RData(key)
+	if err != nil {
+		return nil, err
+	}
+	life := key.Life
+	if life == nil {
+		life = &event.KeyLife{}
+	}
+	return stateText(apex, key, rdata, life), nil
+}
+
+// FileName is the name of a key's files without their suffix, as BIND has it.
+func FileName(apex zone.Name, algorithm uint8, tag uint16) string {
+	return fmt.Sprintf("K%s+%03d+%05d", fileName(apex), algorithm, tag)
 }
 
 // stateText is the .state file.

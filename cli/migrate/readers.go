@@ -1,0 +1,28 @@
+package migrate
+
+// Readers is a reader for each kind of signer, by the word of the command line.
+func Readers() map[string]Reader {
+	return map[string]Reader{}
+}
+
+// Names is the names of those signers, by the same word.
+func Names() map[string]string {
+	return map[string]string{
+		"opendnssec": "OpenDNSSEC",
+		"bind":       "BIND",
+		"knot":       "Knot DNS",
+		"powerdns":   "PowerDNS",
+		"cascade":    "Cascade",
+	}
+}
+
+// Sources is what SOURCE is for each of them, for people.
+func Sources() map[string]string {
+	return map[string]string{
+		"opendnssec": "the folder of conf.xml, or conf.xml itself",
+		"bind":       "named.conf",
+		"knot":       "knot.conf",
+		"powerdns":   "its SQLite database, or a folder with the output of pdnsutil",
+		"cascade":    "the folder of its configuration, or its config file",
+	}
+}
