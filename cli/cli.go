@@ -102,6 +102,7 @@ func newApp(e *env) *urfave.App {
 			workerCommand(e),
 			tokenCommand(e),
 			policyCommand(e),
+			migrateCommand(e),
 			journalCommand(e),
 			clusterCommand(e),
 			auditCommand(e),

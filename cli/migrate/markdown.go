@@ -106,7 +106,7 @@ func pinText(k PlannedKeystore) string {
 // whatToDo writes the steps of the whole way, and back.
 func (p Plan) whatToDo(t *text, dir, title string) {
 	t.f("## Step by step\n")
-	t.f("Nothing that a validator sees changes before step 6. Until then the way back is `sluice migrate back %s`.\n", dir)
+	t.f("Nothing that a validator sees changes before step 6. Until then the way back is `sluice migrate back %s --i-understand`.\n", dir)
 	t.f("1. End the key management of %s; it goes on serving what it has signed. From here on no key may come, go or change its state there.\n", title)
 	t.steps(p.Stop)
 	t.f("2. Make the plan anew, since keys may have moved meanwhile:\n\n    sluice migrate %s %s -o %s\n", p.Kind, quote(p.Source)+p.only(), quote(dir))
@@ -117,7 +117,7 @@ func (p Plan) whatToDo(t *text, dir, title string) {
 	t.f("6. Have the secondaries take the zones from Sluice in place of %s: one secondary first, one zone first. Then again `sluice migrate check`, until all are *switched*.\n", title)
 	t.f("7. Stop %s once caches have forgotten what it served last, at the earliest after the longest TTL of the zones. Keep its files.\n", title)
 	t.f("### The way back\n")
-	t.f("Before step 6 this takes the zones away here; their keys and history stay:\n\n    sluice migrate back %s\n", quote(dir))
+	t.f("Before step 6 this takes the zones away here; their keys and history stay:\n\n    sluice migrate back %s --i-understand\n", quote(dir))
 	t.f("After step 6 the same command writes the keys as they stand now to `%s/back/`, names the serial that %s has to be above, and takes nothing away before it is told that the secondaries are back there (`--done`).\n", dir, title)
 	t.steps(p.Back)
 }
