@@ -156,6 +156,14 @@ func (s *secondary) awaitSerial(t *testing.T, zone string, want uint32) {
 // where each zone is served: one address, or several with commas between.
 func startUnbound(t *testing.T, anchor string, zones map[string]string) *secondary {
 	t.Helper()
+	s, _ := startUnboundWith(t, "control-enable: no", anchor, zones)
+	return s
+}
+
+// startUnboundWith starts unbound with these words on its remote control; conf
+// is its configuration.
+func startUnboundWith(t *testing.T, control, anchor string, zones map[string]string) (s *secondary, conf string) {
+	t.Helper()
 	dir, addr := shortDir(t), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "anchor"), anchor+"\n")
 	text := fmt.Sprintf(`
@@ -179,14 +187,14 @@ server:
 	aggressive-nsec: no
 	qname-minimisation: no
 remote-control:
-	control-enable: no
-`, dir, port(addr))
+	%[3]s
+`, dir, port(addr), control)
 	for zone, server := range zones {
 		text += fmt.Sprintf("stub-zone:\n\tname: %q\n\tstub-prime: no\n", zone)
 		for addr := range strings.SplitSeq(server, ",") {
 			text += fmt.Sprintf("\tstub-addr: 127.0.0.1@%s\n", port(addr))
 		}
 	}
-	conf := writeFile(t, filepath.Join(dir, "unbound.conf"), text)
-	return &secondary{"unbound", addr, start(t, "unbound", "unbound", "-d", "-c", conf)}
+	conf = writeFile(t, filepath.Join(dir, "unbound.conf"), text)
+	return &secondary{"unbound", addr, start(t, "unbound", "unbound", "-d", "-c", conf)}, conf
 }
