@@ -62,6 +62,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.KeyShare{},
 		pipeline.PolicyInfo{},
 		pipeline.PolicyChange{},
+		pipeline.PolicyPlan{},
+		pipeline.FleetOutlook{},
 		policyCheckResult{},
 		pipeline.Reloaded{},
 		pipeline.JournalStatus{},

@@ -99,6 +99,7 @@ func zoneAdd(e *env) *urfave.Command {
 			&urfave.BoolFlag{Name: "dry-run", Usage: "tell how imported keys would be taken over; nothing is added"},
 			&urfave.BoolFlag{Name: "force", Usage: "add it even where the world would not trust the imported keys"},
 			&urfave.BoolFlag{Name: "new-keys", Usage: "make new keys, also where the zone was here before and had some"},
+			reasonFlag(),
 			noWaitFlag(),
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
@@ -129,7 +130,7 @@ func zoneAdd(e *env) *urfave.Command {
 
 // newZone reads the flags of zone add.
 func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
-	z := pipeline.NewZone{Name: name, Policy: c.String("policy"), Force: c.Bool("force"), NewKeys: c.Bool("new-keys")}
+	z := pipeline.NewZone{Name: name, Policy: c.String("policy"), Force: c.Bool("force"), NewKeys: c.Bool("new-keys"), Reason: c.String("reason")}
 	if c.String("source") == "" {
 		return z, &usageError{msg: "--source is missing", hint: "usage: sluice zone add ZONE --source SOURCE"}
 	}
@@ -219,9 +220,9 @@ func zoneRemove(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name: "remove", Usage: "stop serving a zone; its history and keys stay", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
-		Flags:        []urfave.Flag{&urfave.BoolFlag{Name: "force", Usage: "even where a check advises against it"}},
+		Flags:        []urfave.Flag{&urfave.BoolFlag{Name: "force", Usage: "even where a check advises against it"}, reasonFlag()},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
-			if err := client.RemoveZone(c.Context, args[0], c.Bool("force")); err != nil {
+			if err := client.EndZone(c.Context, args[0], pipeline.Removal{Force: c.Bool("force"), Reason: c.String("reason")}); err != nil {
 				return err
 			}
 			name, err := fullName(args[0])

@@ -19,10 +19,11 @@ func zoneSet(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "source", Usage: "a zone file, or servers as IP[:PORT][^TSIGKEY], separated by commas (`SOURCE`)"},
 			&urfave.StringFlag{Name: "policy", Usage: "`NAME` of its policy"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "tell what would change, and change nothing"},
+			reasonFlag(),
 			noWaitFlag(),
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
-			change := pipeline.ZoneChange{Policy: c.String("policy"), DryRun: c.Bool("dry-run")}
+			change := pipeline.ZoneChange{Policy: c.String("policy"), DryRun: c.Bool("dry-run"), Reason: c.String("reason")}
 			if text := c.String("source"); text != "" {
 				var err error
 				if change.Source, err = absoluteSource(text); err != nil {

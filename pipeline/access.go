@@ -281,7 +281,7 @@ func describeAccess(ev event.Event) string {
 	case *event.AccessWithdrawn:
 		return fmt.Sprintf("token %s withdrawn", f.Name)
 	case *event.AccessUsed:
-		return "asked for: " + oneLine(f.Request)
+		return "asked for: " + oneLine(f.Request) + because(f.Reason)
 	case *event.AccessRefused:
 		return refusedText(f)
 	}

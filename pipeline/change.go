@@ -20,6 +20,11 @@ type ZoneChange struct {
 	Policy string `json:"policy,omitempty"`
 	// DryRun tells what would change, and changes nothing.
 	DryRun bool `json:"dry_run,omitempty"`
+	// Reason is why, for the history.
+	Reason string `json:"reason,omitempty"`
+	// At, where not 0, refuses where source or policy were changed after that
+	// sequence, which is the position of a zone's outlook.
+	At uint64 `json:"at,omitempty"`
 }
 
 // ZonePlan is what a change of a zone does.
@@ -36,6 +41,9 @@ type ZonePlan struct {
 // then loaded in full. Errors: ErrInvalid, ErrNotFound (zone, policy, TSIG
 // key).
 func (e *Engine) SetZone(ctx context.Context, actor event.Actor, name string, c ZoneChange) (ZonePlan, error) {
+	if err := checkReason(c.Reason); err != nil {
+		return ZonePlan{}, err
+	}
 	r, err := e.find(name)
 	if err != nil {
 		return ZonePlan{}, err
@@ -52,6 +60,9 @@ func (e *Engine) SetZone(ctx context.Context, actor event.Actor, name string, c 
 	}
 	plan := ZonePlan{Zone: r.snapshot().Name, Changes: []string{}}
 	err = e.appendCaused(ctx, actor, r, func(s State) (event.Facts, uint64, error) {
+		if err := s.isAt(c.At); err != nil {
+			return nil, 0, err
+		}
 		var facts event.Facts
 		facts, plan.Changes, err = e.planChange(ctx, s, c)
 		if err != nil || facts == nil || c.DryRun {
@@ -71,6 +82,15 @@ func (e *Engine) SetZone(ctx context.Context, actor event.Actor, name string, c 
 // planChange says what a change means, and the event that makes it; nil where
 // nothing changes.
 func (e *Engine) planChange(ctx context.Context, s State, c ZoneChange) (event.Facts, []string, error) {
+	p, ok := e.policy(c.Policy)
+	if !ok {
+		c.Policy = ""
+	}
+	return e.planTurn(ctx, s, c, p)
+}
+
+// planTurn is planChange with the policy that c names.
+func (e *Engine) planTurn(ctx context.Context, s State, c ZoneChange, p Policy) (event.Facts, []string, error) {
 	if s.Policy.Name == "" {
 		return nil, nil, errorState("zone %s is being added", s.Name)
 	}
@@ -83,35 +103,24 @@ func (e *Engine) planChange(ctx context.Context, s State, c ZoneChange) (event.F
 	if s.Held != nil && source != s.Source {
 		changes = append(changes, "the zone is "+heldText(s)+": that source is read once it is released")
 	}
-	p, ok := e.policy(c.Policy)
-	if c.Policy == "" || !ok || s.Policy.Name == c.Policy && s.Policy.SHA256 == p.SHA256 {
+	if c.Policy == "" || s.Policy.Name == c.Policy && s.Policy.SHA256 == p.SHA256 {
 		if len(changes) == 0 {
 			return nil, changes, nil
 		}
-		return &event.ZoneChanged{Source: source}, changes, nil
+		return &event.ZoneChanged{Source: source, Reason: c.Reason}, changes, nil
 	}
-	old, err := e.boundPolicy(s)
+	effects, err := e.turnEffects(ctx, s, p)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := e.mayTurn(ctx, s, p); err != nil {
-		return nil, nil, err
-	}
-	changes = append(changes, fmt.Sprintf("policy %s becomes %s", s.Policy.Name, p.Name))
-	if old.Mode() != p.Mode() {
-		changes = append(changes, turnText(old.Mode(), p.Mode()))
-		if s.Held != nil && p.passThrough() {
-			changes = append(changes, "the zone is "+heldText(s)+": what is published stays until it is released")
-		}
-	} else if old.Parameters() != p.Parameters() {
-		changes = append(changes, fmt.Sprintf("the zone is signed again: %s becomes %s", old.Parameters(), p.Parameters()))
-	}
-	if old.UseCSK() != p.UseCSK() || old.Algorithm() != p.Algorithm() || old.Bits() != p.Bits() {
-		changes = append(changes, "the keys stay as they are; the new policy's algorithm and roles are for keys that are made from here on")
+	if s.Policy.Name == p.Name {
+		changes = append(changes, fmt.Sprintf("policy %s takes effect as it reads now", p.Name))
+	} else {
+		changes = append(changes, fmt.Sprintf("policy %s becomes %s", s.Policy.Name, p.Name))
 	}
 	return &event.PolicyBound{
-		Zone: s.Name, Source: source, Policy: p.Name, SHA256: p.SHA256, Text: string(p.Text), SerialFloor: s.SerialFloor,
-	}, changes, nil
+		Zone: s.Name, Source: source, Policy: p.Name, SHA256: p.SHA256, Text: string(p.Text), SerialFloor: s.SerialFloor, Reason: c.Reason,
+	}, append(changes, effects...), nil
 }
 
 // appendZone appends one event of a zone that a door asked for, and waits

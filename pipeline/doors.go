@@ -72,6 +72,9 @@ func (e *Engine) wanted(z *NewZone) (n zone.Name, p Policy, err error) {
 
 // newZone makes the event that adds a zone.
 func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, error) {
+	if err := checkReason(z.Reason); err != nil {
+		return nil, err
+	}
 	n, p, err := e.wanted(&z)
 	if err != nil {
 		return nil, err
@@ -92,7 +95,7 @@ func (e *Engine) newZone(ctx context.Context, z NewZone) (*event.ZoneAdded, erro
 	}
 	facts := &event.ZoneAdded{
 		Name: n.Fold().String(), ID: event.ZoneID(hex.EncodeToString(id[:])),
-		Source: z.Source, Policy: z.Policy, SerialFloor: z.SerialFloor, Force: z.Force,
+		Source: z.Source, Policy: z.Policy, SerialFloor: z.SerialFloor, Force: z.Force, Reason: z.Reason,
 	}
 	if facts.Import, err = e.readFiles(ctx, n, private, true); err != nil {
 		return nil, err
@@ -159,16 +162,36 @@ func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts ev
 	}
 }
 
+// Removal says how a zone is removed.
+type Removal struct {
+	Force  bool
+	Reason string
+	// At, where not 0, refuses where source or policy were changed after that
+	// sequence, which is the position of a zone's outlook.
+	At uint64
+}
+
 // RemoveZone stops serving a zone; its history and keys stay. Without force
 // it is ErrState while a DS is seen at the parent, and of a zone that is
 // published also where its absence is not proven.
 func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string, force bool) error {
+	return e.EndZone(ctx, actor, name, Removal{Force: force})
+}
+
+// EndZone is RemoveZone with a reason, or under a condition.
+func (e *Engine) EndZone(ctx context.Context, actor event.Actor, name string, how Removal) error {
+	if err := checkReason(how.Reason); err != nil {
+		return err
+	}
 	r, err := e.find(name)
 	if err != nil {
 		return err
 	}
 	s := r.snapshot()
-	if !force && e.cfg.Observe != nil {
+	if err := s.isAt(how.At); err != nil {
+		return err
+	}
+	if !how.Force && e.cfg.Observe != nil {
 		why, seen, err := e.mayHaveDS(ctx, s)
 		switch {
 		case err != nil:
@@ -179,7 +202,7 @@ func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string,
 			return fmt.Errorf("zone %s: %s: %w; look there yourself, then use --force", s.Name, why, ErrState)
 		}
 	}
-	return e.appendInstance(ctx, actor, &event.ZoneRemoved{Name: s.Name, ID: s.Zone, Force: force}, func() error {
+	return e.appendInstance(ctx, actor, &event.ZoneRemoved{Name: s.Name, ID: s.Zone, Force: how.Force, Reason: how.Reason}, func() error {
 		if e.names[s.Name] != s.Zone {
 			return fmt.Errorf("zone %s: %w", name, ErrNotFound)
 		}

@@ -173,6 +173,7 @@ type Engine struct {
 	probing          queues // zones that resolvers are asked about
 	work             sync.WaitGroup
 	tsig             sync.Mutex  // held while the TSIG keys change
+	policing         sync.Mutex  // held while policies are read or written
 	adding           sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
 	clocking         sync.Mutex  // held while it is recorded how the clock is
 	newest           time.Time   // of the journal's newest event at the start

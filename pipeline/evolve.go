@@ -50,7 +50,7 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		s.Policy.Seq = rec.Seq
 		s.Name, s.Source, s.SerialFloor = f.Zone, f.Source, f.SerialFloor
 	case *event.ZoneChanged:
-		s.Source = f.Source
+		s.Source, s.Sourced = f.Source, rec.Seq
 	case *event.SerialRaised:
 		floor := f.Floor
 		s.SerialFloor = &floor

@@ -236,13 +236,13 @@ func (e *Engine) line(rec journal.Record, closed bool) HistoryLine {
 func Describe(ev event.Event) string {
 	switch f := ev.Facts.(type) {
 	case *event.ZoneAdded:
-		return fmt.Sprintf("zone added, source %s, policy %s", f.Source, f.Policy)
+		return fmt.Sprintf("zone added, source %s, policy %s", f.Source, f.Policy) + because(f.Reason)
 	case *event.ZoneRemoved:
-		return "zone removed; its history and keys stay"
+		return "zone removed; its history and keys stay" + because(f.Reason)
 	case *event.ZoneChanged:
-		return "source is now " + f.Source
+		return "source is now " + f.Source + because(f.Reason)
 	case *event.PolicyBound:
-		return fmt.Sprintf("policy %s bound (sha256 %x)", f.Policy, f.SHA256[:4])
+		return fmt.Sprintf("policy %s bound (sha256 %x)", f.Policy, f.SHA256[:4]) + because(f.Reason)
 	case *event.LoadFailed:
 		return "load failed: " + oneLine(f.Reason)
 	case *event.InstanceLoaded:

@@ -152,9 +152,11 @@ func (e *Engine) states() []State {
 // bound to its new text, each by an event. A file with an error changes
 // nothing; a policy that zones use stays when its file is gone.
 func (e *Engine) ReloadPolicies(ctx context.Context, actor event.Actor) (PolicyChange, error) {
-	if e.cfg.PolicyDir == "" {
-		return PolicyChange{}, fmt.Errorf("the daemon runs without --policy-dir: %w", ErrState)
+	if err := e.hasPolicyDir(); err != nil {
+		return PolicyChange{}, err
 	}
+	e.policing.Lock()
+	defer e.policing.Unlock()
 	read, faults := LoadDir(e.cfg.PolicyDir)
 	byPolicy := faultsByPolicy(faults)
 	addDefault(read, byPolicy)
@@ -175,7 +177,7 @@ func (e *Engine) ReloadPolicies(ctx context.Context, actor event.Actor) (PolicyC
 			change.Errors = append(change.Errors, "zone "+s.Name+" keeps the text that it is bound to: "+err.Error())
 			continue
 		}
-		if err := e.rebind(ctx, actor, s.Zone, p); err != nil {
+		if err := e.rebind(ctx, actor, s.Zone, p, ""); err != nil {
 			return change, err
 		}
 		change.Rebound = append(change.Rebound, s.Name)
@@ -222,18 +224,18 @@ func (e *Engine) takePolicies(read map[string]Policy, faults bool, change *Polic
 }
 
 // rebind binds a zone to the present text of its policy.
-func (e *Engine) rebind(ctx context.Context, actor event.Actor, id event.ZoneID, p Policy) error {
+func (e *Engine) rebind(ctx context.Context, actor event.Actor, id event.ZoneID, p Policy, reason string) error {
 	e.mu.RLock()
 	r := e.runners[id]
 	e.mu.RUnlock()
 	for {
 		s := r.snapshot()
-		if s.Removed != 0 || s.Policy.SHA256 == p.SHA256 {
+		if s.Removed != 0 || s.Policy.Name != p.Name || s.Policy.SHA256 == p.SHA256 {
 			return nil
 		}
 		head, err := e.append(ctx, id, s.Head, 0, actor, &event.PolicyBound{
 			Zone: s.Name, Source: s.Source, Policy: p.Name, SHA256: p.SHA256,
-			Text: string(p.Text), SerialFloor: s.SerialFloor,
+			Text: string(p.Text), SerialFloor: s.SerialFloor, Reason: reason,
 		})
 		if err == nil {
 			return r.await(ctx, func(now State) bool { return now.Head.Seq >= head.Seq })

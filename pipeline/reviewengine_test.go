@@ -170,7 +170,7 @@ func TestReview_DroppedContentLeavesTheProjection(t *testing.T) {
 	rejected, _, _ := instanceWord(r.review(event.StageLoaded).Instance)
 	r.reject(event.StageLoaded)
 	id := event.ZoneID(first.ID)
-	if err := r.e.rebind(ctx, testActor, id, reviewPolicy(t, loadedManual+"[signer]\ndenial.type = \"nsec3\"\n")); err != nil {
+	if err := r.e.rebind(ctx, testActor, id, reviewPolicy(t, loadedManual+"[signer]\ndenial.type = \"nsec3\"\n"), ""); err != nil {
 		t.Fatal(err)
 	}
 	if st := r.await(); st.Published.Serial == first.Published.Serial {

@@ -57,7 +57,8 @@ func givenReason(f event.Facts) bool {
 	switch f.(type) {
 	case *event.ReviewApproved, *event.ReviewRejected, *event.ReviewOverridden, *event.ZoneHalted, *event.ZoneReset,
 		*event.InstanceAbandoned, *event.MaintenanceChanged, *event.ZoneHeld, *event.ZoneReleased, *event.ClockAccepted,
-		*event.RolloverStarted, *event.RolloverAborted, *event.ReviewProposed, *event.ReviewRecalled:
+		*event.RolloverStarted, *event.RolloverAborted, *event.ReviewProposed, *event.ReviewRecalled,
+		*event.AccessUsed, *event.PolicyBound, *event.ZoneAdded, *event.ZoneChanged, *event.ZoneRemoved:
 		return true
 	}
 	return false

@@ -15,6 +15,7 @@ type State struct {
 	Name        string        `json:"name"` // absolute, lower case, final dot
 	Head        journal.Head  `json:"head"`
 	Source      string        `json:"source"`
+	Sourced     uint64        `json:"sourced,omitempty"` // sequence of the last zone.changed
 	Policy      BoundPolicy   `json:"policy"`
 	SerialFloor *uint32       `json:"serial_floor,omitempty"`
 	Keys        keymgr.KeySet `json:"keys"`
@@ -189,5 +190,7 @@ type Registry struct {
 }
 
 func registered(rec journal.Record, f *event.ZoneAdded) Registered {
-	return Registered{Seq: rec.Seq, Time: rec.Event.Time, Actor: rec.Event.Actor, Facts: *f}
+	facts := *f
+	facts.Reason = "" // it stays in the event alone
+	return Registered{Seq: rec.Seq, Time: rec.Event.Time, Actor: rec.Event.Actor, Facts: facts}
 }

@@ -139,6 +139,8 @@ type NewZone struct {
 	Force bool `json:"force,omitempty"`
 	// NewKeys leaves out the keys of an earlier zone of that name.
 	NewKeys bool `json:"new_keys,omitempty"`
+	// Reason is why, for the history.
+	Reason string `json:"reason,omitempty"`
 }
 
 // KeyFile names a BIND private key file to import, on the daemon's machine; with

@@ -38,7 +38,19 @@ func (c *Client) AddZone(ctx context.Context, z pipeline.NewZone) (pipeline.Zone
 
 // RemoveZone removes a zone.
 func (c *Client) RemoveZone(ctx context.Context, name string, force bool) error {
-	return c.act(ctx, http.MethodDelete, zonePath(name), url.Values{"force": {strconv.FormatBool(force)}})
+	return c.EndZone(ctx, name, pipeline.Removal{Force: force})
+}
+
+// EndZone is RemoveZone with a reason, or under a condition.
+func (c *Client) EndZone(ctx context.Context, name string, how pipeline.Removal) error {
+	query := url.Values{"force": {strconv.FormatBool(how.Force)}}
+	if how.Reason != "" {
+		query.Set("reason", how.Reason)
+	}
+	if how.At != 0 {
+		query.Set("at", strconv.FormatUint(how.At, 10))
+	}
+	return c.act(ctx, http.MethodDelete, zonePath(name), query)
 }
 
 // Reload asks for a load, with full of everything, and returns at once.

@@ -355,8 +355,9 @@ func TestRoles_SecretsAndAccessAreForAdmins(t *testing.T) {
 			want = RoleAuditor
 		case r.Tag == "access":
 			want = RoleAdmin
-		case r.Method == http.MethodGet:
-		case r.Tag == "secrets", r.Tag == "workers", r.Tag == "daemon" && r.ID != "reloadConfig", r.ID == "removeZone", r.ID == "recordBackup":
+		case r.Method == http.MethodGet, r.ID == "getOutlook":
+		case r.Tag == "secrets", r.Tag == "workers", r.Tag == "daemon" && r.ID != "reloadConfig", r.ID == "removeZone", r.ID == "recordBackup",
+			r.ID == "putPolicy", r.ID == "removePolicy": // policies have commands run
 			want = RoleAdmin
 		case r.ID == "approve", r.ID == "reject", r.ID == "recallApproval":
 			want = RoleReviewer

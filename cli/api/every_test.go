@@ -98,7 +98,11 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 	ask("POST", "/takeover", `{"name":"b.example","source":`+quote(other)+`}`, 200)
 	ask("POST", "/zones", `{"name":"b.example","source":`+quote(other)+`}`, 201)
 	ask("GET", "/zones/b.example/await", "", 200)
-	ask("DELETE", "/zones/b.example?force=true", "", 204)
+	ask("DELETE", "/zones/b.example?force=true&at=1", "", 409)
+	ask("DELETE", "/zones/b.example?force=true&reason=moved", "", 204)
+	ask("POST", "/outlook", `{"policies":[{"name":"default","text":"version = \"v1\"\n"}],`+
+		`"zones":[{"name":"example.com","source":`+quote(other)+`,"policy":"web","keys":["00"]},{"name":"c.example","source":`+quote(other)+`}],`+
+		`"with":[{"name":"web","text":"version = \"v1\"\n"}]}`, 200)
 	ask("POST", "/keys/distribute", `{}`, 200)
 	ask("POST", "/journal/compact", `{"dry_run":true}`, 200)
 	get("/journal")
@@ -129,6 +133,8 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 		{"POST", zone + "/keys/files", `{"files":[{"path":"/nowhere","key_role":"ksk"}]}`, 422},
 		{"POST", zone + "/keys/" + strings.Repeat("0", 16) + "/publish", "", 404},
 		{"POST", "/policies/reload", "", 409},
+		{"PUT", "/policies/web", `{"text":"version = \"v1\"\n"}`, 409},
+		{"DELETE", "/policies/web?reason=x", "", 409},
 		{"POST", "/reload", "", 409},
 		{"POST", "/tsig", `{"name":"t."}`, 409},
 		{"GET", "/tsig/t", "", 404},

@@ -76,6 +76,12 @@ func policyRoutes() []Route {
 			document(pipeline.PolicyInfo{}, "the policy"), (*server).showPolicy),
 		change("POST", "/policies/reload", "reloadPolicies", RoleOperator, "Read the policy files anew.",
 			nil, document(pipeline.PolicyChange{}, "what changed"), (*server).reloadPolicies),
+		change("PUT", "/policies/{policy}", "putPolicy", RoleAdmin, "Write a policy into the policy folder and bind its zones to it, or tell what that would do.",
+			pipeline.NewPolicy{}, document(pipeline.PolicyPlan{}, "what changes"), (*server).putPolicy),
+		change("DELETE", "/policies/{policy}", "removePolicy", RoleAdmin, "Remove a policy, which no zone may be bound to, from the policy folder.",
+			nil, done(), (*server).removePolicy, text("reason", "why, for the history")),
+		planning(change("POST", "/outlook", "getOutlook", RoleViewer, "What would change where policies and zones were as wished; nothing is changed.",
+			pipeline.FleetWish{}, document(pipeline.FleetOutlook{}, "what would change"), (*server).outlook)),
 	)
 }
 

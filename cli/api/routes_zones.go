@@ -44,7 +44,9 @@ func zoneRoutes() []Route {
 		change("PATCH", "/zones/{zone}", "changeZone", RoleOperator, "Change a zone's source or policy, or tell what that would do.",
 			pipeline.ZoneChange{}, document(pipeline.ZonePlan{}, "what changes"), (*server).changeZone),
 		change("DELETE", "/zones/{zone}", "removeZone", RoleAdmin, "Stop serving a zone; its history and keys stay.",
-			nil, done(), (*server).removeZone, yesNo("force", "though a DS is seen at the parent")),
+			nil, done(), (*server).removeZone, yesNo("force", "though a DS is seen at the parent"),
+			text("reason", "why, for the history"),
+			Param{Name: "at", Type: NumberParam, Text: "only where source and policy were not changed after this sequence"}),
 		get("/zones/{zone}/await", "awaitZone", RoleViewer, "Wait until the zone is at rest.",
 			lines(pipeline.ZoneStatus{}, "progress, then the zone's status"), (*server).awaitZone),
 	)

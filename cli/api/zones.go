@@ -49,7 +49,14 @@ func (s *server) removeZone(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.engine.RemoveZone(r.Context(), actorOf(r.Context()), r.PathValue("zone"), force); err != nil {
+	q := r.URL.Query()
+	how := pipeline.Removal{Force: force, Reason: q.Get("reason")}
+	if at := q.Get("at"); at != "" {
+		if how.At, err = strconv.ParseUint(at, 10, 63); err != nil {
+			return fmt.Errorf("%w: at %q is not a sequence", ErrRequest, at)
+		}
+	}
+	if err := s.engine.EndZone(r.Context(), actorOf(r.Context()), r.PathValue("zone"), how); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -49,6 +49,8 @@ type AccessRefused struct {
 // about, else under Instance, before it is done.
 type AccessUsed struct {
 	Request string `json:"request"` // method, path and query below the API's prefix
+	// Reason is why, as who asked said.
+	Reason string `json:"reason,omitempty"`
 }
 
 // EventType implements Facts.

@@ -172,6 +172,7 @@ func variants() map[string]Facts {
 	m := lifeVariants()
 	maps.Copy(m, holdVariants())
 	maps.Copy(m, contentsVariants())
+	maps.Copy(m, reasonVariants())
 	maps.Copy(m, map[string]Facts{
 		"sign.failed-worker": &SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", WorkerRole: "review"},
 		"instance.loaded-transfer": &InstanceLoaded{

@@ -14,6 +14,8 @@ type ZoneAdded struct {
 	Force bool `json:"force,omitempty"`
 	// Public lists public keys of other signers of the zone, likewise.
 	Public []Key `json:"import_public,omitempty"`
+	// Reason is why, as who added it said.
+	Reason string `json:"reason,omitempty"`
 }
 
 // ZoneRemoved ends a zone; its history stays. It stands under Instance.
@@ -21,11 +23,15 @@ type ZoneRemoved struct {
 	Name  string `json:"name"`
 	ID    ZoneID `json:"id"`
 	Force bool   `json:"force,omitempty"`
+	// Reason is why, as who removed it said.
+	Reason string `json:"reason,omitempty"`
 }
 
 // ZoneChanged gives a zone another source.
 type ZoneChanged struct {
 	Source string `json:"source"`
+	// Reason is why, as who changed it said.
+	Reason string `json:"reason,omitempty"`
 }
 
 // PolicyBound says which policy, word for word, rules a zone from here on. It
@@ -39,6 +45,8 @@ type PolicyBound struct {
 	// SerialFloor repeats zone.added's, so that a zone folds from its own
 	// events alone.
 	SerialFloor *uint32 `json:"serial_floor,omitempty"`
+	// Reason is why, as who changed policy or source said.
+	Reason string `json:"reason,omitempty"`
 }
 
 // SerialRaised puts a floor under the serials that are published from here on.
