@@ -134,7 +134,7 @@ func defaultConfig() config {
 		Transfers: transferConfig{
 			MaxSize: 32 << 30, MaxRecords: 1_000_000_000, MaxTime: duration(2 * time.Hour), Idle: duration(30 * time.Second),
 		},
-		Metrics: metricsConfig{Zones: metrics.ZonesAll}, Prober: defaultProber(),
+		Metrics: metricsConfig{Zones: metrics.ZonesAuto, ZonesLimit: metrics.DefaultZonesLimit}, Prober: defaultProber(),
 		Alarms: defaultAlarms(),
 		HTTP:   defaultHTTP(),
 		Worker: workerConfig{URLs: []string{}, Roles: []string{}, Advertise: []string{}},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"sluice/cli/api"
@@ -14,13 +15,17 @@ import (
 
 // metricsConfig is what Prometheus is told.
 type metricsConfig struct {
-	Zones string `toml:"zones"`
+	Zones      string `toml:"zones"`
+	ZonesLimit int    `toml:"zones-limit"`
 }
 
 // check finds values that cannot work; nil where there are none.
 func (c metricsConfig) check() *badValue {
-	if c.Zones != metrics.ZonesAll && c.Zones != metrics.ZonesNone {
-		return &badValue{key: "metrics.zones", text: fmt.Sprintf(`zones = %q: want "all" (each zone by itself) or "none" (sums alone)`, c.Zones)}
+	if !slices.Contains([]string{metrics.ZonesAuto, metrics.ZonesAll, metrics.ZonesNone}, c.Zones) {
+		return &badValue{key: "metrics.zones", text: fmt.Sprintf(`zones = %q: want "auto" (of many zones those alone that need a person), "all" (each zone by itself) or "none" (sums alone)`, c.Zones)}
+	}
+	if c.ZonesLimit < 1 {
+		return &badValue{key: "metrics.zones-limit", text: fmt.Sprintf("zones-limit = %d: want at least 1", c.ZonesLimit)}
 	}
 	return nil
 }
@@ -94,7 +99,7 @@ const metricsPath = "/metrics"
 // metrics is those alone.
 func (s *serving) apiHandler() (all, alone http.Handler) {
 	m := metrics.New(metrics.Config{
-		Measure: s.engine.Measure, Published: s.xfr.Stats, Zones: s.cfg.Metrics.Zones, Logger: s.log.With("part", "metrics"),
+		Measure: s.engine.Measure, Published: s.xfr.Stats, Zones: s.cfg.Metrics.Zones, ZonesLimit: s.cfg.Metrics.ZonesLimit, Logger: s.log.With("part", "metrics"),
 	})
 	alone = m.Handler()
 	calls := m.Instrument(api.Handler(s.engine, s.log.With("part", "api")))

@@ -66,6 +66,7 @@ func zoneFamilies() []family {
 func fleetFamilies() []family {
 	return []family{
 		{"zones", gauge, "Zones by stage: new, working, review, published, failed, halted, expired.", []string{"stage"}},
+		{"zones_untold", gauge, "Zones that have no series of their own: there are many, and nothing about them needs a person.", nil},
 		{"zones_signatures_overdue", gauge, "Zones whose first signature was not made anew: due (past the remain-time), alarm, expired. Each counts in all that it has reached.", []string{"urgency"}},
 		{"zones_ds_out_of_step", gauge, "Zones whose parent has other DS records than it is to have.", nil},
 		{"zones_with_notices", gauge, "Zones of which zone status tells something, by severity (info, warning, alarm).", []string{"severity"}},

@@ -19,12 +19,6 @@ import (
 	"sluice/xfr"
 )
 
-// What of zones is told.
-const (
-	ZonesAll  = "all"  // each zone by itself
-	ZonesNone = "none" // sums over all zones alone
-)
-
 const (
 	// scrapeTime is how long one scrape may take.
 	scrapeTime = 30 * time.Second
@@ -39,8 +33,11 @@ type Config struct {
 	// Published is what the publication listeners have done; nil where there are
 	// none.
 	Published func() xfr.Stats
-	// Zones is ZonesAll or ZonesNone; "" is ZonesAll.
+	// Zones is ZonesAuto, ZonesAll or ZonesNone; "" is ZonesAuto.
 	Zones string
+	// ZonesLimit is how many zones ZonesAuto tells of by themselves; 0 is
+	// DefaultZonesLimit.
+	ZonesLimit int
 	// Logger takes what goes wrong; nil drops it.
 	Logger *slog.Logger
 }
@@ -65,6 +62,9 @@ type described struct {
 func New(cfg Config) *Metrics {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ZonesLimit == 0 {
+		cfg.ZonesLimit = DefaultZonesLimit
 	}
 	m := &Metrics{cfg: cfg, descs: map[string]described{}, registry: prometheus.NewRegistry()}
 	for _, f := range slices.Concat(zoneFamilies(), fleetFamilies(), processFamilies()) {
@@ -166,10 +166,10 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	s.peers(now)
 	s.journal(now)
 	s.fleet(now)
-	if m.cfg.Zones != ZonesNone {
-		for i := range now.Zones {
-			s.zone(&now.Zones[i])
-		}
+	chosen := m.chosen(now.Zones, now.Clock.Now)
+	s.set("zones_untold", float64(len(now.Zones)-len(chosen)))
+	for _, z := range chosen {
+		s.zone(z)
 	}
 }
 

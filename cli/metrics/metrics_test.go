@@ -221,6 +221,55 @@ func TestZonesNone_LeavesTheSums(t *testing.T) {
 	}
 }
 
+func TestZonesAuto_TellsOfManyZonesThoseInTrouble(t *testing.T) {
+	now := everything()
+	bad := now.Zones[0]
+	if troubleOf(&bad, now.Clock.Now) != alarming {
+		t.Fatal("the zone is well")
+	}
+	fine := pipeline.ZoneMeasure{Stage: pipeline.StagePublished}
+	late := fine
+	late.Due = now.Clock.Now.Add(-time.Second)
+	now.Zones = nil
+	for i := range 10 {
+		z := fine
+		switch i {
+		case 3, 4:
+			z = late
+		case 7:
+			z = bad
+		}
+		z.Name = fmt.Sprintf("z%d.example.", i)
+		now.Zones = append(now.Zones, z)
+	}
+	for _, c := range []struct {
+		zones string
+		limit int
+		want  []string
+	}{
+		{ZonesAuto, 10, []string{"z0", "z1", "z2", "z3", "z4", "z5", "z6", "z7", "z8", "z9"}},
+		{ZonesAuto, 9, []string{"z3", "z4", "z7"}},
+		{ZonesAuto, 2, []string{"z3", "z7"}},
+		{ZonesAuto, 1, []string{"z7"}},
+		{ZonesNone, 10, nil},
+	} {
+		m := measured(now, c.zones)
+		m.cfg.ZonesLimit = c.limit
+		text := scrapeOf(t, m)
+		var got []string
+		for _, match := range regexp.MustCompile(`(?m)^sluice_zone_stage\{stage="[a-z]+",zone="(z\d)\.`).FindAllStringSubmatch(text, -1) {
+			got = append(got, match[1])
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s with %d: zones %v, want %v", c.zones, c.limit, got, c.want)
+		}
+		if want := fmt.Sprintf("sluice_zones_untold %d\n", 10-len(c.want)); !strings.Contains(text, want) {
+			t.Errorf("%s with %d: %q is missing", c.zones, c.limit, want)
+		}
+	}
+}
+
 func TestInstrument_CallersMakeNoSeries(t *testing.T) {
 	m := measured(pipeline.Measurement{}, ZonesAll)
 	mux := http.NewServeMux()

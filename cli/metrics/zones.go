@@ -112,34 +112,25 @@ func (s *scrape) servers(z *pipeline.ZoneMeasure) {
 		return
 	}
 	if len(z.Secondaries) > 0 {
-		unaware := 0
+		n := 0
 		for _, sec := range z.Secondaries {
-			if sec.Telling != nil || sec.Serial == nil {
-				unaware++
+			if unaware(sec) {
+				n++
 			}
 		}
-		s.set("zone_secondaries_unaware", float64(unaware), z.Name)
+		s.set("zone_secondaries_unaware", float64(n), z.Name)
 	}
 	o := z.Observation
 	if o == nil || o.At.IsZero() {
 		return
 	}
-	n := map[string]int{"current": 0, "behind": 0, "silent": 0}
 	oldest, server := z.Published.Serial, ""
 	for _, at := range o.Zone {
-		switch {
-		case at.Error != "":
-			n["silent"]++
-			continue
-		case at.Serial == z.Published.Serial:
-			n["current"]++
-		default:
-			n["behind"]++
-		}
-		if server == "" || int32(at.Serial-oldest) < 0 { //nolint:gosec // RFC 1982
+		if at.Error == "" && (server == "" || int32(at.Serial-oldest) < 0) { //nolint:gosec // RFC 1982
 			oldest, server = at.Serial, at.Address.String()
 		}
 	}
+	n := serversOf(z)
 	for _, state := range sortedKeys(n) {
 		s.set("zone_servers", float64(n[state]), z.Name, state)
 	}
@@ -147,6 +138,25 @@ func (s *scrape) servers(z *pipeline.ZoneMeasure) {
 		s.set("zone_server_oldest_serial", float64(oldest), z.Name, server)
 	}
 }
+
+// serversOf counts the public servers by what they showed when last asked.
+func serversOf(z *pipeline.ZoneMeasure) map[string]int {
+	n := map[string]int{"current": 0, "behind": 0, "silent": 0}
+	for _, at := range z.Observation.Zone {
+		switch {
+		case at.Error != "":
+			n["silent"]++
+		case at.Serial == z.Published.Serial:
+			n["current"]++
+		default:
+			n["behind"]++
+		}
+	}
+	return n
+}
+
+// unaware reports whether a secondary has not acknowledged what is published.
+func unaware(sec pipeline.SecondaryStatus) bool { return sec.Telling != nil || sec.Serial == nil }
 
 // parent tells how the zone stands with its parent.
 func (s *scrape) parent(z *pipeline.ZoneMeasure) {
@@ -247,13 +257,17 @@ func newSums() *sums {
 		}
 		return m
 	}
-	return &sums{
+	t := &sums{
 		stages: zero(pipeline.Stages()...), noticed: zero(severities()...), probed: zero(results()...),
 		reviews:   zero("loaded", "signed"),
 		rollovers: zero(string(keymgr.RollZSK), string(keymgr.RollKSK), string(keymgr.RollCSK), string(keymgr.RollAlgorithm)),
-		stopped:   zero(string(keymgr.PhasePerson), string(keymgr.PhaseBackup), string(keymgr.PhaseProof), string(keymgr.PhaseBlocked)),
+		stopped:   map[string]int{},
 		overdue:   zero(overdueDue, overdueAlarm, overdueExpired), oldest: map[string]time.Time{}, codes: map[[2]string]int{},
 	}
+	for _, phase := range stops() {
+		t.stopped[string(phase)] = 0
+	}
+	return t
 }
 
 // add takes one zone into the sums.
