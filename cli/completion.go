@@ -73,6 +73,7 @@ func (e *env) complete(ctx context.Context, app *urfave.App, words []string) []c
 		return nil
 	}
 	o := ordering{globals: app.Flags, commands: app.Commands}
+	var found []candidate
 	last := words[len(words)-1]
 	for rest := words[:len(words)-1]; len(rest) > 0; {
 		arg := rest[0]
@@ -84,13 +85,14 @@ func (e *env) complete(ctx context.Context, app *urfave.App, words []string) []c
 			o.word(arg)
 		default:
 			used, err := o.flag(arg, rest)
+			e.askedOf(o.before)
 			if err != nil {
-				return nil // the last word is the value of this flag, or nothing is known of it
+				// The last word is the value of this flag, or nothing is known of it.
+				return fitting(e.flagValues(ctx, o.path, strings.TrimLeft(arg, "-")), last)
 			}
 			rest = rest[used:]
 		}
 	}
-	var found []candidate
 	switch {
 	case isFlag(last):
 		found = o.flagNames()
@@ -100,12 +102,23 @@ func (e *env) complete(ctx context.Context, app *urfave.App, words []string) []c
 	case o.command.Name == "help":
 		found = helpNames(app, o.words)
 	case len(o.words) == 0 && strings.HasPrefix(strings.Trim(o.command.ArgsUsage, "["), "ZONE"):
-		if i := slices.Index(o.before, "--api"); i >= 0 {
-			e.apiAddress = o.before[i+1]
-		}
 		found = e.zoneNames(ctx)
+	default:
+		found = e.argumentValues(ctx, o.path, o.words)
 	}
-	return slices.DeleteFunc(found, func(w candidate) bool { return !strings.HasPrefix(w.text, last) })
+	return fitting(found, last)
+}
+
+// askedOf takes the daemon that global flags name.
+func (e *env) askedOf(globals []string) {
+	if i := slices.Index(globals, "--api"); i >= 0 && i+1 < len(globals) {
+		e.apiAddress = globals[i+1]
+	}
+}
+
+// fitting are those that begin with what was typed.
+func fitting(found []candidate, typed string) []candidate {
+	return slices.DeleteFunc(found, func(w candidate) bool { return !strings.HasPrefix(w.text, typed) })
 }
 
 func commandNames(commands []*urfave.Command) []candidate {

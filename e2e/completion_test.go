@@ -23,7 +23,12 @@ func TestCompletion_ShellsCompleteCommandsAndZones(t *testing.T) {
 		{"bash", bashCompletes, []string{"zone", "stat"}, "status"},
 		{"bash", bashCompletes, []string{"zone", "status", "exam"}, example + "."},
 		{"bash", bashCompletes, []string{"template", "sys"}, "systemd"},
+		{"bash", bashCompletes, []string{"zone", "set", example, "--policy", "def"}, "default"},
+		{"bash", bashCompletes, []string{"zone", "list", "--state", "pub"}, "published"},
+		{"bash", bashCompletes, []string{"token", "add", "alice", "--role", "view"}, "viewer"},
+		{"bash", bashCompletes, []string{"key", "roll", example, "al"}, "algorithm"},
 		{"fish", fishCompletes, []string{"zone", "stat"}, "status"},
+		{"fish", fishCompletes, []string{"log-level", "de"}, "debug"},
 		{"fish", fishCompletes, []string{"zone", "status", "exam"}, example + "."},
 	} {
 		t.Run(c.shell+" "+strings.Join(c.words, " "), func(t *testing.T) {

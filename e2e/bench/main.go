@@ -45,6 +45,8 @@ type config struct {
 	changes []liveChange
 	sizes   []int
 	zones   int
+	rest    bool
+	keep    string
 	rate    float64
 }
 
@@ -61,6 +63,8 @@ func parse(args []string) (config, error) {
 	flags.Func("changes", "live and flat: RRsets that a change has and how many are made a run, with commas between; flat takes the first (default 1:100,100:20,10000:4)", c.parseChanges)
 	flags.Func("sizes", "flat: names in the zones, with commas between (default: a hundredth, a tenth and all of -n)", c.parseSizes)
 	flags.IntVar(&c.zones, "zones", 0, "instead of all else: one daemon with so many small zones, whose ZSKs are due on the same day")
+	flags.BoolVar(&c.rest, "rest", false, "with -zones: at the pace of the clock: added, started again, left alone, asked, with another policy")
+	flags.StringVar(&c.keep, "keep", "", "with -rest: the folder of an earlier run with as many zones, or where to make one; it is kept")
 	flags.Float64Var(&c.rate, "rate", 60, "with -zones: simulated seconds a second")
 	flags.StringVar(&c.dir, "dir", "", "folder for zones and output, kept (default: a temporary one, removed)")
 	flags.StringVar(&c.out, "o", "", "file for the table (default: standard output)")
@@ -167,12 +171,21 @@ func (c config) write(stdout io.Writer, table string) error {
 
 // manyZones measures one daemon with many zones.
 func (c config) manyZones(ctx context.Context, stdout io.Writer) error {
-	dir, err := os.MkdirTemp(c.dir, "zones-")
-	if err != nil {
+	dir := c.keep
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp(c.dir, "zones-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+	} else if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	r, err := manyzones.Run(ctx, manyzones.Config{Sluice: c.sluice, Dir: dir, Zones: c.zones, Rate: c.rate, Log: os.Stderr})
+	run := manyzones.Run
+	if c.rest {
+		run = manyzones.Rest
+	}
+	r, err := run(ctx, manyzones.Config{Sluice: c.sluice, Dir: dir, Zones: c.zones, Rate: c.rate, Log: os.Stderr})
 	if err != nil {
 		return err
 	}

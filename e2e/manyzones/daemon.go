@@ -181,9 +181,12 @@ func (r *run) follow(d *daemon) {
 	c := d.client()
 	defer c.CloseIdleConnections()
 	r.mu.Lock()
-	from := r.seen.last + 1
+	from := fmt.Sprintf("?from=%d", r.seen.last+1)
+	if r.late {
+		from = ""
+	}
 	r.mu.Unlock()
-	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("%s/events?from=%d", api, from), nil)
+	req, err := http.NewRequest(http.MethodGet, api+"/events"+from, nil)
 	if err != nil {
 		return
 	}
@@ -228,6 +231,8 @@ func (r *run) take(data []byte) {
 		}
 	}
 	switch ev.Type {
+	case "policy.bound":
+		note(s.bound)
 	case "instance.published":
 		note(s.published)
 	case "rollover.started":
@@ -244,8 +249,13 @@ func (r *run) take(data []byte) {
 	}
 }
 
-// await waits until so many zones are where they are to be.
-func (r *run) await(ctx context.Context, what string, count func(*seen) int, want int) error {
+// await waits until so many zones are where they are to be, or for a time where
+// one is given.
+func (r *run) await(ctx context.Context, what string, count func(*seen) int, want int, within time.Duration) error {
+	var over <-chan time.Time
+	if within > 0 {
+		over = time.After(within)
+	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	said := time.Now()
@@ -253,7 +263,7 @@ func (r *run) await(ctx context.Context, what string, count func(*seen) int, wan
 		r.mu.Lock()
 		n := count(&r.seen)
 		r.mu.Unlock()
-		if n >= want {
+		if over == nil && n >= want {
 			return nil
 		}
 		if time.Since(said) > 10*time.Second {
@@ -263,6 +273,8 @@ func (r *run) await(ctx context.Context, what string, count func(*seen) int, wan
 		}
 		select {
 		case <-tick.C:
+		case <-over:
+			return nil
 		case <-r.daemon.exited:
 			return errEnded
 		case <-ctx.Done():

@@ -44,12 +44,18 @@ func (r *Report) Markdown() string {
 		fmt.Fprintf(&b, "| %s | %.1f | %.1f | %.1f | %d | %d |\n", p.Name, p.Wall.Seconds(), p.CPU.Seconds(),
 			p.CPU.Seconds()*1000/float64(r.Zones), p.RSS>>20, p.Peak>>20)
 	}
-	most, hours := r.Busiest()
-	middle, longest := r.Took()
-	fmt.Fprintf(&b, "\nBy the simulated clock: %d rollovers began in %d hours, at most %d in one; one took %s, the longest %s. "+
-		"%d zones were held, all of them with the silent server.\n",
-		len(r.Begun), hours, most, middle.Round(time.Minute), longest.Round(time.Minute), len(r.Held))
+	if len(r.Begun) > 0 {
+		r.rollovers(&b)
+	}
 	fmt.Fprintf(&b, "\nA scrape of the metrics: %.0f ms at best, %.0f ms of CPU, %d series, %d KiB.\n",
 		float64(r.Scrape.Best.Microseconds())/1000, float64(r.Scrape.CPU.Microseconds())/1000, r.Scrape.Series, r.Scrape.Bytes>>10)
 	return b.String()
+}
+
+func (r *Report) rollovers(b *strings.Builder) {
+	most, hours := r.Busiest()
+	middle, longest := r.Took()
+	fmt.Fprintf(b, "\nBy the simulated clock: %d rollovers began in %d hours, at most %d in one; one took %s, the longest %s. "+
+		"%d zones were held, all of them with the silent server.\n",
+		len(r.Begun), hours, most, middle.Round(time.Minute), longest.Round(time.Minute), len(r.Held))
 }

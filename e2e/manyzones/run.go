@@ -64,6 +64,7 @@ type run struct {
 	daemon *daemon
 	addr   string
 	report Report
+	late   bool // what happened before it began is of no interest
 
 	mu    sync.Mutex
 	base  time.Time // guarded by mu; simulated time at the last start
@@ -75,25 +76,14 @@ type run struct {
 
 // seen is what the daemon's events have told, by zone.
 type seen struct {
-	published, secured, begun, ended map[string]time.Time
-	last                             uint64
+	published, secured, begun, ended, bound map[string]time.Time
+	last                                    uint64
 }
 
-// Run does all parts in turn.
+// Run rolls all keys on one day.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	r := &run{Config: cfg, base: time.Date(2027, 1, 4, 0, 0, 0, 0, time.UTC), since: time.Now(), rate: 1}
-	r.seen = seen{map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}, 0}
-	r.report.Zones, r.report.Silent = cfg.Zones, cfg.Zones/shared
-	err := r.prepare(ctx)
-	if err == nil {
-		err = r.all(ctx)
-	}
-	if r.daemon != nil {
-		err = errors.Join(err, r.daemon.stop())
-	}
-	if r.world != nil {
-		err = errors.Join(err, r.world.close())
-	}
+	r := newRun(cfg)
+	err := r.finish(r.prepare(ctx, "3h", "all"), func() error { return r.all(ctx) })
 	r.report.Begun, r.report.Ended = r.seen.begun, r.seen.ended
 	for i := range cfg.Zones {
 		name := zoneName(i)
@@ -109,16 +99,34 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return &r.report, err
 }
 
+func newRun(cfg Config) *run {
+	r := &run{Config: cfg, base: time.Date(2027, 1, 4, 0, 0, 0, 0, time.UTC), since: time.Now(), rate: 1}
+	by := func() map[string]time.Time { return map[string]time.Time{} }
+	r.seen = seen{published: by(), secured: by(), begun: by(), ended: by(), bound: by()}
+	r.report.Zones, r.report.Silent = cfg.Zones, cfg.Zones/shared
+	return r
+}
+
+// finish runs what was prepared, and stops everything.
+func (r *run) finish(prepared error, work func() error) error {
+	err := prepared
+	if err == nil {
+		err = work()
+	}
+	if r.daemon != nil {
+		err = errors.Join(err, r.daemon.stop())
+	}
+	if r.world != nil {
+		err = errors.Join(err, r.world.close())
+	}
+	return err
+}
+
 func (r *run) all(ctx context.Context) error {
 	if err := r.start(ctx); err != nil {
 		return err
 	}
-	if err := r.part("all zones added, signed and published", func() error {
-		if err := r.add(ctx); err != nil {
-			return err
-		}
-		return r.await(ctx, "published", func(s *seen) int { return len(s.published) }, r.Zones)
-	}); err != nil {
+	if err := r.added(ctx); err != nil {
 		return err
 	}
 	if err := r.scrape(ctx); err != nil {
@@ -130,7 +138,7 @@ func (r *run) all(ctx context.Context) error {
 	}
 	r.report.Parts = append(r.report.Parts, r.daemon.part("started again, all zones served"))
 	if err := r.part("all but the held zones have their DS", func() error {
-		return r.await(ctx, "secure", func(s *seen) int { return len(s.secured) }, r.Zones-r.report.Silent)
+		return r.await(ctx, "secure", func(s *seen) int { return len(s.secured) }, r.Zones-r.report.Silent, 0)
 	}); err != nil {
 		return err
 	}
@@ -138,12 +146,22 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	if err := r.part("all rollovers begun", func() error {
-		return r.await(ctx, "begun", func(s *seen) int { return len(s.begun) }, r.Zones-r.report.Silent)
+		return r.await(ctx, "begun", func(s *seen) int { return len(s.begun) }, r.Zones-r.report.Silent, 0)
 	}); err != nil {
 		return err
 	}
 	return r.part("all but the held rollovers ended", func() error {
-		return r.await(ctx, "ended", func(s *seen) int { return len(s.ended) }, r.Zones-r.report.Silent)
+		return r.await(ctx, "ended", func(s *seen) int { return len(s.ended) }, r.Zones-r.report.Silent, 0)
+	})
+}
+
+// added adds all zones and waits until they are published.
+func (r *run) added(ctx context.Context) error {
+	return r.part("all zones added, signed and published", func() error {
+		if err := r.add(ctx); err != nil {
+			return err
+		}
+		return r.await(ctx, "published", func(s *seen) int { return len(s.published) }, r.Zones, 0)
 	})
 }
 
@@ -170,8 +188,9 @@ func zoneName(i int) string { return fmt.Sprintf("z%05d.%s", i, top) }
 // held says whether a zone has the silent server.
 func held(i int) bool { return i%shared == shared-1 }
 
-// prepare writes zones, policies and the config.
-func (r *run) prepare(ctx context.Context) (err error) {
+// prepare writes zones, policies and the config: how often a zone is observed, and
+// which have metrics of their own.
+func (r *run) prepare(ctx context.Context, observed, metrics string) (err error) {
 	if r.Zones < shared {
 		return fmt.Errorf("%d zones: want at least %d", r.Zones, shared)
 	}
@@ -192,13 +211,13 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		}
 	}
 	for name, public := range map[string][]string{"default": r.world.public, "silent": {r.world.public[0], r.world.silent}} {
-		text := fmt.Sprintf(policyText, r.world.parent, strings.Join(public, `", "`), Validity, r.world.secondary)
+		text := fmt.Sprintf(policyText, r.world.parent, strings.Join(public, `", "`), Validity, r.world.secondary, observed)
 		if err := os.WriteFile(filepath.Join(r.Dir, "policies", name+".toml"), []byte(text), 0o600); err != nil {
 			return err
 		}
 	}
-	text := fmt.Sprintf("version = \"v1\"\npolicy-dir = %q\n[daemon]\nlog-level = \"error\"\nresolvers = [%q]\ntrust-anchors = [%q]\n",
-		filepath.Join(r.Dir, "policies"), r.world.parent, r.world.anchor())
+	text := fmt.Sprintf("version = \"v1\"\npolicy-dir = %q\n[daemon]\nlog-level = \"error\"\nresolvers = [%q]\ntrust-anchors = [%q]\n[metrics]\nzones = %q\n",
+		filepath.Join(r.Dir, "policies"), r.world.parent, r.world.anchor(), metrics)
 	return os.WriteFile(r.config(), []byte(text), 0o600)
 }
 
@@ -224,7 +243,7 @@ www AAAA 2001:db8::%x
 const policyText = `version = "v1"
 [key-manager]
 propagation-margin = "5m"
-observation-interval = "3h"
+observation-interval = "%[5]s"
 parent-nameservers = [%[1]q]
 publication-nameservers = ["%[2]s"]
 [key-manager.zsk]
