@@ -50,8 +50,13 @@ func (e *env) printAlarms(st pipeline.AlarmsStatus) error {
 	}
 	for _, t := range st.Targets {
 		state := e.paint(green, "well")
-		if t.Failed > 0 {
+		switch {
+		case t.Failed > 0:
 			state = e.paint(red, fmt.Sprintf("failed %s in a row, since %s: %s; again %s", count(uint64(t.Failed), "time"), when(*t.Since), t.Error, when(*t.Retry)))
+		case t.Tested != nil && !t.Tested.OK:
+			state = e.paint(red, fmt.Sprintf("its test failed at %s: %s; mend it, then: sluice alarms test", when(t.Tested.At), t.Tested.Error))
+		case t.Tested != nil:
+			state += ", tested at " + when(t.Tested.At)
 		}
 		if err := e.fields("target", t.Target, "to", t.To, "state", state, "told", count(uint64(len(t.Told)), "condition")); err != nil {
 			return err

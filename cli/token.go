@@ -128,7 +128,7 @@ func (e *env) addToken(c *urfave.Context, client *api.Client, n pipeline.NewToke
 	if granted.Expires != nil {
 		until = ", until " + when(*granted.Expires)
 	}
-	return e.printf("token %s for %s%s is in %s; with it: sluice --api https://HOST:PORT --token-file %s zone list\n",
+	return e.printf("token %s for %s%s is in %s; with it: sluice --api https://HOST:PORT[#PIN] --token-file %s zone list\n(the pin of a certificate that the daemon made: sluice help access)\n",
 		granted.Name, strings.Join(granted.Roles, ", "), until, path, path)
 }
 

@@ -97,7 +97,7 @@ func (e *Engine) sendAlarms(ctx context.Context) {
 func (e *Engine) runAlarmCommand(ctx context.Context, command string, env []string) error {
 	_, cfg := e.alarms.get()
 	timeout := cfg.Timeout
-	out, err := runHook(ctx, Hook{Command: command, Timeout: timeout}, env)
+	out, err := e.hook(ctx, "alarm", Hook{Command: command, Timeout: timeout}, env)
 	switch {
 	case err != nil:
 		return err

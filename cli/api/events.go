@@ -67,20 +67,30 @@ func (s *server) tailStart(r *http.Request) (uint64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("%w: Last-Event-ID %q is not a sequence", ErrRequest, last)
 		}
-		return n + 1, nil
+		return s.notAhead(r.Context(), n+1)
 	}
 	text := r.URL.Query().Get("from")
 	if text == "" {
 		return s.engine.NextSeq(r.Context())
 	}
 	if n, err := strconv.ParseUint(text, 10, 63); err == nil {
-		return max(n, 1), nil
+		return s.notAhead(r.Context(), max(n, 1))
 	}
 	t, err := timeParam(r, "from")
 	if err != nil {
 		return 0, fmt.Errorf("%w: from %q is neither a sequence nor an RFC 3339 time", ErrRequest, text)
 	}
 	return s.engine.SeqAt(r.Context(), t)
+}
+
+// notAhead refuses a place that the journal has not come to: nothing would be
+// sent for long, and then it would not be what the client missed.
+func (s *server) notAhead(ctx context.Context, from uint64) (uint64, error) {
+	next, err := s.engine.NextSeq(ctx)
+	if err == nil && from > next {
+		err = fmt.Errorf("%w: sequence %d is ahead of the journal, whose newest event is %d: it may have been restored; begin anew", ErrRequest, from-1, next-1)
+	}
+	return from, err
 }
 
 // events writes server-sent events. Its methods may be called concurrently.

@@ -79,6 +79,33 @@ func TestTail_BeginsBeforeTheAnswerDoes(t *testing.T) {
 	}
 }
 
+// Whoever comes with a place that the journal has not come to follows another
+// journal, or one that was restored: it is told.
+func TestTail_RefusesAPlaceAheadOfTheJournal(t *testing.T) {
+	r := newRig(t)
+	r.add(t, "example.com")
+	for _, c := range []struct{ path, last string }{
+		{"/events", "1000000"}, {"/events?from=1000000", ""}, {"/zones/example.com/events?from=1000000", ""},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://sluice"+Prefix+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.last != "" {
+			req.Header.Set("Last-Event-ID", c.last)
+		}
+		res, err := r.client.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "ahead of the journal") {
+			t.Errorf("%s, Last-Event-ID %q: %d %s, %v", c.path, c.last, res.StatusCode, text, err)
+		}
+	}
+}
+
 // follow opens a live stream.
 func (r *rig) follow(t *testing.T, path, lastID string) *http.Response {
 	t.Helper()

@@ -188,6 +188,9 @@ func (g *Gate) identify(w http.ResponseWriter, r *http.Request) (Identity, *Prob
 	}
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sluice", error="invalid_token"`)
+		if text == "" {
+			p = newProblem(p.Status, "Authorization holds no token: send Authorization: Bearer TOKEN; other ways to log in there are none")
+		}
 	}
 	return Identity{}, p
 }

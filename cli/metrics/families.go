@@ -100,7 +100,7 @@ func processFamilies() []family {
 		{"signatures_made_total", counter, "RRSIG records that this process made.", nil},
 		{"verifications_total", counter, "Runs of the egress gate by result (passed, failed).", []string{"result"}},
 		{"verification_seconds_total", counter, "Time that they took.", []string{"result"}},
-		{"hook_runs_total", counter, "Hooks that ran, by hook (review, parent, checkpoint) and result (ok, rejected, timeout, not-started, failed).", []string{"hook", "result"}},
+		{"hook_runs_total", counter, "Hooks that ran, by hook (review, parent, checkpoint, alarm) and result (ok, rejected, timeout, not-started, failed).", []string{"hook", "result"}},
 		{"hook_seconds_total", counter, "Time that hooks took.", []string{"hook", "result"}},
 
 		{"transfers_in_total", counter, "Transfers from servers of sources, by what they sent (axfr, ixfr, up-to-date, none) and result (whole, broken).", []string{"kind", "result"}},

@@ -34,7 +34,7 @@ func (s *scrape) work(m pipeline.Measurement) {
 	s.counts("signings_total", "signing_seconds_total", c.Signings, []string{string(pipeline.ModeSign)}, []string{"signed", "failed"})
 	s.counts("verifications_total", "verification_seconds_total", c.Verifications, []string{""}, []string{"passed", "failed"})
 	s.counts("hook_runs_total", "hook_seconds_total", c.Hooks,
-		[]string{"review", "parent", "checkpoint"}, []string{"ok", "rejected", "timeout", "not-started", "failed"})
+		[]string{"review", "parent", "checkpoint", "alarm"}, []string{"ok", "rejected", "timeout", "not-started", "failed"})
 	s.counts("probes_total", "probe_seconds_total", c.Probes, nil, nil)
 	s.count("signatures_made_total", c.Made)
 	for _, k := range c.Keystores {

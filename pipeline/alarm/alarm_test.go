@@ -245,6 +245,28 @@ func TestSender_ATargetThatWasAwayIsToldWhatIsSo(t *testing.T) {
 	})
 }
 
+func TestSender_ATestThatFailedIsToldUntilSomethingGetsThere(t *testing.T) {
+	w := &world{}
+	w.fail(errors.New("no way there"))
+	sends(t, w, w.config(), func(s *Sender) {
+		if s.Test(t.Context())[0].OK {
+			t.Fatal("the test got there")
+		}
+		if st := s.Status()[0]; st.Tested == nil || st.Tested.OK || st.Tested.Error != "no way there" {
+			t.Errorf("after the test: %+v", st)
+		}
+		w.fail(nil)
+		w.set(late)
+		w.after(30 * time.Minute)
+		if st := s.Status()[0]; st.Tested != nil {
+			t.Errorf("after an alarm got there: %+v", st.Tested)
+		}
+		if !s.Test(t.Context())[0].OK || !s.Status()[0].Tested.OK {
+			t.Errorf("after a test that got there: %+v", s.Status()[0])
+		}
+	})
+}
+
 func TestSender_ManyAtOnceAreSummedUp(t *testing.T) {
 	w := &world{}
 	sends(t, w, w.config(), func(s *Sender) {

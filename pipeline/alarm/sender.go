@@ -77,6 +77,14 @@ type target struct {
 	fault  string          // guarded by mu; of the last one
 	since  time.Time       // guarded by mu; of the first of them
 	retry  time.Time       // guarded by mu
+	tested *Tested         // guarded by mu; see TargetStatus
+}
+
+// Tested is what became of the last test of a target.
+type Tested struct {
+	At    time.Time `json:"at"`
+	OK    bool      `json:"ok"`
+	Error string    `json:"error,omitempty"`
 }
 
 // TargetStatus is how it is with one way of telling.
@@ -88,6 +96,9 @@ type TargetStatus struct {
 	Error  string     `json:"last_error,omitempty"`
 	Since  *time.Time `json:"since,omitempty"` // of the first of these
 	Retry  *time.Time `json:"retry_at,omitempty"`
+	// Tested is what became of the last test since this process began; nil where
+	// there was none, and where something was sent after one that failed.
+	Tested *Tested `json:"tested,omitempty"`
 }
 
 // TestResult is what became of a test message.
@@ -212,6 +223,9 @@ func (s *Sender) sent(ctx context.Context, t *target, b batch, err error) {
 		return
 	}
 	t.failed, t.fault, t.retry = 0, "", time.Time{}
+	if t.tested != nil && !t.tested.OK {
+		t.tested = nil
+	}
 	for _, c := range b.tells {
 		if c.state == Cleared {
 			delete(t.told, c.key())
@@ -239,7 +253,7 @@ func (s *Sender) Status() []TargetStatus {
 	out := []TargetStatus{}
 	for _, t := range s.targets {
 		t.mu.Lock()
-		st := TargetStatus{Target: t.name, To: t.to, Failed: t.failed, Error: t.fault, Told: []Told{}}
+		st := TargetStatus{Target: t.name, To: t.to, Failed: t.failed, Error: t.fault, Told: []Told{}, Tested: t.tested}
 		if t.failed > 0 {
 			since, retry := t.since, t.retry.UTC().Truncate(time.Second)
 			st.Since, st.Retry = &since, &retry
@@ -269,6 +283,9 @@ func (s *Sender) Test(ctx context.Context) []TestResult {
 			if err != nil {
 				out[i].Error = err.Error()
 			}
+			t.mu.Lock()
+			t.tested = &Tested{At: now, OK: out[i].OK, Error: out[i].Error}
+			t.mu.Unlock()
 		})
 	}
 	all.Wait()
