@@ -68,10 +68,18 @@ func sourceStage(st ZoneStatus) StageStatus {
 	case st.Loaded == nil && st.LastError == "":
 		out.State = stageNone
 	}
+	if st.sourceSilent() {
+		out.State, out.Text = stageFailed, st.Upstream.LastError
+	}
 	if n, bad := st.told(NoticeSourceExpired, NoticeSourceUnreachable, NoticeSourceBehind); bad {
 		out.State, out.Text = stageFailed, n.Text
 	}
 	return out
+}
+
+// sourceSilent reports whether the servers of the source do not answer.
+func (st ZoneStatus) sourceSilent() bool {
+	return st.Held == nil && st.Upstream != nil && st.Upstream.LastError != ""
 }
 
 func loadStage(st ZoneStatus) StageStatus {
@@ -80,6 +88,8 @@ func loadStage(st ZoneStatus) StageStatus {
 	switch {
 	case st.State == "loading":
 		out.State = stageBusy
+	case bad && st.sourceSilent():
+		out.State, out.Text = stageWaiting, "the source"
 	case bad:
 		out.State, out.Text = stageFailed, failed.Text
 	case st.Maintenance != nil:
