@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -100,6 +101,7 @@ func (p *Plan) replace(dir string, flt *fleet.Fleet) error {
 	if err != nil {
 		return err
 	}
+	p.keepRules(before, has, flt)
 	for name, text := range has.Policies {
 		path := filepath.Join("policies", name+".toml")
 		if _, new := flt.Policies[name]; new && digest(text) != before.Written[name] {
@@ -118,6 +120,47 @@ func (p *Plan) replace(dir string, flt *fleet.Fleet) error {
 	}
 	p.keepZones(before, has, flt)
 	return errors.Join(remove(filepath.Join(dir, "zones.toml")), p.removeKeys(dir, before))
+}
+
+// keepRules keeps the policies of zones whose key management was ended there
+// since the plan before: they are what the zones are to have here.
+func (p *Plan) keepRules(before Plan, has fleet.Fleet, flt *fleet.Fleet) {
+	kept, left := 0, false
+	for i := range p.Zones {
+		z := &p.Zones[i]
+		if z.Policy != byHand || z.Refused != "" {
+			continue
+		}
+		was, err := before.Select([]string{z.Zone})
+		if err != nil || was[0].Policy == byHand || has.Policies[was[0].Policy] == nil || before.Written[was[0].Policy] == "" {
+			left = true
+			continue
+		}
+		name := was[0].Policy
+		z.Policy, kept = name, kept+1
+		for j := range flt.Zones {
+			if flt.Zones[j].Name == z.Zone {
+				flt.Zones[j].Policy = name
+			}
+		}
+		if flt.Policies[name] == nil {
+			flt.Policies[name], p.Written[name] = has.Policies[name], before.Written[name]
+			for _, policy := range before.Policies {
+				if policy.Name == name {
+					p.Policies = append(p.Policies, policy)
+				}
+			}
+		}
+	}
+	if kept == 0 {
+		return
+	}
+	p.Kept = append(p.Kept, fmt.Sprintf("%d zones have no policy there any longer: they keep the one that the plan before read", kept))
+	if !left {
+		delete(flt.Policies, byHand)
+		delete(p.Written, byHand)
+		p.Policies = slices.DeleteFunc(p.Policies, func(o PlannedPolicy) bool { return o.Name == byHand })
+	}
 }
 
 // keepZones keeps what a person changed of zones.

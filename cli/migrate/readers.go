@@ -2,7 +2,9 @@ package migrate
 
 // Readers is a reader for each kind of signer, by the word of the command line.
 func Readers() map[string]Reader {
-	return map[string]Reader{}
+	return map[string]Reader{
+		"bind": ReadBIND,
+	}
 }
 
 // Names is the names of those signers, by the same word.
