@@ -31,7 +31,7 @@ func (r *bindReader) readKeys(one *Zone, z bindZone, apex zone.Name, dir string)
 	gone := 0
 	for _, e := range entries {
 		base, ok := strings.CutSuffix(e.Name(), ".key")
-		if !ok || !strings.HasPrefix(strings.ToLower(base), prefix+"+") {
+		if !ok || !strings.HasPrefix(strings.ToLower(base), strings.ToLower(prefix)+"+") {
 			continue
 		}
 		k, present, err := r.readKey(filepath.Join(dir, base), apex)

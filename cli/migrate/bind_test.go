@@ -1,0 +1,298 @@
+package migrate
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/pipeline"
+)
+
+// bindFolder is a copy of the configuration and the keys in testdata.
+func bindFolder(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	copied := func(from, to string) {
+		t.Helper()
+		text, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, []byte(strings.ReplaceAll(string(text), "DIR", dir)), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "keys"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	copied("testdata/bind/named.conf", filepath.Join(dir, "named.conf"))
+	keys, err := filepath.Glob("../../keymgr/file/testdata/life/K*")
+	if err != nil || len(keys) != 9 {
+		t.Fatalf("keys %q, %v", keys, err)
+	}
+	for _, path := range keys {
+		copied(path, filepath.Join(dir, "keys", filepath.Base(path)))
+	}
+	writeText(t, filepath.Join(dir, "lists.conf"), `primaries "others" { 2001:db8::5; 192.0.2.9 port 53; };
+key "xfer" { algorithm hmac-sha256; secret "c2VjcmV0c2VjcmV0"; };
+key "unused" { algorithm hmac-sha512; secret "c2VjcmV0"; };
+`)
+	return dir
+}
+
+func writeText(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// atLife is when the keys in testdata were in the middle of a rollover.
+func atLife() time.Time { return time.Date(2026, 11, 22, 9, 21, 0, 0, time.UTC) }
+
+func zoneOf(t *testing.T, f Former, name string) Zone {
+	t.Helper()
+	i := slices.IndexFunc(f.Zones, func(z Zone) bool { return z.Name == name })
+	if i < 0 {
+		t.Fatalf("no zone %s", name)
+	}
+	return f.Zones[i]
+}
+
+func TestReadBIND_ZonesPoliciesAndKeys(t *testing.T) {
+	dir := bindFolder(t)
+	f, err := ReadBIND(t.Context(), filepath.Join(dir, "named.conf"), Options{Now: atLife()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zoneOf(t, f, "example.com")
+	if z.Refused != "" || z.Source != filepath.Join(dir, "example.zone") || z.Policy != "bind-std" || len(z.Keys) != 3 {
+		t.Errorf("zone %+v", z)
+	}
+	if diff := cmp.Diff([]string{"192.0.2.8:5301", "[2001:db8::5]:5301", "192.0.2.9", "192.0.2.7"}, z.Secondaries); diff != "" {
+		t.Errorf("secondaries (-want +got):\n%s", diff)
+	}
+	if z.Primary != "127.0.0.1:5300^xfer" {
+		t.Errorf("primary %q", z.Primary)
+	}
+	s := zoneOf(t, f, "secondary.example")
+	if s.Source != "192.0.2.1^xfer,[2001:db8::1]:53" || !strings.Contains(s.Refused, "key-directory") {
+		t.Errorf("secondary %+v", s)
+	}
+	if b := zoneOf(t, f, "broken.example"); !strings.Contains(b.Refused, "holds no key of it") {
+		t.Errorf("broken %+v", b)
+	}
+	if len(f.Zones) != 3 || len(f.TSIG) != 1 || f.TSIG[0].Name != "xfer" || string(f.TSIG[0].Secret) != "secretsecret" {
+		t.Errorf("zones %d, TSIG %+v", len(f.Zones), f.TSIG)
+	}
+	left := strings.Join(f.Unequal, "\n")
+	for _, want := range []string{"plain.example; mirror.example: named does not sign it", "forwarded.example: it is of type forward"} {
+		if !strings.Contains(left, want) {
+			t.Errorf("%q is not told: %s", want, left)
+		}
+	}
+}
+
+func TestReadBIND_PolicyInOurWords(t *testing.T) {
+	dir := bindFolder(t)
+	f, err := ReadBIND(t.Context(), filepath.Join(dir, "named.conf"), Options{Now: atLife(), Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Policies) != 1 {
+		t.Fatalf("policies %+v", f.Policies)
+	}
+	text := string(f.Policies[0].Text)
+	p, err := pipeline.Parse("bind-std", f.Policies[0].Text)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	r := p.Rollovers()
+	if r.ZSK.Validity != 60*24*time.Hour || !r.ZSK.Auto.Start || r.KSK.Validity != 0 || r.KSK.Auto.Start || p.DNSKEYTTL() != 300 || p.UseCSK() {
+		t.Errorf("rollovers %+v, DNSKEY TTL %d", r, p.DNSKEYTTL())
+	}
+	for _, want := range []string{
+		`propagation-margin = "130m"`, `max-ttl-action = "reject"`, `signature-lifetime = "21d"`, `signature-remain-time = "7d"`, `type = "nsec3"`,
+		`auto-remove = false`, `serial-policy = "unix-time"`, `ds-algorithm = "SHA-256"`,
+		`send-notify-to = ["192.0.2.8:5301^xfer", "[2001:db8::5]:5301", "192.0.2.9"]`,
+		`provide-xfr-to = ["192.0.2.7", "0.0.0.0/0^xfer", "::/0^xfer", "127.0.0.0/8", "::1", "192.0.2.8^xfer", "2001:db8::5", "192.0.2.9"]`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not in\n%s", want, text)
+		}
+	}
+	told := strings.Join(f.Policies[0].Unequal, "\n")
+	for _, want := range []string{"salt-length 8", "cds-digest-types 4", "signatures-validity-dnskey 14d", "parent-ds-ttl 1d"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("%s is not told:\n%s", want, told)
+		}
+	}
+}
+
+func TestReadBIND_Duration(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "3600": time.Hour, "1h30m": 90 * time.Minute, "2W": 14 * 24 * time.Hour, "P1Y": 365 * 24 * time.Hour, "P1DT2H": 26 * time.Hour, "PT5M": 5 * time.Minute,
+	} {
+		if got, err := bindDuration(text); err != nil || got != want {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "p", "1x", "h", "-1", "1h2", "99999999999999999999", "P99Y9"} {
+		if got, err := bindDuration(text); err == nil {
+			t.Errorf("%s is read as %v", text, got)
+		}
+	}
+}
+
+// The serial of what is signed is that at the end of the journal, else that of
+// the file.
+func TestSignedSerial_JournalThenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zone.signed")
+	if n, ok := signedSerial(path); ok {
+		t.Errorf("no file: %d", n)
+	}
+	raw := binary.BigEndian.AppendUint32(nil, 2)
+	raw = append(raw, make([]byte, 8)...)                              // version 0, time
+	raw = append(raw, 0, 0, 0, 99, 0, 1, 0, 6, 0, 0, 0, 0, 0, 5, 0, 0) // length, class, type, covers, TTL, number
+	raw = append(raw, 0, 1, 0, 3, 1, 'a', 0, 0, 22, 0, 0)              // of records, owner, length, mname, rname
+	raw = binary.BigEndian.AppendUint32(raw, 2026112201)
+	writeText(t, path, string(append(raw, make([]byte, 16)...)))
+	if n, ok := signedSerial(path); !ok || n != 2026112201 {
+		t.Errorf("file: %d, %v", n, ok)
+	}
+	journal := append([]byte(";BIND LOG V9.2\n\x00"), make([]byte, 48)...)
+	binary.BigEndian.PutUint32(journal[28:], 100)
+	binary.BigEndian.PutUint32(journal[24:], 7)
+	writeText(t, path+".jnl", string(journal))
+	if n, ok := signedSerial(path); !ok || n != 7 {
+		t.Errorf("journal: %d, %v", n, ok)
+	}
+}
+
+func TestWrite_FolderWithoutSecretsInWhatIsRead(t *testing.T) {
+	dir := bindFolder(t)
+	conf, out := filepath.Join(dir, "named.conf"), filepath.Join(t.TempDir(), "plan")
+	o := Options{Now: atLife()}
+	f, err := ReadBIND(t.Context(), conf, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := Write(out, "bind", conf, f, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := plan.Zones[1]
+	states := map[uint16]string{}
+	for _, k := range z.Keys {
+		states[k.Tag] = string(k.State)
+	}
+	if diff := cmp.Diff(map[uint16]string{15720: "active", 35174: "retired", 49080: "active"}, states); z.Zone != "example.com" || diff != "" {
+		t.Errorf("zone %s (-want +got):\n%s", z.Zone, diff)
+	}
+	err = filepath.WalkDir(out, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		secret := strings.HasPrefix(path, filepath.Join(out, "keys")) || d.Name() == "PLAN.md" || d.Name() == "migration.json" || path == out
+		if secret && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s is open to others: %v", path, info.Mode())
+		}
+		if d.IsDir() || strings.HasPrefix(path, filepath.Join(out, "keys")) {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, k := range f.Zones[0].Keys {
+			if _, private, _ := strings.Cut(string(k.Private), "PrivateKey: "); strings.Contains(string(text), strings.TrimSpace(strings.Split(private, "\n")[0])) {
+				t.Errorf("%s holds a private key", path)
+			}
+		}
+		if strings.Contains(string(text), "c2VjcmV0c2VjcmV0") {
+			t.Errorf("%s holds a secret", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	// What was written reads as what was there.
+	again, err := Load(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(plan, again); diff != "" {
+		t.Errorf("-written +read:\n%s", diff)
+	}
+}
+
+func TestWrite_AnewKeepsWhatAPersonChanged(t *testing.T) {
+	dir := bindFolder(t)
+	conf, out := filepath.Join(dir, "named.conf"), filepath.Join(t.TempDir(), "plan")
+	o := Options{Now: atLife(), Zones: []string{"example.com"}}
+	write := func() (Plan, error) {
+		f, err := ReadBIND(t.Context(), conf, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Write(out, "bind", conf, f, o)
+	}
+	first, err := write()
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := filepath.Join(out, "policies", "bind-std.toml")
+	text, err := os.ReadFile(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, policy, string(text)+"\n# mine\n")
+	zones, err := os.ReadFile(filepath.Join(out, "zones.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, filepath.Join(out, "zones.toml"), strings.Replace(string(zones), "example.zone", "other.zone", 1))
+	// Key management is ended there.
+	named, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, conf, strings.Replace(string(named), `dnssec-policy "std";`, "inline-signing yes;", 1))
+	second, err := write()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(second.Kept) != 3 || second.Digest != first.Digest || second.Zones[0].Policy != "bind-std" || len(second.Policies) != 1 {
+		t.Errorf("kept %q, policies %+v, zones %+v", second.Kept, second.Policies, second.Zones)
+	}
+	if text, err = os.ReadFile(policy); err != nil || !strings.HasSuffix(string(text), "# mine\n") {
+		t.Errorf("policy %s, %v", text, err)
+	}
+	if zones, err = os.ReadFile(filepath.Join(out, "zones.toml")); err != nil || !strings.Contains(string(zones), "other.zone") {
+		t.Errorf("zones %s, %v", zones, err)
+	}
+	// A key moves on.
+	state, err := filepath.Glob(filepath.Join(dir, "keys", "*15720.state"))
+	if err != nil || len(state) != 1 {
+		t.Fatal(state, err)
+	}
+	if text, err = os.ReadFile(state[0]); err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, state[0], strings.Replace(string(text), "ZRRSIGState: rumoured", "ZRRSIGState: unretentive", 1))
+	third, err := write()
+	if err != nil || third.Digest == first.Digest {
+		t.Errorf("digest %s, %v", third.Digest, err)
+	}
+	if moved := second.Zones[0].moved(&third.Zones[0]); moved != "zone example.com: key 15720 was active and is retired" {
+		t.Errorf("moved: %s", moved)
+	}
+}
