@@ -417,14 +417,6 @@ func (w *migration) adapt(t *testing.T, dir string) {
 // importPlan imports a plan's folder.
 func (w *migration) importPlan(t *testing.T, d *daemon, dir string) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "policies", "*.toml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		writeFile(t, filepath.Join(filepath.Dir(d.data), "policies", filepath.Base(file)), readFile(t, file))
-	}
-	d.must(t, "policy", "reload")
 	d.must(t, "migrate", "import", dir)
 }
 

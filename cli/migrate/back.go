@@ -107,7 +107,8 @@ func (c *checker) back(ctx context.Context, z PlannedZone, dir string, done bool
 		out.Text = fmt.Sprintf("%d addresses of public servers still show serials from here: switch the secondaries first", seen.Ours)
 		return out, nil
 	case done, asked && seen.Ours == 0 && !written:
-		if err := c.client.RemoveZone(ctx, z.Zone, false); err != nil {
+		// The DS at the parent is of keys that the former signer has, too.
+		if err := c.client.RemoveZone(ctx, z.Zone, true); err != nil {
 			return out, err
 		}
 		out.Outcome, out.Text = Removed, "its history and keys stay here"

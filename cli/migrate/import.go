@@ -246,11 +246,14 @@ func (im *importer) bring(ctx context.Context, zones []PlannedZone) error {
 
 // bringPolicies brings in policies that are not here.
 func (im *importer) bringPolicies(ctx context.Context, names []string) error {
-	if len(names) == 0 {
-		return nil
+	for _, name := range names {
+		put := pipeline.NewPolicy{Text: string(im.fleet.Policies[name]), Reason: "migration from " + Names()[im.plan.Kind], At: pipeline.NoPolicy}
+		if _, err := im.client.PutPolicy(ctx, name, put); err != nil {
+			return fmt.Errorf("policy %s: %w; or copy %s to the daemon's policy folder, then: sluice policy reload",
+				name, err, quote(filepath.Join(im.dir, "policies", name+".toml")))
+		}
 	}
-	return fmt.Errorf("%w: these policies are not here: %s; copy %s/policies/*.toml to the daemon's policy folder, then: sluice policy reload",
-		pipeline.ErrState, strings.Join(names, ", "), im.dir)
+	return nil
 }
 
 // bringTSIG adds the TSIG keys that are not here.
