@@ -3,7 +3,10 @@ package migrate
 // Readers is a reader for each kind of signer, by the word of the command line.
 func Readers() map[string]Reader {
 	return map[string]Reader{
-		"bind": ReadBIND,
+		"bind":     ReadBIND,
+		"knot":     ReadKnot,
+		"powerdns": ReadPowerDNS,
+		"cascade":  ReadCascade,
 	}
 }
 
@@ -23,8 +26,8 @@ func Sources() map[string]string {
 	return map[string]string{
 		"opendnssec": "the folder of conf.xml, or conf.xml itself",
 		"bind":       "named.conf",
-		"knot":       "knot.conf",
-		"powerdns":   "its SQLite database, or a folder with the output of pdnsutil",
-		"cascade":    "the folder of its configuration, or its config file",
+		"knot":       "knot.conf, or the folder that it is in",
+		"powerdns":   "pdns.conf, the folder that it is in, or its SQLite database",
+		"cascade":    "config.toml, or the folder that it is in",
 	}
 }
