@@ -409,7 +409,7 @@ func (r *bindReader) steps() {
 		}
 	} else {
 		r.out.Stop = []string{
-			"In named.conf, in each of the zones, put `inline-signing yes;` in place of `dnssec-policy ...;` (keep key-directory). named then goes on signing what changes with the keys that it has, and brings or takes none. Then:",
+			"In named.conf take `dnssec-policy ...;` away from the zones, and keep (or add) `inline-signing yes;` and key-directory. named then goes on signing what changes with the keys that it has, and brings or takes none. Then:",
 			"$ rndc reconfig",
 		}
 	}
