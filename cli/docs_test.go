@@ -10,6 +10,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"sluice/cli/api"
+	"sluice/cli/migrate"
 	"sluice/journal"
 	"sluice/journal/audit"
 	"sluice/journal/backup"
@@ -53,6 +54,10 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		keymgr.Key{},
 		pipeline.TakeoverPlan{},
 		keymgr.KeyFiles{},
+		migrate.Plan{},
+		migrate.Imported{},
+		migrate.Checked{},
+		migrate.Returned{},
 		pipeline.DSRecord{},
 		pipeline.RolloverStatus{},
 		pipeline.PlannedStep{},

@@ -320,7 +320,7 @@ func (r *bindReader) fill(one *Zone, z bindZone, apex zone.Name, rule string, is
 // policy has a zone get its policy, and says how named is stopped and comes
 // back.
 func (r *bindReader) policy(one *Zone, z bindZone, rule, file, dir string) error {
-	p, err := r.rule(z, rule)
+	p, err := r.rule(rule)
 	if err != nil {
 		one.Refused = err.Error()
 		return nil //nolint:nilerr // of this zone alone
@@ -330,7 +330,7 @@ func (r *bindReader) policy(one *Zone, z bindZone, rule, file, dir string) error
 	if agents, err := r.servers(z, "parental-agents"); err == nil && len(agents) > 0 {
 		p.set("key-manager", "parent-nameservers = %s # parental-agents", tomlList(agents))
 	}
-	if err := r.transfers(p, one, z); err != nil {
+	if err := r.transfers(p, z); err != nil {
 		return err
 	}
 	name := cmp.Or(rule, byHand)
@@ -347,7 +347,7 @@ func (r *bindReader) policy(one *Zone, z bindZone, rule, file, dir string) error
 }
 
 // rule is a dnssec-policy in our words.
-func (r *bindReader) rule(z bindZone, rule string) (*policyText, error) {
+func (r *bindReader) rule(rule string) (*policyText, error) {
 	switch s, ok := r.rules[rule]; {
 	case ok:
 		b, _ := s.inner()

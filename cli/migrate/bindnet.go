@@ -216,7 +216,7 @@ func (r *bindReader) prefixes(b block, depth int) (out []string, clear bool) {
 }
 
 // transfers sets who may transfer a zone, and who is told of it.
-func (r *bindReader) transfers(p *policyText, one *Zone, z bindZone) error {
+func (r *bindReader) transfers(p *policyText, z bindZone) error {
 	also, err := r.servers(z, "also-notify")
 	if err != nil {
 		return err

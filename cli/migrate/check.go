@@ -274,6 +274,7 @@ func (c *checker) keys(ctx context.Context, out *Checked, z PlannedZone, st pipe
 		switch k.State {
 		case keymgr.Published, keymgr.Ready, keymgr.Active, keymgr.Retired, keymgr.Dead, keymgr.Revoked:
 			has[k.ID] = true
+		case keymgr.Generated, keymgr.Introduced, keymgr.Withdrawn, keymgr.Removed:
 		}
 	}
 	lacks := func(who string, id string, tag uint16) {
