@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -99,17 +100,28 @@ func (q question) read(m *dns.Msg) (a answer, err error) {
 type session struct {
 	conn    net.Conn
 	timeout time.Duration // of each answer
+	// again connects anew: the connection was kept, and the server may have closed
+	// it meanwhile. It is nil once something was answered.
+	again func(context.Context) (net.Conn, error)
 }
 
 // connect opens a session, which ends with ctx at the latest.
 func (o *Observer) connect(ctx context.Context, server netip.AddrPort) (*session, func(), error) {
+	conn, err := o.dialTCP(ctx, server)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &session{conn: conn, timeout: o.cfg.Timeout}, func() { _ = conn.Close() }, nil
+}
+
+func (o *Observer) dialTCP(ctx context.Context, server netip.AddrPort) (net.Conn, error) {
 	dial, cancel := context.WithTimeoutCause(ctx, o.cfg.Timeout, errTimeout)
 	defer cancel()
 	conn, err := o.cfg.Dial(dial, "tcp", server.String())
 	if err != nil {
-		return nil, nil, inTime(dial, err)
+		return nil, inTime(dial, err)
 	}
-	return &session{conn: conn, timeout: o.cfg.Timeout}, func() { _ = conn.Close() }, nil
+	return conn, nil
 }
 
 var errTimeout = errors.New("no answer in time")
@@ -136,25 +148,23 @@ func (s *session) ask(ctx context.Context, q question) (answer, error) {
 
 // exchange is ask for the message as it came.
 func (s *session) exchange(ctx context.Context, q question) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })() // reading tells
 	id, msg, err := q.pack()
 	if err != nil {
 		return nil, err
 	}
-	framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))) //nolint:gosec // a question is short
-	if _, err := s.conn.Write(append(framed, msg...)); err != nil {
-		return nil, inTime(ctx, err)
+	got, err := s.send(ctx, msg)
+	if again := s.again; err != nil && again != nil && ctx.Err() == nil && hungUp(err) {
+		_ = s.conn.Close() // the other side did
+		var conn net.Conn
+		if conn, err = again(ctx); err == nil {
+			s.conn = conn
+			got, err = s.send(ctx, msg)
+		}
 	}
-	var length [2]byte
-	if _, err := io.ReadFull(s.conn, length[:]); err != nil {
-		return nil, inTime(ctx, err)
+	if err != nil {
+		return nil, err
 	}
-	got := make([]byte, binary.BigEndian.Uint16(length[:]))
-	if _, err := io.ReadFull(s.conn, got); err != nil {
-		return nil, inTime(ctx, err)
-	}
+	s.again = nil
 	m, err := q.check(id, got)
 	if err != nil {
 		return nil, err
@@ -164,6 +174,34 @@ func (s *session) exchange(ctx context.Context, q question) (*dns.Msg, error) {
 	}
 	return m, nil
 }
+
+// send sends a message and waits for one.
+func (s *session) send(ctx context.Context, msg []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	conn := s.conn
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()       // reading tells
+	framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))) //nolint:gosec // a question is short
+	if _, err := conn.Write(append(framed, msg...)); err != nil {
+		return nil, inTime(ctx, err)
+	}
+	in := bufio.NewReaderSize(conn, readAhead)
+	var length [2]byte
+	if _, err := io.ReadFull(in, length[:]); err != nil {
+		return nil, inTime(ctx, err)
+	}
+	got := make([]byte, binary.BigEndian.Uint16(length[:]))
+	if _, err := io.ReadFull(in, got); err != nil {
+		return nil, inTime(ctx, err)
+	}
+	if in.Buffered() > 0 {
+		return nil, errNotOurs
+	}
+	return got, nil
+}
+
+// readAhead is how much is read at once: most answers, with their length.
+const readAhead = 2048
 
 // askUDP asks over UDP. truncated says that the answer is to be had over TCP.
 func (o *Observer) askUDP(ctx context.Context, server netip.AddrPort, q question) (a answer, truncated bool, err error) {

@@ -36,13 +36,14 @@ type Config struct {
 // takes all places.
 const perZone = 8
 
-// Observer asks servers. All methods may be called at once; it holds no
-// connection between calls, and what it remembers is bounded.
+// Observer asks servers. All methods may be called at once; it holds connections
+// for two seconds after the last question, and what it remembers is bounded.
 type Observer struct {
 	cfg   Config
 	slots chan struct{}
 
 	memo validate.Memo // of public servers' signatures
+	kept kept
 
 	mu     sync.Mutex
 	visits map[netip.AddrPort]*visits // guarded by mu; whom somebody asks or is about to
@@ -66,6 +67,7 @@ func New(cfg Config) *Observer {
 	}
 	return &Observer{
 		cfg: cfg, slots: make(chan struct{}, cfg.Servers),
+		kept:   kept{by: map[netip.AddrPort][]*idle{}},
 		visits: map[netip.AddrPort]*visits{}, links: map[zone.Name]link{}, dead: map[netip.AddrPort]silence{},
 	}
 }
@@ -312,10 +314,10 @@ func (r *round) visit(ctx context.Context, addr netip.AddrPort, fn func(context.
 	// not hold its place for long.
 	ctx, cancel := context.WithTimeoutCause(ctx, 4*r.o.cfg.Timeout, errTimeout)
 	defer cancel()
-	s, done, err := r.o.connect(ctx, addr)
+	s, err := r.o.session(ctx, addr)
 	if err == nil {
 		err = fn(ctx, s)
-		done()
+		r.o.end(addr, s, err)
 	}
 	r.o.heard(addr, err, r.q.Now)
 	return err
