@@ -50,7 +50,9 @@ func TestObserve_ZonesOnOneServerShareAConnection(t *testing.T) {
 	}
 	ask(1)
 	ask(1)
-	made.conns[0].Close() // as a server does that waits no longer
+	if err := made.conns[0].Close(); err != nil { // as a server does that waits no longer
+		t.Fatal(err)
+	}
 	ask(2)
 	o.kept.mu.Lock()
 	kept := o.kept.by[server]
