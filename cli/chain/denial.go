@@ -1,0 +1,266 @@
+package chain
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"sluice/keymgr/validate"
+	"sluice/signer/zone"
+)
+
+// denial is what an answer without the records that were asked for says.
+type denial struct {
+	ok       bool
+	optOut   bool // a signed delegation could not hide there, an unsigned one may
+	cut      bool // the name is a delegation, or may be one
+	kind     string
+	exists   bool // the name does, or has names below it
+	ignored  bool // it has more iterations than validators compute
+	problems []problem
+}
+
+// The kinds of denial chains.
+const (
+	kindNSEC   = "nsec"
+	kindNSEC3  = "nsec3"
+	kindOptOut = "nsec3-opt-out"
+)
+
+// proof is the records of one answer that are to prove an absence.
+type proof struct {
+	*judge
+	name     zone.Name
+	t        zone.Type
+	nxdomain bool
+	nsec     []validate.NSEC
+	nsec3    []validate.NSEC3
+}
+
+// denies judges the proof that a name does not exist, or has no records of a
+// type (RFC 4035, 5.4; RFC 5155, 8).
+func (j *judge) denies(r *reply, name zone.Name, t zone.Type) (d denial) {
+	p := &proof{judge: j, name: name, t: t, nxdomain: r.nxdomain()}
+	read, iterations := 0, uint16(0)
+	var broken []problem
+	for i := range r.authority {
+		set := &r.authority[i]
+		if set.Type != zone.TypeNSEC && set.Type != zone.TypeNSEC3 || len(set.Data) == 0 {
+			continue
+		}
+		if read++; read > validate.MaxProof {
+			break
+		}
+		v := j.set(set)
+		if !v.ok || len(set.Data) > 1 {
+			broken = append(broken, v.problems...)
+			continue
+		}
+		if set.Type == zone.TypeNSEC {
+			if n, ok := validate.ParseNSEC(set); ok && v.sig != nil && !v.sig.Synthesized(set) {
+				p.nsec = append(p.nsec, n)
+			}
+			continue
+		}
+		if n := iterationsOf(set.Data[0]); n > iterations {
+			iterations = n
+		}
+		if h, ok := validate.ParseNSEC3(set, j.apex); ok {
+			p.nsec3 = append(p.nsec3, h)
+		}
+	}
+	if len(p.nsec3) > maxProof3 {
+		p.nsec3 = p.nsec3[:maxProof3]
+	}
+	switch {
+	case len(broken) > 0:
+		d.problems = broken[:1]
+	case iterations > validate.MaxIterations:
+		d.ok, d.ignored, d.kind = true, true, kindNSEC3
+	case len(p.nsec) > 0:
+		d = p.byNSEC()
+	case len(p.nsec3) > 0:
+		d = p.byNSEC3()
+	default:
+		d.problems = []problem{p.say(CodeDenialMissing, "nothing proves that %s does not exist", "nothing proves that %s has no %s")}
+	}
+	if iterations > 0 {
+		warn := problem{code: CodeDenialIterations, owner: j.apex, text: fmt.Sprintf("the NSEC3 records of %s have %d iterations", j.apex, iterations)}
+		d.problems = append(d.problems, warn)
+	}
+	return d
+}
+
+// maxProof3 is how many NSEC3 records are computed with: a proof needs three.
+const maxProof3 = 4
+
+// iterationsOf reads NSEC3 RDATA.
+func iterationsOf(data []byte) uint16 {
+	if len(data) < 5 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(data[2:])
+}
+
+// say makes a problem with one of two texts: where the name, or the type, is
+// said not to be there.
+func (p *proof) say(code Code, noName, noData string) problem {
+	out := problem{code: code, owner: p.name, t: p.t}
+	if p.nxdomain && noName != "" || noData == "" {
+		out.text = fmt.Sprintf(noName, p.name)
+	} else {
+		out.text = fmt.Sprintf(noData, p.name, p.t)
+	}
+	return out
+}
+
+func (p *proof) fail(code Code, noName, noData string) denial {
+	return denial{problems: []problem{p.say(code, noName, noData)}}
+}
+
+// hasType judges the bitmap of a record that is the name's own, or its
+// wildcard's.
+func (p *proof) hasType(types []byte, kind string) denial {
+	d := denial{ok: true, exists: true, kind: kind, cut: validate.HasType(types, zone.TypeNS) && !validate.HasType(types, zone.TypeSOA)}
+	if validate.HasType(types, zone.TypeNXNAME) {
+		d.exists = false // RFC 9824, 3.1
+	}
+	listed := p.t
+	switch {
+	case validate.HasType(types, p.t):
+	case validate.HasType(types, zone.TypeCNAME):
+		listed = zone.TypeCNAME
+	case p.t == zone.TypeDS && validate.HasType(types, zone.TypeSOA) && !p.name.Equal(p.apex):
+		listed = zone.TypeSOA // it is the zone's own word, not its parent's (RFC 6840, 4.4)
+	case p.t != zone.TypeDS && d.cut:
+		listed = zone.TypeNS // it is the parent's word, not the zone's
+	default:
+		return d
+	}
+	return p.fail(CodeDenialBitmap, "", "the proof that %s has no %s lists the type "+listed.String())
+}
+
+const (
+	rcodeName = "the answer about %s says NXDOMAIN, and its proof that the name exists"
+	noCover   = "the proof that %s does not exist does not cover the name"
+	noCoverT  = "the proof that %s has no %s does not cover the name"
+	noWild    = "nothing proves that no wildcard answers for %s"
+	noWildT   = "nothing proves that a wildcard that answers for %s has no %s"
+)
+
+// byNSEC judges a proof by NSEC.
+func (p *proof) byNSEC() denial {
+	for i := range p.nsec {
+		if n := &p.nsec[i]; n.Owner.Equal(p.name) {
+			if p.nxdomain && !validate.HasType(n.Types, zone.TypeNXNAME) {
+				return p.fail(CodeDenialRcode, rcodeName, "")
+			}
+			return p.hasType(n.Types, kindNSEC)
+		}
+	}
+	for i := range p.nsec {
+		n := &p.nsec[i]
+		if !n.Covers(p.name, p.apex) || p.name.Under(n.Owner) && validate.CannotSpeak(n.Types) {
+			continue
+		}
+		if n.Next.Under(p.name) {
+			if p.nxdomain {
+				return p.fail(CodeDenialRcode, rcodeName, "")
+			}
+			return denial{ok: true, exists: true, kind: kindNSEC}
+		}
+		return p.wildcardNSEC("\x01*" + encloser(p.name, n))
+	}
+	return p.fail(CodeDenialNotCovering, noCover, noCoverT)
+}
+
+// encloser is the closest name above one that exists, as an NSEC that covers it
+// shows.
+func encloser(name zone.Name, n *validate.NSEC) zone.Name {
+	for name = name.Parent(); name != zone.Root; name = name.Parent() {
+		if n.Owner.Under(name) || n.Next.Under(name) {
+			break
+		}
+	}
+	return name
+}
+
+// wildcardNSEC judges what is proven of the wildcard of a name that does not
+// exist.
+func (p *proof) wildcardNSEC(wildcard zone.Name) denial {
+	for i := range p.nsec {
+		n := &p.nsec[i]
+		if n.Owner.Equal(wildcard) && !p.nxdomain {
+			d := p.hasType(n.Types, kindNSEC)
+			d.cut = false
+			return d
+		}
+		if n.Covers(wildcard, p.apex) && (p.nxdomain || p.t == zone.TypeDS) {
+			return denial{ok: true, kind: kindNSEC}
+		}
+	}
+	if p.t == zone.TypeDS {
+		return denial{ok: true, kind: kindNSEC} // no wildcard makes a DS
+	}
+	return p.fail(CodeDenialWildcard, noWild, noWildT)
+}
+
+func (p *proof) find3(is func(*validate.NSEC3) bool) *validate.NSEC3 {
+	for i := range p.nsec3 {
+		if is(&p.nsec3[i]) {
+			return &p.nsec3[i]
+		}
+	}
+	return nil
+}
+
+// byNSEC3 judges a proof by NSEC3.
+func (p *proof) byNSEC3() denial {
+	if h := p.find3(func(h *validate.NSEC3) bool { return h.Is(p.name) }); h != nil {
+		if p.nxdomain {
+			return p.fail(CodeDenialRcode, rcodeName, "")
+		}
+		return p.hasType(h.Types, kindOf(h))
+	}
+	for closer := p.name; !closer.Equal(p.apex) && closer.Under(p.apex); closer = closer.Parent() {
+		above := closer.Parent()
+		h := p.find3(func(h *validate.NSEC3) bool { return h.Is(above) })
+		if h == nil {
+			continue
+		}
+		cover := p.find3(func(h *validate.NSEC3) bool { return h.Covers(closer) })
+		if cover == nil || validate.CannotSpeak(h.Types) {
+			break
+		}
+		return p.wildcardNSEC3("\x01*"+above, cover)
+	}
+	return p.fail(CodeDenialNotCovering, noCover, noCoverT)
+}
+
+func kindOf(h *validate.NSEC3) string {
+	if h.OptOut {
+		return kindOptOut
+	}
+	return kindNSEC3
+}
+
+// wildcardNSEC3 judges what is proven of the wildcard of a name that does not
+// exist, or is under opt-out.
+func (p *proof) wildcardNSEC3(wildcard zone.Name, cover *validate.NSEC3) denial {
+	d := denial{ok: true, kind: kindOf(cover), optOut: cover.OptOut, cut: cover.OptOut}
+	if p.t == zone.TypeDS && !p.nxdomain {
+		if !cover.OptOut {
+			return p.fail(CodeDenialOptOut, "", "the NSEC3 that denies %s has no opt-out, and so does not prove that a delegation has no %s")
+		}
+		return d
+	}
+	if h := p.find3(func(h *validate.NSEC3) bool { return h.Is(wildcard) }); h != nil && !p.nxdomain {
+		d := p.hasType(h.Types, kindOf(h))
+		d.cut = false
+		return d
+	}
+	covered := p.find3(func(h *validate.NSEC3) bool { return h.Covers(wildcard) })
+	if !p.nxdomain && cover.OptOut || p.nxdomain && covered != nil {
+		return d
+	}
+	return p.fail(CodeDenialWildcard, noWild, noWildT)
+}
