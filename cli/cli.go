@@ -110,6 +110,7 @@ func newApp(e *env) *urfave.App {
 			reloadCommand(e),
 			signzoneCommand(e),
 			verifyCommand(e),
+			checkCommand(e),
 			simulateCommand(e),
 			templateCommand(e),
 			statusCommand(e),

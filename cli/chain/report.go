@@ -53,8 +53,11 @@ type found struct {
 
 // Link is one zone on the way.
 type Link struct {
-	Zone     string       `json:"zone"`
-	Verdict  Verdict      `json:"verdict"`
+	Zone    string  `json:"zone"`
+	Verdict Verdict `json:"verdict"`
+	// AboveAnchor: it is on the way to the anchor, and nothing of it counts.
+	AboveAnchor bool `json:"above_anchor,omitempty"`
+
 	DS       []DS         `json:"ds,omitempty"`
 	Keys     []Key        `json:"keys,omitempty"`
 	Denial   string       `json:"denial,omitempty"` // nsec, nsec3, nsec3-opt-out

@@ -157,6 +157,7 @@ func (w *walk) follow(ctx context.Context, r *Report, name zone.Name, types []zo
 	for {
 		z := w.descend(ctx, name)
 		if z.out.Verdict == Bogus || z.out.Verdict == Unreachable {
+			z.troubles(true)
 			return
 		}
 		target, absent := w.examine(ctx, r, z, name, types)
@@ -226,6 +227,7 @@ func (w *walk) begin(ctx context.Context) *zoneLink {
 	if z.apex == w.anchor {
 		w.keyed(ctx, z, w.anchorTrust())
 	} else {
+		z.out.AboveAnchor = true
 		w.present(ctx, z)
 	}
 	return z
@@ -267,6 +269,7 @@ func (w *walk) enter(ctx context.Context, up *zoneLink, d delegation) *zoneLink 
 	case secure:
 		w.keyed(ctx, z, by)
 	default:
+		z.out.AboveAnchor = w.anchor.Under(z.apex)
 		w.present(ctx, z)
 	}
 	return z
@@ -339,10 +342,7 @@ func (r *Report) conclude() {
 	order := []Verdict{Secure, Insecure, Indeterminate, Unreachable, Bogus}
 	for i := range r.Links {
 		l := &r.Links[i]
-		if l.Verdict == Indeterminate && i < len(r.Links)-1 && r.Links[i+1].Verdict != Indeterminate {
-			continue // above the anchor
-		}
-		if slices.Index(order, l.Verdict) > slices.Index(order, r.Verdict) {
+		if !l.AboveAnchor && slices.Index(order, l.Verdict) > slices.Index(order, r.Verdict) {
 			r.Verdict = l.Verdict
 		}
 	}
