@@ -111,6 +111,7 @@ func newApp(e *env) *urfave.App {
 			signzoneCommand(e),
 			verifyCommand(e),
 			checkCommand(e),
+			tlsaCommand(e),
 			simulateCommand(e),
 			templateCommand(e),
 			statusCommand(e),

@@ -40,6 +40,7 @@ pipeline, keymgr/world < pipeline/simulate < cli;
 pipeline < cli/api < cli/web;
 pipeline < cli/metrics < cli;
 pipeline < cli/chain < cli;
+NONE < cli/dane < cli;
 cli/api < cli/fleet < cli/migrate < cli;
 keymgr/file < cli/migrate;
 NONE < cli/docs;
