@@ -132,7 +132,7 @@ func zoneMeanings() []Meaning {
 		{CodeDenialNotCovering, Broken, "the NSEC or NSEC3 records do not cover the name", "sign the zone again in full: its denial chain has gaps or belongs to another version"},
 		{CodeDenialBitmap, Broken, "an NSEC or NSEC3 record lists the type that is said not to be there", "sign the zone again in full, and see that the server does not leave out records"},
 		{CodeDenialWildcard, Broken, "nothing proves what wildcards do", "sign the zone again in full, and see that the server gives the proof about the wildcard (RFC 4035, 3.1.3)"},
-		{CodeDenialRcode, Broken, "the answer's code contradicts its proof", "the server's software is at fault: a name with names below it exists (RFC 8020)"},
+		{CodeDenialRcode, Fault, "the answer's code contradicts its proof", "the server's software is at fault: a name with names below it exists (RFC 8020); some validators refuse the answer"},
 		{CodeDenialOptOut, Broken, "a delegation is denied by an NSEC3 that has no opt-out", "sign the zone again in full: the delegation has no NSEC3 of its own, and the span around it is not marked opt-out"},
 		{CodeDenialIterations, Warning, "NSEC3 has iterations", "sign with 0 iterations and no salt (RFC 9276); above 100 validators treat the zone as unsigned, or refuse it"},
 		{CodeAliasLoop, Broken, "aliases lead in a circle, or too far", "mend the CNAME records"},

@@ -117,6 +117,12 @@ func (p *proof) fail(code Code, noName, noData string) denial {
 	return denial{problems: []problem{p.say(code, noName, noData)}}
 }
 
+// rcode is an NXDOMAIN whose proof says that the name exists. Some validators
+// take the proof's word, others refuse it.
+func (p *proof) rcode(kind string) denial {
+	return denial{ok: true, exists: true, kind: kind, problems: []problem{p.say(CodeDenialRcode, rcodeName, "")}}
+}
+
 // hasType judges the bitmap of a record that is the name's own, or its
 // wildcard's.
 func (p *proof) hasType(types []byte, kind string) denial {
@@ -152,7 +158,7 @@ func (p *proof) byNSEC() denial {
 	for i := range p.nsec {
 		if n := &p.nsec[i]; n.Owner.Equal(p.name) {
 			if p.nxdomain && !validate.HasType(n.Types, zone.TypeNXNAME) {
-				return p.fail(CodeDenialRcode, rcodeName, "")
+				return p.rcode(kindNSEC)
 			}
 			return p.hasType(n.Types, kindNSEC)
 		}
@@ -164,7 +170,7 @@ func (p *proof) byNSEC() denial {
 		}
 		if n.Next.Under(p.name) {
 			if p.nxdomain {
-				return p.fail(CodeDenialRcode, rcodeName, "")
+				return p.rcode(kindNSEC)
 			}
 			return denial{ok: true, exists: true, kind: kindNSEC}
 		}
@@ -217,7 +223,7 @@ func (p *proof) find3(is func(*validate.NSEC3) bool) *validate.NSEC3 {
 func (p *proof) byNSEC3() denial {
 	if h := p.find3(func(h *validate.NSEC3) bool { return h.Is(p.name) }); h != nil {
 		if p.nxdomain {
-			return p.fail(CodeDenialRcode, rcodeName, "")
+			return p.rcode(kindOf(h))
 		}
 		return p.hasType(h.Types, kindOf(h))
 	}

@@ -190,7 +190,10 @@ func (j *judge) outcome(r *reply, q question, secure bool) (o outcome) {
 		if secure {
 			d := j.denies(r, q.name, q.t)
 			o.ok, o.kind, o.problems = d.ok, d.kind, d.problems
-			if d.ok && !d.exists && !d.optOut && !d.ignored && d.kind == kindNSEC && !r.nxdomain() && len(r.answer) == 0 && compact(r, q.name) {
+			switch {
+			case d.exists:
+				o.result = resultNoData
+			case d.ok && compact(r, q.name):
 				o.result = resultNoName
 			}
 		}

@@ -18,11 +18,8 @@ import (
 func (tr *tree) unbound() string {
 	tr.t.Helper()
 	tr.start()
-	at := freeAddr(tr.t)
-	_, port, err := net.SplitHostPort(at)
-	if err != nil {
-		tr.t.Fatal(err)
-	}
+	n, port := lastHost.Add(1), tr.rootAt.addr.Port()
+	host := fmt.Sprintf("127.54.%d.%d", n>>8&255, n&255)
 	dir := tr.t.TempDir()
 	var text strings.Builder
 	fmt.Fprintf(&text, `
@@ -37,8 +34,8 @@ server:
 	val-log-level: 2
 	do-daemonize: no
 	num-threads: 1
-	interface: 127.0.0.1
-	port: %[2]s
+	interface: %[3]s
+	port: %[2]d
 	do-not-query-localhost: no
 	do-ip6: no
 	local-zone: "test." nodefault
@@ -49,7 +46,7 @@ server:
 	ede: yes
 	msg-cache-size: 1m
 	rrset-cache-size: 1m
-`, dir, port)
+`, dir, port, host)
 	for _, a := range tr.anchors {
 		fmt.Fprintf(&text, "\ttrust-anchor: %q\n", strings.ReplaceAll(a, "\t", " "))
 	}
@@ -99,7 +96,7 @@ server:
 		<-done
 		tr.t.Fatalf("unbound does not start:\n%s", strings.Join(log, "\n"))
 	}
-	return at
+	return net.JoinHostPort(host, fmt.Sprint(port))
 }
 
 // unboundPath finds unbound; where it is not there, the test is skipped.
@@ -115,16 +112,6 @@ func unboundPath(t testing.TB) string {
 	}
 	t.Skip("unbound is not there: e2e/deps.sh installs it")
 	return ""
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.LocalAddr().String()
 }
 
 // Where the check says that the name is broken a validator answers SERVFAIL, and
