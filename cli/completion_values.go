@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sluice/cli/api"
+	"sluice/cli/dane"
 	"sluice/pipeline"
 )
 
@@ -64,6 +65,13 @@ func fixedValues() map[string][]string {
 		"key roll --method":     {"pre-publication", "double-signature", "double-ksk", "double-ds", "double-rrset"},
 		"signzone --denial":     {"nsec", "nsec3", "nsec3-opt-out"},
 		"tsig export --format":  {"bind", "knot", "nsd", "dig"},
+		"tlsa check --proto":    {"tcp", "udp", "sctp"},
+		"tlsa check --starttls": dane.Protocols(),
+		"tlsa make --proto":     {"tcp", "udp", "sctp"},
+		"tlsa make --starttls":  dane.Protocols(),
+		"tlsa make --usage":     {"0", "1", "2", "3"},
+		"tlsa make --selector":  {"0", "1"},
+		"tlsa make --matching":  {"0", "1", "2"},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"sluice/cli/api"
+	"sluice/cli/chain"
 	"sluice/cli/migrate"
 	"sluice/journal"
 	"sluice/journal/audit"
@@ -85,6 +86,9 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		signSummary{},
 		dumpRecord{},
 		versionInfo{},
+		chain.Report{},
+		tlsaRecord{},
+		tlsaReport{},
 		api.Health{},
 		pipeline.ClockStatus{},
 		pipeline.WorkersStatus{},
