@@ -78,10 +78,10 @@ func (e *env) linkMark(l *chain.Link) string {
 
 func (e *env) printLink(l *chain.Link, detailed bool) error {
 	var facts []string
-	switch l.Verdict {
-	case chain.Insecure:
+	if l.Verdict == chain.Insecure {
 		facts = append(facts, "not signed")
-	case chain.Indeterminate:
+	}
+	if l.AboveAnchor {
 		facts = append(facts, "above the anchor")
 	}
 	facts = append(facts, keyFacts(l)...)

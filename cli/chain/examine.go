@@ -135,12 +135,12 @@ func (w *walk) askAll(ctx context.Context, z *zoneLink, ask []question) [][]outc
 	}
 	j := w.judge(z)
 	w.each(z, func(n int, s *server) {
-		for i := len(ask) - 1; i >= 0; i-- { // TCP last: it may take long
-			r := w.ask.ask(ctx, s, ask[i])
-			if ask[i].tcp && r.problem != nil && r.problem.code == CodeServerSilent && s.answers() {
+		for i, q := range slices.Backward(ask) { // TCP last: it may take long
+			r := w.ask.ask(ctx, s, q)
+			if q.tcp && r.problem != nil && r.problem.code == CodeServerSilent && s.answers() {
 				s.note(trouble{CodeServerTCP, "does not answer over TCP: " + strings.TrimPrefix(r.problem.text, "over TCP: ")})
 			}
-			if ask[i].tcp {
+			if q.tcp {
 				continue
 			}
 			if t := r.lame(z.apex); t != nil {
@@ -151,7 +151,7 @@ func (w *walk) askAll(ctx context.Context, z *zoneLink, ask []question) [][]outc
 				s.note(trouble{CodeServerLame, fmt.Sprintf("refers to the servers of %s", down.Owner.Fold())})
 				continue
 			}
-			all[i][n] = j.outcome(r, ask[i], z.keys != nil)
+			all[i][n] = j.outcome(r, q, z.keys != nil)
 		}
 	})
 	return all

@@ -98,12 +98,8 @@ func (z *zoneLink) say(code Code, text string) {
 // troubles adds what is wrong with the servers themselves. Of zones above the
 // last it is for their operators, and no fault of the name's.
 func (z *zoneLink) troubles(last bool) {
-	type one struct {
-		code Code
-		text string
-	}
-	var order []one
-	by := map[one][]string{}
+	var order []trouble
+	by := map[trouble][]string{}
 	for _, s := range z.servers {
 		s.mu.Lock()
 		seen := slices.Clone(s.seen)
@@ -112,11 +108,10 @@ func (z *zoneLink) troubles(last bool) {
 		}
 		s.mu.Unlock()
 		for _, t := range seen {
-			o := one{t.code, t.text}
-			if by[o] == nil {
-				order = append(order, o)
+			if by[t] == nil {
+				order = append(order, t)
 			}
-			by[o] = append(by[o], s.String())
+			by[t] = append(by[t], s.String())
 		}
 	}
 	for _, o := range order {
