@@ -44,12 +44,12 @@ func TestReadCascade_ZonesPoliciesAndKeys(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{
 		`csk.example csk 15 2764 active goal omnipresent true []`,
-		`csk.example from /var/lib/zones/csk.example.zone by csk serial 7 to []`,
-		`example.com from 192.0.2.1:53^transfer.example by usual serial 2026112203 to ["192.0.2.53:53" "192.0.2.54:5353"]`,
+		`csk.example from /var/lib/zones/csk.example.zone by cascade-csk serial 7 to []`,
+		`example.com from 192.0.2.1:53^transfer.example by cascade-usual serial 2026112203 to ["192.0.2.53:53" "192.0.2.54:5353"]`,
 		`example.com ksk 13 10479 active goal omnipresent true []`,
 		`example.com zsk 13 35037 active goal hidden true []`,
 		`example.com zsk 13 38917 published goal omnipresent true []`,
-		`kmip.example from /var/lib/zones/kmip.example.zone by usual serial none to ["192.0.2.53:53" "192.0.2.54:5353"]`,
+		`kmip.example from /var/lib/zones/kmip.example.zone by cascade-usual serial none to ["192.0.2.53:53" "192.0.2.54:5353"]`,
 	}, cascadeText(f)); diff != "" {
 		t.Error(diff)
 	}

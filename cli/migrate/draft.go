@@ -165,9 +165,9 @@ func (s *policySet) name(want string, d *draft) (string, error) {
 	if s.texts == nil {
 		s.texts, s.names = map[string]string{}, map[string]bool{}
 	}
-	base := policyName(want)
-	if base == "default" {
-		base = s.kind + "-default" // the daemon's own of that name is for other zones, too
+	base := s.kind // the daemon may have policies of other names, for other zones
+	if want != "" {
+		base += "-" + policyName(want)
 	}
 	name := base
 	for n := 2; s.names[name]; n++ {
@@ -184,11 +184,8 @@ func (s *policySet) name(want string, d *draft) (string, error) {
 // policyName is a name as policies may have it.
 func policyName(name string) string {
 	name = safeName(name)
-	if len(name) > 56 {
-		name = name[:56]
-	}
-	if name == "" {
-		return "default"
+	if len(name) > 50 {
+		name = name[:50]
 	}
 	return name
 }

@@ -95,9 +95,9 @@ func TestReadKnot_ZonesPoliciesAndKeys(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"away.example DIR/zones/example/aw/away.example.zone away ",
-		"example.com DIR/zones/example.com.zone usual 192.0.2.53:5353,[2001:db8::53]:53,192.0.2.54:53",
-		"sub.example 203.0.113.1:53^transfer.example usual-2 192.0.2.53:5353,[2001:db8::53]:53,192.0.2.54:53",
+		"away.example DIR/zones/example/aw/away.example.zone knot-away ",
+		"example.com DIR/zones/example.com.zone knot-usual 192.0.2.53:5353,[2001:db8::53]:53,192.0.2.54:53",
+		"sub.example 203.0.113.1:53^transfer.example knot-usual-2 192.0.2.53:5353,[2001:db8::53]:53,192.0.2.54:53",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

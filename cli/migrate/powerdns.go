@@ -301,7 +301,7 @@ func (p *pdnsReader) zone(ctx context.Context, z *pdnsZone, apex zone.Name) (Zon
 	}
 	settleAlgorithm(d, out.Keys)
 	var err error
-	out.Policy, err = p.policies.name("powerdns", d)
+	out.Policy, err = p.policies.name("", d)
 	return out, err
 }
 
