@@ -6,7 +6,7 @@
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# One command of each package says whether the package is there.
+# One command or file of each package says whether the package is there.
 peers='
 bind9             named
 bind9-utils       dnssec-signzone
@@ -20,6 +20,8 @@ knot-dnsutils     kdig
 knot-dnssecutils  kzonecheck
 ldnsutils         ldns-verify-zone
 nsd               nsd
+pdns-backend-sqlite3 /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql
+pdns-server       pdns_server
 prometheus        promtool
 python3-minimal   python3
 softhsm2          softhsm2-util
@@ -31,7 +33,7 @@ zsh               zsh
 
 missing() {
 	echo "$peers" | while read -r package command; do
-		if [ -n "$package" ] && ! command -v "$command" >/dev/null 2>&1; then
+		if [ -n "$package" ] && ! command -v "$command" >/dev/null 2>&1 && ! [ -e "$command" ]; then
 			echo "$package"
 		fi
 	done

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,10 +12,12 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	_ "github.com/ncruces/go-sqlite3/driver" // the driver "sqlite3"
+	_ "github.com/ncruces/go-sqlite3/embed"  // SQLite itself
 )
 
 // pdnsSchema is the schema of PowerDNS for SQLite, as its package has it.
-const pdnsSchema = "/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql"
+const pdnsSchema = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql"
 
 // migratedPDNS is pdns_server as a signer of several zones, with the backend
 // gsqlite3.
@@ -32,7 +36,16 @@ func startMigratedPDNS(t *testing.T) *migratedPDNS {
 	t.Helper()
 	p := &migratedPDNS{secondary: &secondary{name: "pdns_server", addr: freeAddr(t)}, dir: shortDir(t)}
 	db := filepath.Join(p.dir, "pdns.sqlite")
-	must(t, "sqlite3", db, ".read "+pdnsSchema)
+	schema, err := sql.Open("sqlite3", "file:"+db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := schema.Exec(readFile(t, pdnsSchema)); err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Close(); err != nil {
+		t.Fatal(err)
+	}
 	writeFile(t, filepath.Join(p.dir, "pdns.conf"), fmt.Sprintf(`
 launch=gsqlite3
 gsqlite3-database=%s
@@ -75,7 +88,10 @@ func (p *migratedPDNS) keyIDs(t *testing.T, name string) map[string]string {
 // and both go back to PowerDNS.
 func TestMigrate_PowerDNSAndBack(t *testing.T) {
 	t.Parallel()
-	need(t, "pdns_server", "pdnsutil", "sqlite3")
+	need(t, "pdns_server", "pdnsutil")
+	if _, err := os.Stat(pdnsSchema); err != nil {
+		need(t, "pdns-backend-sqlite3") // of which no command is a part
+	}
 	zones := []string{"both.com", "single.com"}
 	w := newMigration(t, zones...)
 	old := startMigratedPDNS(t)
