@@ -23,7 +23,9 @@ type migratedKnot struct {
 }
 
 // zoneFile is what a zone is signed from.
-func (k *migratedKnot) zoneFile(name string) string { return filepath.Join(k.dir, "zones", name+".zone") }
+func (k *migratedKnot) zoneFile(name string) string {
+	return filepath.Join(k.dir, "zones", name+".zone")
+}
 
 // configure writes knot.conf; manual says that keys are managed by hand.
 func (k *migratedKnot) configure(t *testing.T, manual string) {
