@@ -162,10 +162,10 @@ func (r *bindReader) tsig(s statement, b block) error {
 	if err != nil || len(raw) == 0 {
 		return fmt.Errorf("%s: key %q: its secret is not base64", s.at(), name)
 	}
-	text := strings.TrimSuffix(strings.ToLower(algorithm.word(1)), ".")
+	text := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(algorithm.word(1)), "."), ".sig-alg.reg.int")
 	r.keys[strings.ToLower(name)] = text
 	r.out.TSIG = append(r.out.TSIG, TSIGKey{Name: name, Algorithm: text, Secret: raw})
-	if text == "hmac-md5" || text == "hmac-sha1" || strings.HasPrefix(text, "hmac-md5.") {
+	if text == "hmac-md5" || text == "hmac-sha1" {
 		r.out.Unequal = append(r.out.Unequal, fmt.Sprintf("TSIG key %s is of %s, which is weak: here it needs weak-tsig in the daemon's config; better agree on a new one of hmac-sha256", name, text))
 	}
 	return nil
@@ -236,7 +236,7 @@ func (r *bindReader) zone(z bindZone, seen map[string]string) error {
 	}
 	isSecondary := slices.Contains([]string{"secondary", "slave"}, kind.word(1))
 	rule := z.word("dnssec-policy")
-	managed := rule != "" && rule != "none" && (!isSecondary || z.inline())
+	managed := rule != "" && rule != "none" && (!isSecondary || r.inlines(z, rule))
 	if !managed && !z.inline() && z.word("auto-dnssec") != "maintain" && z.word("auto-dnssec") != "allow" {
 		r.leave(z, "named does not sign it; to have it signed here: sluice zone add")
 		return nil
@@ -256,6 +256,27 @@ func (r *bindReader) zone(z bindZone, seen map[string]string) error {
 	}
 	r.out.Zones = append(r.out.Zones, one)
 	return nil
+}
+
+// inlines reports whether a policy has what is signed stand apart: it may say so
+// itself, and from 9.20 on it does unless it says otherwise.
+func (r *bindReader) inlines(z bindZone, rule string) bool {
+	if _, said := z.stmt("inline-signing"); said {
+		return z.inline()
+	}
+	b, _ := r.rules[rule].inner()
+	if _, said := b.last("inline-signing"); said {
+		return bindZone{chain: []block{b}}.inline()
+	}
+	return r.newer()
+}
+
+// newer reports whether named is of version 9.20 or later.
+func (r *bindReader) newer() bool {
+	_, text, ok := strings.Cut(r.version, "BIND 9.")
+	var minor int
+	_, err := fmt.Sscanf(text, "%d", &minor)
+	return ok && err == nil && minor >= 20
 }
 
 // inline reports whether what is signed stands apart from what is loaded.
@@ -396,13 +417,7 @@ func (r *bindReader) name(former string, p *policyText) string {
 
 // steps says how named's key management ends, and how it takes zones back.
 func (r *bindReader) steps() {
-	newer := false
-	if _, text, ok := strings.Cut(r.version, "BIND 9."); ok {
-		var minor int
-		_, err := fmt.Sscanf(text, "%d", &minor)
-		newer = err == nil && minor >= 20
-	}
-	if newer {
+	if r.newer() {
 		r.out.Stop = []string{
 			"In named.conf put `manual-mode yes;` into each dnssec-policy (named 9.20.13 and later; earlier ones: take dnssec-policy out of the zones and stop named). Then:",
 			"$ rndc reconfig",

@@ -135,6 +135,52 @@ func TestReadBIND_PolicyInOurWords(t *testing.T) {
 	}
 }
 
+// What cannot be taken over is said so of each zone, and with it what to do.
+func TestReadBIND_Refused(t *testing.T) {
+	dir := bindFolder(t)
+	conf := filepath.Join(dir, "named.conf")
+	const zone = `zone "example.com" { type primary; file "z"; key-directory "keys"; inline-signing yes; dnssec-policy "p"; };`
+	for _, c := range []struct{ name, text, want string }{
+		{"two views", `dnssec-policy "p" { }; view "in" { ` + zone + ` }; view "out" { ` + zone + ` };`, `it is in the views "in" and "out"`},
+		{"no such policy", zone, `dnssec-policy "p" is not in the configuration`},
+		{"KSK elsewhere", `dnssec-policy "p" { offline-ksk yes; };` + zone, "offline-ksk"},
+		{"weak algorithm", `dnssec-policy "p" { keys { csk lifetime 0 algorithm rsasha1; }; };` + zone, "algorithm rsasha1 cannot be signed with here"},
+		{"going insecure", strings.Replace(zone, `"p"`, "insecure", 1), "making it insecure"},
+	} {
+		writeText(t, conf, `options { directory "`+dir+`"; }; `+c.text)
+		f, err := ReadBIND(t.Context(), conf, Options{Now: atLife()})
+		if err != nil || len(f.Zones) != 1 || !strings.Contains(f.Zones[0].Refused, c.want) {
+			t.Errorf("%s: %+v, %v", c.name, f.Zones, err)
+		}
+	}
+	// A key on a token is only named by its file.
+	private, err := filepath.Glob(filepath.Join(dir, "keys", "*49080.private"))
+	if err != nil || len(private) != 1 {
+		t.Fatal(private, err)
+	}
+	writeText(t, private[0], "Private-key-format: v1.3\nAlgorithm: 13 (ECDSAP256SHA256)\nLabel: cGtjczEx\n")
+	writeText(t, conf, `options { directory "`+dir+`"; }; dnssec-policy "p" { }; `+zone)
+	if f, err := ReadBIND(t.Context(), conf, Options{Now: atLife()}); err != nil || !strings.Contains(f.Zones[0].Refused, "key 49080 is on a token") {
+		t.Errorf("token: %+v, %v", f.Zones, err)
+	}
+}
+
+// What a zone does not say comes from its template, its view, the options.
+func TestReadBIND_Inherits(t *testing.T) {
+	dir := bindFolder(t)
+	conf := filepath.Join(dir, "named.conf")
+	writeText(t, conf, `options { directory "`+dir+`"; key-directory "nowhere"; dnssec-policy none; serial-update-method date; };
+template "t" { key-directory "keys"; file "from-template"; };
+view "v" { dnssec-policy default; zone "example.com" { type primary; template "t"; }; };`)
+	f, err := ReadBIND(t.Context(), conf, Options{Now: atLife()})
+	if err != nil || len(f.Zones) != 1 || f.Zones[0].Refused != "" || f.Zones[0].Source != filepath.Join(dir, "from-template") || f.Zones[0].Policy != "bind-default" {
+		t.Fatalf("%+v, %v", f.Zones, err)
+	}
+	if text := string(f.Policies[0].Text); !strings.Contains(text, `serial-policy = "date-counter"`) || !strings.Contains(text, "use-csk = true") {
+		t.Errorf("policy %s", text)
+	}
+}
+
 func TestReadBIND_Duration(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"0": 0, "3600": time.Hour, "1h30m": 90 * time.Minute, "2W": 14 * 24 * time.Hour, "P1Y": 365 * 24 * time.Hour, "P1DT2H": 26 * time.Hour, "PT5M": 5 * time.Minute,

@@ -143,7 +143,7 @@ func (c *checker) one(ctx context.Context, z PlannedZone) (Checked, error) {
 		out.Former = &former
 	}
 	c.shown(&out, z, st)
-	if out.Servers > 0 && out.Ours == out.Servers && !c.older(out, z) {
+	if out.Servers > 0 && out.Ours == out.Servers {
 		out.Verdict = Switched
 	}
 	if err := c.verify(ctx, &out); err != nil {
@@ -184,8 +184,9 @@ func (c *checker) older(out Checked, z PlannedZone) bool {
 	return floor != nil && !zone.Serial(*floor).Before(zone.Serial(*out.Serial))
 }
 
-// shown counts the public servers that show what is published here: a serial
-// above all of the former signer.
+// shown counts the public servers that show what is published here: its serial,
+// where the former signer does not have the same, or one from here that is above
+// all of the former signer.
 func (c *checker) shown(out *Checked, z PlannedZone, st pipeline.ZoneStatus) {
 	if st.Observation == nil {
 		return
@@ -197,9 +198,14 @@ func (c *checker) shown(out *Checked, z PlannedZone, st pipeline.ZoneStatus) {
 			continue
 		}
 		out.Servers++
-		if n := zone.Serial(s.Serial); !zone.Serial(*out.Serial).Before(n) && (floor == nil || zone.Serial(*floor).Before(n)) {
+		n := zone.Serial(s.Serial)
+		same := s.Serial == *out.Serial && (out.Former == nil || *out.Former != s.Serial) && (z.Serial == nil || *z.Serial != s.Serial)
+		if same || !zone.Serial(*out.Serial).Before(n) && (floor == nil || zone.Serial(*floor).Before(n)) {
 			out.Ours++
 		}
+	}
+	if len(st.Observation.Zone) == 0 {
+		out.note("no public server is known: name them in the policy, key-manager.publication-nameservers")
 	}
 	if len(st.Observation.Zone) > out.Servers && out.Ours > 0 && out.Ours == out.Servers {
 		out.Servers = len(st.Observation.Zone) // one that is silent may show anything

@@ -125,24 +125,19 @@ func (p *Plan) replace(dir string, flt *fleet.Fleet) error {
 // keepRules keeps the policies of zones whose key management was ended there
 // since the plan before: they are what the zones are to have here.
 func (p *Plan) keepRules(before Plan, has fleet.Fleet, flt *fleet.Fleet) {
-	kept, left := 0, false
+	was, rules := before.byName(), map[string]string{}
+	left := false
 	for i := range p.Zones {
 		z := &p.Zones[i]
 		if z.Policy != byHand || z.Refused != "" {
 			continue
 		}
-		was, err := before.Select([]string{z.Zone})
-		if err != nil || was[0].Policy == byHand || has.Policies[was[0].Policy] == nil || before.Written[was[0].Policy] == "" {
+		name := was[z.Zone].Policy
+		if name == byHand || has.Policies[name] == nil || before.Written[name] == "" {
 			left = true
 			continue
 		}
-		name := was[0].Policy
-		z.Policy, kept = name, kept+1
-		for j := range flt.Zones {
-			if flt.Zones[j].Name == z.Zone {
-				flt.Zones[j].Policy = name
-			}
-		}
+		z.Policy, rules[z.Zone] = name, name
 		if flt.Policies[name] == nil {
 			flt.Policies[name], p.Written[name] = has.Policies[name], before.Written[name]
 			for _, policy := range before.Policies {
@@ -152,10 +147,15 @@ func (p *Plan) keepRules(before Plan, has fleet.Fleet, flt *fleet.Fleet) {
 			}
 		}
 	}
-	if kept == 0 {
+	if len(rules) == 0 {
 		return
 	}
-	p.Kept = append(p.Kept, fmt.Sprintf("%d zones have no policy there any longer: they keep the one that the plan before read", kept))
+	for i := range flt.Zones {
+		if name, ok := rules[flt.Zones[i].Name]; ok {
+			flt.Zones[i].Policy = name
+		}
+	}
+	p.Kept = append(p.Kept, fmt.Sprintf("%d zones have no policy there any longer: they keep the one that the plan before read", len(rules)))
 	if !left {
 		delete(flt.Policies, byHand)
 		delete(p.Written, byHand)
@@ -163,23 +163,35 @@ func (p *Plan) keepRules(before Plan, has fleet.Fleet, flt *fleet.Fleet) {
 	}
 }
 
+// byName is a plan's zones by their names.
+func (p Plan) byName() map[string]PlannedZone {
+	out := make(map[string]PlannedZone, len(p.Zones))
+	for _, z := range p.Zones {
+		out[z.Zone] = z
+	}
+	return out
+}
+
 // keepZones keeps what a person changed of zones.
 func (p *Plan) keepZones(before Plan, has fleet.Fleet, flt *fleet.Fleet) {
+	was, old := before.byName(), map[string]fleet.Zone{}
+	for _, z := range has.Zones {
+		old[z.Name] = z
+	}
 	for i := range flt.Zones {
 		z := &flt.Zones[i]
-		for _, old := range has.Zones {
-			was, err := before.Select([]string{z.Name})
-			if old.Name != z.Name || err != nil {
-				continue
-			}
-			if old.Source != was[0].Source && old.Source != z.Source {
-				p.Kept = append(p.Kept, fmt.Sprintf("zone %s stays with the source %s", z.Name, old.Source))
-				z.Source = old.Source
-			}
-			if old.Policy != was[0].Policy && old.Policy != z.Policy {
-				p.Kept = append(p.Kept, fmt.Sprintf("zone %s stays with the policy %s", z.Name, old.Policy))
-				z.Policy = old.Policy
-			}
+		planned, ok := was[z.Name]
+		mine, there := old[z.Name]
+		if !ok || !there {
+			continue
+		}
+		if mine.Source != planned.Source && mine.Source != z.Source {
+			p.Kept = append(p.Kept, fmt.Sprintf("zone %s stays with the source %s", z.Name, mine.Source))
+			z.Source = mine.Source
+		}
+		if mine.Policy != planned.Policy && mine.Policy != z.Policy {
+			p.Kept = append(p.Kept, fmt.Sprintf("zone %s stays with the policy %s", z.Name, mine.Policy))
+			z.Policy = mine.Policy
 		}
 	}
 }

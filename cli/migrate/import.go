@@ -66,6 +66,7 @@ type importer struct {
 	q      ImportQuery
 	plan   Plan
 	fleet  fleet.Fleet
+	wanted map[string]fleet.Zone   // the same zones, by name
 	here   map[string]bool         // zones that are here already
 	fresh  map[string]*PlannedZone // as the former signer has them now
 	texts  map[string][]byte       // policies here, by name
@@ -89,6 +90,10 @@ func Import(ctx context.Context, client *api.Client, dir string, q ImportQuery) 
 	}
 	if im.fleet, err = fleet.Read(full); err != nil {
 		return nil, err
+	}
+	im.wanted = map[string]fleet.Zone{}
+	for _, z := range im.fleet.Zones {
+		im.wanted[z.Name] = z
 	}
 	zones, err := im.plan.Select(q.Zones)
 	if err != nil {
@@ -221,8 +226,8 @@ func (im *importer) bring(ctx context.Context, zones []PlannedZone) error {
 		return err
 	}
 	wanted := map[string]bool{}
-	for _, z := range im.fleet.Zones {
-		if slices.ContainsFunc(zones, func(p PlannedZone) bool { return p.Zone == z.Name }) {
+	for _, p := range zones {
+		if z, ok := im.wanted[p.Zone]; ok {
 			wanted[z.Policy] = true
 		}
 	}
@@ -360,16 +365,15 @@ func (im *importer) all(ctx context.Context, zones []PlannedZone) ([]Imported, e
 // one imports one zone. An error is of the daemon or the folder, and ends it all.
 func (im *importer) one(ctx context.Context, p PlannedZone) (Imported, error) {
 	out := Imported{Zone: p.Zone, Outcome: Refused}
-	i := slices.IndexFunc(im.fleet.Zones, func(z fleet.Zone) bool { return z.Name == p.Zone })
+	wanted, ok := im.wanted[p.Zone]
 	switch {
 	case p.Refused != "":
 		out.Text = p.Refused
 		return out, nil
-	case i < 0:
+	case !ok:
 		out.Text = "it is not in zones.toml"
 		return out, nil
 	}
-	wanted := im.fleet.Zones[i]
 	if im.here[p.Zone] {
 		return im.there(ctx, p, wanted)
 	}
