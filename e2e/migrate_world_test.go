@@ -51,6 +51,7 @@ type migration struct {
 	primaries map[string]string
 	haveDS    map[string][]string
 
+	began   time.Time
 	stop    chan struct{}
 	watches sync.WaitGroup
 	mu      sync.Mutex
@@ -73,7 +74,7 @@ func newMigration(t *testing.T, zones ...string) *migration {
 	t.Helper()
 	need(t, "named", "rndc", "unbound", "unbound-control", "dnssec-keygen", "dnssec-signzone", "dnssec-dsfromkey")
 	w := &migration{
-		zones: zones, primaries: map[string]string{}, haveDS: map[string][]string{}, stop: make(chan struct{}), asked: map[string]int{}, serials: map[string][]uint32{},
+		began: time.Now(), zones: zones, primaries: map[string]string{}, haveDS: map[string][]string{}, stop: make(chan struct{}), asked: map[string]int{}, serials: map[string][]uint32{},
 	}
 	var cut strings.Builder
 	for _, z := range zones {
@@ -121,6 +122,12 @@ include %q;
 	w.public = &secondary{"public", addr, start(t, "public", "named", "-g", "-d", "1", "-4", "-n", "1", "-c", conf)}
 }
 
+// tell notes how far a test is.
+func (w *migration) tell(t *testing.T, what string) {
+	t.Helper()
+	t.Logf("%5.1f s: %s", time.Since(w.began).Seconds(), what)
+}
+
 // take has the public server take zones, all where none is named, from a
 // primary. What it serves stays until that has a higher serial.
 func (w *migration) take(t *testing.T, primary string, zones ...string) {
@@ -148,6 +155,7 @@ func (w *migration) take(t *testing.T, primary string, zones ...string) {
 			return r.code == 0, r.String()
 		})
 	}
+	w.tell(t, "the public server takes "+strings.Join(zones, ", ")+" from "+primary)
 }
 
 // awaitPublic waits until the public server has what a primary has, and returns
@@ -245,6 +253,7 @@ func (w *migration) secure(t *testing.T, what string) {
 			})
 		}
 	}
+	w.tell(t, "all are secure "+what)
 }
 
 // watch begins to look on, once all zones are secure. From here on each answer
@@ -433,4 +442,5 @@ func (w *migration) check(t *testing.T, d *daemon, dir, verdict string) {
 		}
 		return r.code == 0 && count == len(w.zones), r.String()
 	})
+	w.tell(t, "all zones are "+verdict)
 }
