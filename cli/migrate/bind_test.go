@@ -241,6 +241,9 @@ func TestWrite_FolderWithoutSecretsInWhatIsRead(t *testing.T) {
 	if diff := cmp.Diff(map[uint16]string{15720: "active", 35174: "retired", 49080: "active"}, states); z.Zone != "example.com" || diff != "" {
 		t.Errorf("zone %s (-want +got):\n%s", z.Zone, diff)
 	}
+	if !slices.ContainsFunc(z.Notes, func(n string) bool { return strings.Contains(n, "being exchanged there") }) {
+		t.Errorf("notes %q", z.Notes)
+	}
 	err = filepath.WalkDir(out, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -206,6 +206,9 @@ func planZone(z Zone, now time.Time) (PlannedZone, []plannedKey, error) {
 		keys = append(keys, one)
 	}
 	slices.SortFunc(keys, func(a, b plannedKey) int { return cmp.Compare(a.File, b.File) })
+	if slices.ContainsFunc(keys, exchanged) {
+		out.Notes = append(slices.Clone(out.Notes), "keys of it are being exchanged there: that goes on here by itself; `migrate import --dry-run` tells at which step")
+	}
 	h := sha256.New()
 	for _, k := range keys {
 		out.Keys = append(out.Keys, k.PlannedKey)
@@ -220,6 +223,15 @@ func planZone(z Zone, now time.Time) (PlannedZone, []plannedKey, error) {
 	}
 	out.Digest = hex.EncodeToString(h.Sum(nil))
 	return out, keys, nil
+}
+
+// exchanged reports whether a key is on its way in or out.
+func exchanged(k plannedKey) bool {
+	if k.Public || k.former.Life == nil {
+		return false
+	}
+	leaves := k.former.Life.Goal == "hidden" && k.State != keymgr.Removed && k.State != keymgr.Generated
+	return leaves || k.State == keymgr.Published || k.State == keymgr.Retired
 }
 
 // zoneName is a zone's name as the files have it: without its final dot.
