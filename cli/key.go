@@ -100,10 +100,12 @@ func parseRole(text string) (keymgr.Role, error) {
 
 func keyImport(e *env) *urfave.Command {
 	return &urfave.Command{
-		Name: "import", Usage: "take keys from BIND's K*.private files, the .key files beside them; --public: another signer's keys", ArgsUsage: "ZONE FILE...",
+		Name: "import", Usage: "take keys from BIND's K*.private files, the .key files beside them, or from a token; --public: another signer's keys", ArgsUsage: "ZONE FILE...",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "role", Usage: "`ROLE`: ksk, zsk or csk; by default what the key's flags say"},
+			&urfave.StringFlag{Name: "keystore", Usage: "the private part is in keystore `NAME` already, FILE is the K*.key file"},
+			&urfave.StringFlag{Name: "id", Usage: "what the key pair has in the keystore: CKA_ID in hex (`HEX`)"},
 			&urfave.BoolFlag{Name: "public", Usage: "publish the DNSKEY records of FILE, which another signer of the zone signs with (RFC 8901)"},
 		},
 		Action: func(c *urfave.Context) error {
@@ -125,12 +127,18 @@ func keyImport(e *env) *urfave.Command {
 					return usagef("--role: the role of another signer's key follows from its flags")
 				}
 			}
+			if c.IsSet("keystore") != c.IsSet("id") {
+				return usagef("--keystore and --id belong together: sluice key import ZONE --keystore NAME --id HEX FILE")
+			}
+			if c.IsSet("id") && len(args) != 2 {
+				return usagef("--id: want one FILE, the K*.key file of that key")
+			}
 			var files []pipeline.KeyFile
 			for _, path := range args[1:] {
 				if path, err = filepath.Abs(path); err != nil {
 					return err
 				}
-				files = append(files, pipeline.KeyFile{Path: path, Role: role, Public: c.Bool("public")})
+				files = append(files, pipeline.KeyFile{Path: path, Role: role, Public: c.Bool("public"), Keystore: c.String("keystore"), ID: c.String("id")})
 			}
 			return e.clientAction(func(client *api.Client) error {
 				keys, err := client.ImportKeys(c.Context, args[0], files)

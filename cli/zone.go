@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,6 +95,9 @@ func zoneAdd(e *env) *urfave.Command {
 			&urfave.StringSliceFlag{Name: "import-ksk-file", Usage: "take this key as KSK: BIND's K*.private `FILE`, the .key file beside it"},
 			&urfave.StringSliceFlag{Name: "import-zsk-file", Usage: "take this key as ZSK: `FILE` as above"},
 			&urfave.StringSliceFlag{Name: "import-csk-file", Usage: "take this key as CSK: `FILE` as above"},
+			&urfave.StringSliceFlag{Name: "import-ksk-key", Usage: "take this key as KSK, which is on a token already: `KEYSTORE:ID:FILE`, ID is CKA_ID in hex, FILE the K*.key file"},
+			&urfave.StringSliceFlag{Name: "import-zsk-key", Usage: "take this key as ZSK: `KEYSTORE:ID:FILE` as above"},
+			&urfave.StringSliceFlag{Name: "import-csk-key", Usage: "take this key as CSK: `KEYSTORE:ID:FILE` as above"},
 			&urfave.StringSliceFlag{Name: "import-public-key", Usage: "publish the DNSKEY records of `FILE`, which another signer of the zone signs with"},
 			&urfave.StringFlag{Name: "serial-floor", Usage: "published serials stand above `N`; auto asks the zone's public servers for the one they have"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "tell how imported keys would be taken over; nothing is added"},
@@ -150,6 +154,14 @@ func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
 			}
 			z.Import = append(z.Import, pipeline.KeyFile{Path: path, Role: role})
 		}
+		for _, text := range c.StringSlice("import-" + string(role) + "-key") {
+			f, err := tokenKey(text)
+			if err != nil {
+				return z, err
+			}
+			f.Role = role
+			z.Import = append(z.Import, f)
+		}
 	}
 	for _, path := range c.StringSlice("import-public-key") {
 		if path, err = filepath.Abs(path); err != nil {
@@ -158,6 +170,16 @@ func newZone(c *urfave.Context, name string) (pipeline.NewZone, error) {
 		z.Import = append(z.Import, pipeline.KeyFile{Path: path, Public: true})
 	}
 	return z, nil
+}
+
+// tokenKey reads KEYSTORE:ID:FILE.
+func tokenKey(text string) (pipeline.KeyFile, error) {
+	parts := strings.SplitN(text, ":", 3)
+	if len(parts) < 3 || slices.Contains(parts, "") {
+		return pipeline.KeyFile{}, usagef("key on a token %q: want KEYSTORE:ID:FILE, with the CKA_ID in hex and the K*.key file", text)
+	}
+	path, err := filepath.Abs(parts[2])
+	return pipeline.KeyFile{Keystore: parts[0], ID: parts[1], Path: path}, err
 }
 
 // serialFloor reads a serial, or with "auto" asks the zone's public servers.

@@ -40,6 +40,26 @@ type Importer interface {
 	Look(ctx context.Context, path, zone string, role Role) (event.Key, error)
 }
 
+// Describer is a keystore that reads what files say of a key whose private part
+// is elsewhere.
+type Describer interface {
+	// Describe reads a .key file, and what a former signer noted of the key in a
+	// .state file beside it. zone and role are as with Import. The key has neither
+	// keystore nor reference, and nothing is kept.
+	Describe(ctx context.Context, path, zone string, role Role) (event.Key, error)
+}
+
+// Adopter is a keystore in which other programs may have made key pairs, that
+// have an ID there: CKA_ID, in hex, on a PKCS#11 token.
+type Adopter interface {
+	// Public reads the public key of a pair. ErrNoKey where none has the ID.
+	Public(ctx context.Context, id string) (crypto.PublicKey, error)
+	// Adopt takes up a pair: it must have the public key that key describes, and
+	// proves itself by signing. Nothing is changed in the keystore. The key comes
+	// back with Keystore, Reference and Adopted. ErrNoKey where none has the ID.
+	Adopt(ctx context.Context, id string, key event.Key) (event.Key, error)
+}
+
 // Exporter is a keystore that gives private keys out.
 type Exporter interface {
 	// Export writes a key pair in BIND's format, with what its Life notes.

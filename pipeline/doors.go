@@ -366,19 +366,11 @@ func (e *Engine) readFiles(ctx context.Context, apex zone.Name, files []KeyFile,
 	if err := e.keepsKeys(); err != nil {
 		return nil, err
 	}
-	importer, ok := e.keystore.(keymgr.Importer)
-	if !ok {
-		return nil, fmt.Errorf("%w: keystore %s takes no key files", ErrState, e.keystore.Name())
-	}
-	read := importer.Look
-	if keep {
-		read = importer.Import
-	}
 	var keys []event.Key
 	for _, f := range files {
-		k, err := read(ctx, f.Path, apex.Fold().String(), f.Role)
+		k, err := e.readKeyFile(ctx, apex, f, keep)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+			return nil, err
 		}
 		if slices.ContainsFunc(keys, func(o event.Key) bool { return o.ID == k.ID }) {
 			return nil, fmt.Errorf("%w: %s: the key is given twice", ErrInvalid, f.Path)

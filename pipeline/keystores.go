@@ -181,6 +181,9 @@ func (e *Engine) generateKey(ctx context.Context, spec keymgr.Spec, avoid []uint
 // discard deletes keys that were made and will not be used.
 func (e *Engine) discard(ctx context.Context, keys []event.Key) {
 	for _, k := range keys {
+		if k.Adopted {
+			continue
+		}
 		ks, err := e.keystoreOf(k.Keystore)
 		if err == nil {
 			err = ks.Remove(ctx, k.Reference)

@@ -183,7 +183,7 @@ func decideDestroy(d *Decision, s State, p Policy, m Moment) Command {
 	}
 	var due []string
 	for _, k := range s.Keys.InState(keymgr.Removed) {
-		if k.Foreign || !k.Destroyed.IsZero() {
+		if k.Foreign || k.Adopted || !k.Destroyed.IsZero() {
 			continue
 		}
 		if at := k.Removed.Add(after); m.Now.Before(at) {

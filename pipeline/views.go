@@ -144,11 +144,16 @@ type NewZone struct {
 }
 
 // KeyFile names a BIND private key file to import, on the daemon's machine; with
-// Public, a file with DNSKEY records of another signer of the zone.
+// Public, a file with DNSKEY records of another signer of the zone; with Keystore
+// and ID, the .key file of a key whose private part is in that keystore already.
 type KeyFile struct {
 	Path   string      `json:"path"`
 	Role   keymgr.Role `json:"key_role"`
 	Public bool        `json:"public,omitempty"`
+	// Keystore is the name of the keystore, and ID what the key pair has there:
+	// CKA_ID in hex.
+	Keystore string `json:"keystore,omitempty"`
+	ID       string `json:"id,omitempty"`
 }
 
 // HistoryLine is one event as history and tail show it.

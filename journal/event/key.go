@@ -10,6 +10,9 @@ type Key struct {
 	DNSKEY    string `json:"dnskey"`    // the whole DNSKEY RDATA in base64
 	Keystore  string `json:"keystore"`  // name of the keystore that holds it
 	Reference string `json:"reference"` // where in the keystore
+	// Adopted: another program made the private part in the keystore. It is not
+	// deleted from here.
+	Adopted bool `json:"adopted,omitempty"`
 	// Life is what a former signer noted of an imported key; nil where nothing
 	// was noted.
 	Life *KeyLife `json:"life,omitempty"`

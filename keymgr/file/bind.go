@@ -25,7 +25,10 @@ import (
 	"sluice/signer/zone"
 )
 
-var _ keymgr.Importer = (*Store)(nil)
+var (
+	_ keymgr.Importer  = (*Store)(nil)
+	_ keymgr.Describer = (*Store)(nil)
+)
 
 // Pair is a key pair read from BIND's files.
 type Pair struct {
@@ -79,14 +82,8 @@ func readPair(path string) (*Pair, error) {
 		return nil, err
 	}
 	p.ttl, p.fields = ttl, fields
-	flags := uint16(p.DNSKEY[0])<<8 | uint16(p.DNSKEY[1])
-	switch flags {
-	case keymgr.FlagZone:
-		p.Role = keymgr.ZSK
-	case keymgr.FlagZone | keymgr.FlagSEP:
-		p.Role = keymgr.KSK
-	default:
-		return nil, fmt.Errorf("%s.key: flags are %d, want 256 (ZSK) or 257 (KSK)", base, flags)
+	if p.Role, err = roleOf(p.DNSKEY); err != nil {
+		return nil, fmt.Errorf("%s.key: %w", base, err)
 	}
 	made, err := keymgr.NewKey(p.Role, algorithm, private.Public())
 	if err != nil {
@@ -100,6 +97,18 @@ func readPair(path string) (*Pair, error) {
 	p.private = private
 	p.Signer, err = NewSigner(private, false)
 	return p, err
+}
+
+// roleOf is the role that the flags of a DNSKEY record say.
+func roleOf(rdata []byte) (keymgr.Role, error) {
+	switch flags := uint16(rdata[0])<<8 | uint16(rdata[1]); flags {
+	case keymgr.FlagZone:
+		return keymgr.ZSK, nil
+	case keymgr.FlagZone | keymgr.FlagSEP:
+		return keymgr.KSK, nil
+	default:
+		return "", fmt.Errorf("flags are %d, want 256 (ZSK) or 257 (KSK)", flags)
+	}
 }
 
 func readFile(path string) ([]byte, error) {
@@ -160,30 +169,72 @@ func describe(path, zoneName string, role keymgr.Role) (event.Key, *Pair, error)
 	if err != nil {
 		return event.Key{}, nil, err
 	}
+	key, err := pair.describe(strings.TrimSuffix(path, ".private"), zoneName, role)
+	if err != nil {
+		return event.Key{}, nil, fmt.Errorf("import %q: %w", path, err)
+	}
+	return key, pair, nil
+}
+
+// describe describes a key that a zone has, by the files that begin with base.
+func (p *Pair) describe(base, zoneName string, role keymgr.Role) (event.Key, error) {
 	apex, err := zone.ParseName(zoneName)
 	if err != nil {
-		return event.Key{}, nil, fmt.Errorf("import %q: %w", path, err)
+		return event.Key{}, err
 	}
-	if !apex.Equal(pair.Owner) {
-		return event.Key{}, nil, fmt.Errorf("import %q: the key belongs to zone %s, not to %s", path, pair.Owner, apex)
+	if !apex.Equal(p.Owner) {
+		return event.Key{}, fmt.Errorf("the key belongs to zone %s, not to %s", p.Owner, apex)
 	}
-	life, all, err := readLife(strings.TrimSuffix(path, ".private"), pair.fields)
+	life, all, err := readLife(base, p.fields)
 	if err != nil {
-		return event.Key{}, nil, fmt.Errorf("import %q: %w", path, err)
+		return event.Key{}, err
 	}
-	life.TTL = pair.ttl
+	life.TTL = p.ttl
 	switch {
 	case role == "" && all:
 		role = keymgr.CSK
 	case role == "":
-		role = pair.Role
+		role = p.Role
 	}
-	if role != pair.Role && role != keymgr.CSK {
-		return event.Key{}, nil, fmt.Errorf("import %q: its flags make it a %s, not a %s", path, pair.Role, role)
+	if role != p.Role && role != keymgr.CSK {
+		return event.Key{}, fmt.Errorf("its flags make it a %s, not a %s", p.Role, role)
 	}
-	key := keymgr.Describe(role, pair.DNSKEY)
+	key := keymgr.Describe(role, p.DNSKEY)
 	key.Life = life
-	return key, pair, nil
+	return key, nil
+}
+
+// Describe implements keymgr.Describer.
+func (s *Store) Describe(ctx context.Context, path, zoneName string, role keymgr.Role) (event.Key, error) {
+	if err := ctx.Err(); err != nil {
+		return event.Key{}, err
+	}
+	key, err := describePublic(path, zoneName, role)
+	if err != nil {
+		return event.Key{}, fmt.Errorf("read key %q: %w", path, err)
+	}
+	return key, nil
+}
+
+func describePublic(path, zoneName string, role keymgr.Role) (event.Key, error) {
+	base, ok := strings.CutSuffix(path, ".key")
+	if !ok {
+		return event.Key{}, errors.New("want the .key file of a key whose private part is elsewhere")
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return event.Key{}, err
+	}
+	p := &Pair{}
+	if p.Owner, p.DNSKEY, p.ttl, err = parsePublic(text); err != nil {
+		return event.Key{}, err
+	}
+	if p.Role, err = roleOf(p.DNSKEY); err != nil {
+		return event.Key{}, err
+	}
+	// A .state file must be of a key of this algorithm.
+	p.fields = bindKey{"algorithm": strconv.Itoa(int(p.DNSKEY[3]))}
+	return p.describe(base, zoneName, role)
 }
 
 // parsePublic reads a .key file: comments and one DNSKEY record.

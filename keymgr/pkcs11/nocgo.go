@@ -37,6 +37,9 @@ func (t *Tokens) ForgetPIN(name string) error { return t.pins.forget(name) }
 // Open implements keymgr.Tokens.
 func (t *Tokens) Open(token keymgr.Token) keymgr.TokenKeystore { return &Store{token} }
 
+// OpenWith is Open.
+func (t *Tokens) OpenWith(token keymgr.Token, _ string) keymgr.TokenKeystore { return &Store{token} }
+
 // Store is a keystore that cannot be used.
 type Store struct{ token keymgr.Token }
 
@@ -69,6 +72,14 @@ func (s *Store) Generate(context.Context, keymgr.Spec, []uint16) (event.Key, err
 
 // Signer implements keymgr.Keystore.
 func (s *Store) Signer(context.Context, string) (crypto.Signer, error) { return nil, errNoCgo() }
+
+// Public implements keymgr.Adopter.
+func (s *Store) Public(context.Context, string) (crypto.PublicKey, error) { return nil, errNoCgo() }
+
+// Adopt implements keymgr.Adopter.
+func (s *Store) Adopt(context.Context, string, event.Key) (event.Key, error) {
+	return event.Key{}, errNoCgo()
+}
 
 // Remove implements keymgr.Keystore.
 func (s *Store) Remove(context.Context, string) error { return errNoCgo() }

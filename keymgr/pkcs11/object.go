@@ -80,19 +80,9 @@ func (c *connection) forget(ref reference) {
 // findPair looks for a key pair: its private key by the CKA_ID, and a public
 // key that has the same CKA_ID and is the one that the reference means.
 func findPair(lib library, session p11.SessionHandle, ref reference) (*object, error) {
-	private, err := objects(lib, session, p11.CKO_PRIVATE_KEY, ref.id)
+	private, err := onlyPrivate(lib, session, ref.id)
 	if err != nil {
 		return nil, err
-	}
-	switch len(private) {
-	case 0:
-		return nil, fmt.Errorf("no private key has the CKA_ID %x: %w", ref.id, keymgr.ErrNoKey)
-	case 1:
-	default:
-		return nil, problem{
-			fmt.Errorf("%d private keys have the CKA_ID %x (%s): %w", len(private), ref.id, labels(lib, session, private), errAmbiguous),
-			"take the other ones off the token, or give them another CKA_ID",
-		}
 	}
 	public, err := objects(lib, session, p11.CKO_PUBLIC_KEY, ref.id)
 	if err != nil {
@@ -100,7 +90,7 @@ func findPair(lib library, session p11.SessionHandle, ref reference) (*object, e
 	}
 	var other error
 	// Of an RSA key the private part tells the public one.
-	for _, h := range append(public, private...) {
+	for _, h := range append(public, private) {
 		key, err := readPublic(lib, session, h)
 		if err != nil {
 			if lost(err) {
@@ -110,7 +100,7 @@ func findPair(lib library, session p11.SessionHandle, ref reference) (*object, e
 		}
 		print, err := fingerprint(key)
 		if err == nil && bytes.Equal(print, ref.print) {
-			return &object{private[0], key}, nil
+			return &object{private, key}, nil
 		}
 		other = fmt.Errorf("the key with the CKA_ID %x is another one: its public key has the fingerprint %x, that of this zone %x", ref.id, print, ref.print)
 	}
@@ -118,6 +108,24 @@ func findPair(lib library, session p11.SessionHandle, ref reference) (*object, e
 		return nil, problem{other, "two tokens must not have different keys under one name: see that this is the right token"}
 	}
 	return nil, fmt.Errorf("the public key with the CKA_ID %x is not on the token, or cannot be read: only with it is it sure which key signs", ref.id)
+}
+
+// onlyPrivate is the private key that has a CKA_ID.
+func onlyPrivate(lib library, session p11.SessionHandle, id []byte) (p11.ObjectHandle, error) {
+	private, err := objects(lib, session, p11.CKO_PRIVATE_KEY, id)
+	if err != nil {
+		return 0, err
+	}
+	switch len(private) {
+	case 0:
+		return 0, fmt.Errorf("no private key has the CKA_ID %x: %w", id, keymgr.ErrNoKey)
+	case 1:
+		return private[0], nil
+	}
+	return 0, problem{
+		fmt.Errorf("%d private keys have the CKA_ID %x (%s): %w", len(private), id, labels(lib, session, private), errAmbiguous),
+		"take the other ones off the token, or give them another CKA_ID",
+	}
 }
 
 // objects lists the objects of a class that have a CKA_ID.

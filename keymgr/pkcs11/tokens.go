@@ -65,6 +65,14 @@ func (t *Tokens) ForgetPIN(name string) error { return t.pins.forget(name) }
 // Open implements keymgr.Tokens.
 func (t *Tokens) Open(token keymgr.Token) keymgr.TokenKeystore { return t.open(token) }
 
+// OpenWith is Open with a PIN that is not kept.
+func (t *Tokens) OpenWith(token keymgr.Token, pin string) keymgr.TokenKeystore {
+	s := t.open(token)
+	s.pin = func() (string, error) { return pin, checkPIN(pin) }
+	s.refused = nil
+	return s
+}
+
 func (t *Tokens) open(token keymgr.Token) *Store {
 	if token.Sessions <= 0 {
 		token.Sessions = defaultSessions
