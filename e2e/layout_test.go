@@ -42,7 +42,7 @@ pipeline < cli/metrics < cli;
 pipeline < cli/chain < cli;
 NONE < cli/dane < cli;
 cli/api < cli/fleet < cli/migrate < cli;
-keymgr/file < cli/migrate;
+keymgr/file, keymgr/pkcs11 < cli/migrate;
 NONE < cli/docs;
 cli/api, cli/web, cli/docs, keymgr/file, keymgr/pkcs11, keymgr/kmip < cli;
 cli, pipeline/simulate < e2e;

@@ -59,6 +59,13 @@ func Write(dir, kind, source string, f Former, o Options) (Plan, error) {
 			return p, err
 		}
 	}
+	for i, k := range f.Keystores {
+		if len(k.PIN) > 0 {
+			if err := writeSecret(filepath.Join(dir, p.Keystores[i].PINFile), append(slices.Clip(k.PIN), '\n')); err != nil {
+				return p, err
+			}
+		}
+	}
 	for i, z := range p.Zones {
 		if z.Refused != "" {
 			continue

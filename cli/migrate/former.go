@@ -75,6 +75,9 @@ type Key struct {
 type Keystore struct {
 	Name, Module, Token string
 	PINFile             string // where the PIN was found; it is never printed
+	// PIN is written to a file of the folder, for its owner alone, and never
+	// printed; empty where there is a PINFile, or none was found.
+	PIN []byte
 }
 
 // TSIGKey is a TSIG key.

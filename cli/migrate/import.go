@@ -477,7 +477,7 @@ func (im *importer) newZone(ctx context.Context, p PlannedZone, wanted fleet.Zon
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(im.dir, path)
 		}
-		z.Import = append(z.Import, pipeline.KeyFile{Path: path, Role: keymgr.Role(k.Role), Public: k.Public})
+		z.Import = append(z.Import, pipeline.KeyFile{Path: path, Role: keymgr.Role(k.Role), Public: k.Public, Keystore: k.Keystore, ID: k.ID})
 	}
 	raise := func(n uint32) {
 		if z.SerialFloor == nil || zone.Serial(*z.SerialFloor).Before(zone.Serial(n)) {

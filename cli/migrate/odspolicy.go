@@ -157,11 +157,9 @@ func (w *odsWriter) algorithm() (algorithm uint8, bits int64, refused string) {
 }
 
 func odsSupports(n int64) bool {
-	switch n {
-	case dns.RSASHA256, dns.RSASHA512, dns.ECDSAP256SHA256, dns.ECDSAP384SHA384, dns.ED25519, dns.ED448:
-		return true
-	}
-	return false
+	return slices.Contains([]int64{
+		int64(dns.RSASHA256), int64(dns.RSASHA512), int64(dns.ECDSAP256SHA256), int64(dns.ECDSAP384SHA384), int64(dns.ED25519), int64(dns.ED448),
+	}, n)
 }
 
 // role writes the table of a role.

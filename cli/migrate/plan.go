@@ -146,7 +146,11 @@ func plan(kind, source string, f Former, o Options) (Plan, [][]plannedKey, error
 		p.TSIG = append(p.TSIG, PlannedTSIG{k.Name, k.Algorithm, filepath.Join(keyFolder, "tsig-"+safeName(k.Name))})
 	}
 	for _, k := range f.Keystores {
-		p.Keystores = append(p.Keystores, PlannedKeystore(k))
+		one := PlannedKeystore{k.Name, k.Module, k.Token, k.PINFile}
+		if len(k.PIN) > 0 {
+			one.PINFile = filepath.Join(keyFolder, k.Name+".pin")
+		}
+		p.Keystores = append(p.Keystores, one)
 	}
 	zones := slices.Clone(f.Zones)
 	slices.SortFunc(zones, func(a, b Zone) int { return strings.Compare(a.Name, b.Name) })

@@ -3,10 +3,11 @@ package migrate
 // Readers is a reader for each kind of signer, by the word of the command line.
 func Readers() map[string]Reader {
 	return map[string]Reader{
-		"bind":     ReadBIND,
-		"knot":     ReadKnot,
-		"powerdns": ReadPowerDNS,
-		"cascade":  ReadCascade,
+		"bind":       ReadBIND,
+		"knot":       ReadKnot,
+		"powerdns":   ReadPowerDNS,
+		"cascade":    ReadCascade,
+		"opendnssec": ReadOpenDNSSEC,
 	}
 }
 

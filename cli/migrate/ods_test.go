@@ -1,0 +1,449 @@
+package migrate
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/keymgr"
+	"sluice/pipeline"
+)
+
+// odsFolder copies what was recorded of a real OpenDNSSEC 2.1.12 to a folder of
+// the test, with paths of that folder, and makes the database of it.
+func odsFolder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	err := filepath.WalkDir("testdata/opendnssec", func(path string, d os.DirEntry, err error) error {
+		if err != nil || path == "testdata/opendnssec" {
+			return err
+		}
+		name, err := filepath.Rel("testdata/opendnssec", path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.Mkdir(filepath.Join(dir, name), 0o755)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(string(text), "/etc/opendnssec", dir)), 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile(filepath.Join(dir, "kasp.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	execODS(t, dir, string(script))
+	return dir
+}
+
+// execODS changes the database of a folder.
+func execODS(t *testing.T, dir, script string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(dir, "kasp.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), script); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recordedAt is shortly after the database was recorded.
+func recordedAt(t *testing.T, dir string) time.Time {
+	t.Helper()
+	db, err := readODSDB(t.Context(), filepath.Join(dir, "kasp.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last int64
+	for _, z := range db.zones {
+		for _, k := range z.keys {
+			for _, r := range k.records {
+				last = max(last, r.since)
+			}
+		}
+	}
+	return time.Unix(last, 0).UTC().Add(2 * time.Second)
+}
+
+// told is keys in a line each.
+func told(z Zone, now time.Time) (out []string) {
+	for _, k := range z.Keys {
+		state, _ := keymgr.ReadLife(k.Life, k.Role, now)
+		out = append(out, fmt.Sprintf("%s %d algorithm %d %s, keystore %s", k.Role, k.Tag, k.Algorithm, state, k.Keystore))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func readODSFolder(t *testing.T, dir string, zones ...string) (Former, error) {
+	t.Helper()
+	return ReadOpenDNSSEC(t.Context(), dir, Options{Now: recordedAt(t, dir), Zones: zones})
+}
+
+func TestODSDuration(t *testing.T) {
+	for text, want := range map[string]int64{
+		"PT3600S": 3600, "P14D": 14 * 86400, "P1Y": 365 * 86400, "P1M": 31 * 86400, "P3Y6M4DT12H30M5S": 3*365*86400 + 6*31*86400 + 4*86400 + 12*3600 + 30*60 + 5,
+		"P1W": 7 * 86400, "PT0S": 0, "PT1M": 60,
+	} {
+		if got, err := parseODSDuration(text); err != nil || got != want {
+			t.Errorf("%s is %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "P", "PT", "3600", "P1H", "PT1D", "P1D2Y", "PT1S1M", "P-1D", "P1DT", "P99Y", "P1", "PTT1S", "P99999999999D"} {
+		if got, err := parseODSDuration(text); err == nil {
+			t.Errorf("%q is %d", text, got)
+		}
+	}
+	for n, want := range map[int64]string{0: "0s", 3600: "1h", 90061: "1d1h1m1s", 86400: "1d"} {
+		if got := odsDuration(n); got != want {
+			t.Errorf("%d is written %s", n, got)
+		}
+		if d, err := pipeline.ParseDuration(odsDuration(n)); err != nil || int64(d.Seconds()) != n {
+			t.Errorf("%d is read back as %v, %v", n, d, err)
+		}
+	}
+}
+
+func FuzzODSDuration(f *testing.F) {
+	f.Add("P1Y2M3DT4H5M6S")
+	f.Fuzz(func(t *testing.T, text string) {
+		if n, err := parseODSDuration(text); err == nil && (n < 0 || n > 1<<31-1) {
+			t.Errorf("%q is %d", text, n)
+		}
+	})
+}
+
+// FuzzODSFiles: whatever stands in a file, it is an error or a policy that can be
+// read.
+func FuzzODSFiles(f *testing.F) {
+	for _, name := range []string{"kasp.xml", "conf.xml", "b.com.xml", "zonelist.xml"} {
+		if text, err := os.ReadFile(filepath.Join("testdata/opendnssec", name)); err == nil {
+			f.Add(text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var k odsKASP
+		if parseODS("kasp.xml", text, &k) == nil {
+			if policies, err := k.policies("kasp.xml"); err == nil {
+				for name, p := range policies {
+					written, _, refused := odsPolicyText(p, &odsConf{}, odsServing{})
+					if refused == "" && checkODSPolicy("p", written) != nil && p.name == name {
+						t.Errorf("%s\n%v", written, checkODSPolicy("p", written))
+					}
+				}
+			}
+		}
+		c := &odsConf{}
+		if parseODS("conf.xml", text, c) == nil {
+			_, _ = c.listener() // no panic is all that is asked
+		}
+		a := &odsAdapter{}
+		if parseODS("addns.xml", text, a) == nil {
+			_, _ = a.peers(a.Provide)
+			_, _ = a.keys()
+			for _, r := range a.Notify {
+				_, _ = a.server(r)
+			}
+		}
+	})
+}
+
+func TestODSKey_StandsAsItsRecordsDo(t *testing.T) {
+	const now = 1_800_000_000
+	p := &odsPolicy{keyTTL: 3600, keys: []odsPolicyKey{{role: odsZSK, lifetime: 7776000}, {role: odsKSK, lifetime: 31536000, manual: true}}}
+	records := func(ds, rrsig, dnskey, keysig int64) (out [odsRecords]odsRecord) {
+		for i, state := range []int64{ds, rrsig, dnskey, keysig} {
+			out[i] = odsRecord{state: state, since: now - 100, ttl: 3600, there: true}
+		}
+		return out
+	}
+	const h, r, o, u, na = odsHidden, odsRumoured, odsOmnipresent, odsUnretentive, odsNA
+	for _, row := range []struct {
+		name    string
+		key     odsKey
+		state   keymgr.State
+		dead    bool
+		pub     int64
+		active  int64
+		retired int64
+	}{
+		{"a ZSK in use", odsKey{role: odsZSK, introducing: true, records: records(na, o, o, na)}, keymgr.Active, false, now - 5000, now - 5000, 0},
+		{"a ZSK that comes", odsKey{role: odsZSK, introducing: true, records: records(na, h, r, na)}, keymgr.Published, false, now - 100, 0, 0},
+		{"one that has come", odsKey{role: odsZSK, introducing: true, records: records(na, h, o, na)}, keymgr.Published, false, now - 5000, 0, 0},
+		{"one that begins to sign", odsKey{role: odsZSK, introducing: true, records: records(na, r, o, na)}, keymgr.Active, false, now - 5000, now - 100, 0},
+		{"one that ends to", odsKey{role: odsZSK, records: records(na, u, o, na)}, keymgr.Retired, false, now - 5000, now - 5000, now - 100},
+		{"one whose signatures are gone", odsKey{role: odsZSK, records: records(na, h, o, na)}, keymgr.Published, false, now - 5000, 0, 0},
+		{"one that goes", odsKey{role: odsZSK, records: records(na, h, u, na)}, keymgr.Removed, false, now - 5000, 0, 0},
+		{"one that is gone", odsKey{role: odsZSK, records: records(na, h, h, na)}, keymgr.Removed, true, now - 5000, 0, 0},
+		{"one that waits", odsKey{role: odsZSK, introducing: true, records: records(na, h, h, na)}, keymgr.Generated, false, 0, 0, 0},
+		{"a KSK in use", odsKey{role: odsKSK, introducing: true, dsAtParent: odsDSSeen, records: records(o, na, o, o)}, keymgr.Active, false, now - 5000, now - 5000, 0},
+		{"a KSK that comes", odsKey{role: odsKSK, introducing: true, records: records(h, na, r, r)}, keymgr.Active, false, now - 100, now - 100, 0},
+		{"a KSK whose DS goes", odsKey{role: odsKSK, dsAtParent: odsDSRetracted, records: records(u, na, o, o)}, keymgr.Active, false, now - 5000, now - 5000, 0},
+		{"a KSK that goes", odsKey{role: odsKSK, records: records(h, na, u, u)}, keymgr.Removed, false, now - 5000, now - 5000, 0},
+		{"a KSK whose DS comes first", odsKey{role: odsKSK, introducing: true, dsAtParent: odsDSSubmitted, records: records(r, na, h, h)}, keymgr.Active, false, 0, 0, 0},
+		{"a CSK in use", odsKey{role: odsCSK, introducing: true, dsAtParent: odsDSSeen, records: records(o, o, o, o)}, keymgr.Active, false, now - 5000, now - 5000, 0},
+		{"a key that the enforcer has not looked at", odsKey{role: odsZSK, introducing: true}, keymgr.Generated, false, 0, 0, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			row.key.inception, row.key.made = now-5000, now-9000
+			l := row.key.life(p)
+			state, _ := keymgr.ReadLife(l, odsRole(row.key.role), time.Unix(now, 0))
+			if state != row.state || row.key.dead() != row.dead {
+				t.Errorf("state %s, dead %v, want %s, %v", state, row.key.dead(), row.state, row.dead)
+			}
+			if diff := cmp.Diff([]int64{row.pub, row.active, row.retired, now - 9000}, []int64{l.Published, l.Activated, l.Retired, l.Created}); diff != "" {
+				t.Errorf("published, activated, retired, created (-want +got):\n%s", diff)
+			}
+			if want := map[int64]uint64{odsZSK: 7776000}[row.key.role]; l.Lifetime != want || l.TTL != 3600 {
+				t.Errorf("lifetime %d, TTL %d", l.Lifetime, l.TTL)
+			}
+			wantDS := map[int64]int64{odsDSSeen: now - 100}[row.key.dsAtParent]
+			wantGone := map[int64]int64{odsDSRetracted: now - 100}[row.key.dsAtParent]
+			if l.DSPublished != wantDS || l.DSRemoved != wantGone {
+				t.Errorf("DS published %d, removed %d", l.DSPublished, l.DSRemoved)
+			}
+		})
+	}
+}
+
+func TestODSConf_SaysWhatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	for _, row := range []struct{ name, text, want string }{
+		{"no XML", "hello", ":1: EOF"},
+		{"another file", "<KASP/>", "expected element type <Configuration> but have <KASP>"},
+		{"an open element", "<Configuration>\n<Common>\n</Configuration>", "conf.xml:3: element <Common> closed by </Configuration>"},
+		{"MySQL", "<Configuration><Enforcer><Datastore><MySQL><Host>x</Host></MySQL></Datastore></Enforcer></Configuration>", "convert_mysql_to_sqlite"},
+		{"no database", "<Configuration></Configuration>", "no <SQLite>"},
+		{"no policies", "<Configuration><Enforcer><Datastore><SQLite>kasp.db</SQLite></Datastore></Enforcer></Configuration>", "no <PolicyFile>"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := filepath.Join(dir, "conf.xml")
+			if err := os.WriteFile(path, []byte(row.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readODSConf(dir); err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want %q in it", err, row.want)
+			}
+		})
+	}
+	if _, err := readODSConf(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such folder: %v", err)
+	}
+}
+
+func TestODSKASP_NamesTheLine(t *testing.T) {
+	const good = `<KASP><Policy name="p"><Signatures>
+<Resign>PT2H</Resign></Signatures>
+<Keys><KSK><Algorithm length="2048">8</Algorithm><Lifetime>P1Y</Lifetime><Repository>r</Repository>
+<KskRollType>KskDoubleDS</KskRollType></KSK></Keys>
+<Zone><SOA><Serial>unixtime</Serial></SOA></Zone></Policy></KASP>`
+	read := func(text string) (map[string]*odsPolicy, error) {
+		var k odsKASP
+		if err := parseODS("kasp.xml", []byte(text), &k); err != nil {
+			return nil, err
+		}
+		return k.policies("kasp.xml")
+	}
+	policies, err := read(good)
+	if p := policies["p"]; err != nil || p.resign != 7200 || p.serial != 2 || len(p.keys) != 1 || p.keys[0].minimize != odsMinimizeDNSKEY || p.maxTTL != 86400 {
+		t.Fatalf("read as %+v, %v", policies["p"], err)
+	}
+	for _, row := range []struct{ old, new, want string }{
+		{"PT2H", "2h", `kasp.xml:2: <Resign>: duration "2h"`},
+		{"P1Y", "P1X", `kasp.xml:3: <Lifetime>: duration "P1X"`},
+		{"unixtime", "random", `kasp.xml:5: <Serial> "random"`},
+		{"KskDoubleDS", "KskTriple", `kasp.xml:4: "KskTriple" is no way`},
+		{">8<", ">eight<", `kasp.xml:3: <Algorithm> "eight" is no number`},
+		{"</KASP>", `<Policy name="p"><Zone><SOA><Serial>keep</Serial></SOA></Zone></Policy></KASP>`, `policy "p" stands twice`},
+	} {
+		if _, err := read(strings.Replace(good, row.old, row.new, 1)); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: error %v, want %q in it", row.new, err, row.want)
+		}
+	}
+}
+
+func TestODSKeystoreName(t *testing.T) {
+	for name, want := range map[string]string{"SoftHSM": "softhsm", "My HSM 2": "my-hsm-2", "--": "opendnssec", "file": "opendnssec", "": "opendnssec", strings.Repeat("a", 40): strings.Repeat("a", 32)} {
+		if got := odsKeystoreName(name); got != want {
+			t.Errorf("%q is called %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestODSAdapter_NamesTheLine(t *testing.T) {
+	a := &odsAdapter{path: "addns.xml"}
+	text := `<Adapter><DNS>
+<TSIG><Name>Key.Example.</Name><Algorithm>hmac-md5.sig-alg.reg.int</Algorithm><Secret>c2Vj
+cmV0</Secret></TSIG>
+<Inbound><RequestTransfer><Remote><Address>192.0.2.1</Address><Port>5353</Port><Key>Key.Example.</Key></Remote>
+<Remote><Address>2001:db8::1</Address></Remote></RequestTransfer></Inbound>
+<Outbound><ProvideTransfer><Peer><Prefix>192.0.2.0/24</Prefix><Key>key.example</Key></Peer><Peer><Key>key.example</Key></Peer></ProvideTransfer></Outbound>
+</DNS></Adapter>`
+	if err := parseODS("addns.xml", []byte(text), a); err != nil {
+		t.Fatal(err)
+	}
+	var servers []string
+	for _, r := range a.Request {
+		one, err := a.server(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers = append(servers, odsWithKey(one, r.Key))
+	}
+	peers, err := a.peers(a.Provide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := a.keys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"192.0.2.1:5353^key.example", "2001:db8::1"}, servers); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"192.0.2.0/24^key.example", "0.0.0.0/0^key.example", "::/0^key.example"}, peers); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]TSIGKey{{"key.example", "hmac-md5", []byte("secret")}}, keys); diff != "" {
+		t.Error(diff)
+	}
+	for _, row := range []struct{ old, new, want string }{
+		{"192.0.2.1<", "ns1.example<", "addns.xml:4: <Address>"},
+		{"5353", "99999", `addns.xml:4: <Port> "99999" is none`},
+		{"192.0.2.0/24", "192.0.2.1/24", "addns.xml:6: <Prefix>"},
+		{"c2Vj", "!", "addns.xml:2: <Secret> of TSIG key"},
+	} {
+		a := &odsAdapter{path: "addns.xml"}
+		if err := parseODS("addns.xml", []byte(strings.Replace(text, row.old, row.new, 1)), a); err != nil {
+			t.Fatal(err)
+		}
+		_, err := a.server(a.Request[0])
+		_, peersErr := a.peers(a.Provide)
+		_, keysErr := a.keys()
+		if got := fmt.Sprint(errors.Join(err, peersErr, keysErr)); !strings.Contains(got, row.want) {
+			t.Errorf("%s: error %s, want %q in it", row.new, got, row.want)
+		}
+	}
+}
+
+// sums is the digests of all files whose name begins with one.
+func sums(t *testing.T, path string) string {
+	t.Helper()
+	files, err := filepath.Glob(path + "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, fmt.Sprintf("%s %x %v", filepath.Base(f), sha256.Sum256(text), info.ModTime()))
+	}
+	return strings.Join(out, "\n")
+}
+
+func TestODSDatabase_IsReadWithoutTouchingIt(t *testing.T) {
+	for _, mode := range []string{"DELETE", "WAL", "hot journal"} {
+		t.Run(mode, func(t *testing.T) {
+			dir := odsFolder(t)
+			from := filepath.Join(dir, "kasp.db")
+			db, err := sql.Open("sqlite3", "file:"+from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close() //nolint:errcheck // at the end of the test
+			db.SetMaxOpenConns(1)
+			script := "PRAGMA journal_mode=" + mode
+			if mode == "hot journal" {
+				script = "PRAGMA journal_mode=DELETE; PRAGMA cache_spill=1; PRAGMA cache_size=1"
+			}
+			if _, err := db.ExecContext(t.Context(), script); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.ExecContext(t.Context(), "UPDATE zone SET signconfNeedsWriting = 1"); err != nil {
+				t.Fatal(err)
+			}
+			// A copy that a crash left behind: of a write-ahead log, or in the
+			// middle of a change.
+			crashed := filepath.Join(t.TempDir(), "kasp.db")
+			if mode == "hot journal" {
+				if _, err := db.ExecContext(t.Context(), `BEGIN; UPDATE keyState SET state = 4; UPDATE policy SET description = hex(randomblob(200000));`); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, suffix := range []string{"", "-wal", "-journal"} {
+				text, err := os.ReadFile(from + suffix)
+				if err != nil {
+					continue
+				}
+				if err := os.WriteFile(crashed+suffix, text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := sums(t, crashed)
+			d, err := readODSDB(t.Context(), crashed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(d.zones) != 2 || !d.zones[0].signconfNeedsWriting || d.zones[0].keys[0].records[odsRecordDNSKEY].state == odsNA {
+				t.Errorf("read %+v", d.zones)
+			}
+			if after := sums(t, crashed); after != before {
+				t.Errorf("before\n%s\nafter\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestODSDatabase_SaysWhatIsWrong(t *testing.T) {
+	for _, row := range []struct{ name, script, want string }{
+		{"version 1.4", "CREATE TABLE dnsseckeys (id INTEGER)", "of OpenDNSSEC 1.4; upgrade to 2.1 first"},
+		{"no table", "DROP TABLE keyState", "no tables keyData and keyState"},
+		{"no column", "ALTER TABLE keyData DROP COLUMN dsAtParent", "no such column"},
+		{"a state that is none", "UPDATE keyState SET state = 9", "in state 9"},
+		{"a role that is none", "UPDATE keyData SET role = 7", "has role 7"},
+		{"no policy", "UPDATE zone SET policyId = 77", "has policy 77, which is not there"},
+		{"a serial that is none", "UPDATE policy SET zoneSoaSerial = 9", "serial 9"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := odsFolder(t)
+			execODS(t, dir, row.script)
+			if _, err := readODSDB(t.Context(), filepath.Join(dir, "kasp.db")); err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want %q in it", err, row.want)
+			}
+		})
+	}
+	path := filepath.Join(t.TempDir(), "kasp.db")
+	if err := os.WriteFile(path, []byte("not a database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readODSDB(context.Background(), path); !errors.Is(err, errODSContents) {
+		t.Errorf("no database: %v", err)
+	}
+}
