@@ -25,7 +25,8 @@ func TestMigrate_OpenDNSSECAndBack(t *testing.T) {
 		odsSource{zone: "b.com", policy: "ecdsa", server: primary.addr})
 	old.startEnforcer(t)
 	old.startSigner(t)
-	old.must(t, "enforcer", "update", "all")
+	old.must(t, "enforcer", "policy", "import")
+	old.must(t, "enforcer", "zonelist", "import")
 	w.take(t, old.addr)
 	for _, z := range w.zones {
 		await(t, z+" is signed and public", time.Minute, func() (bool, string) {
@@ -51,8 +52,7 @@ func TestMigrate_OpenDNSSECAndBack(t *testing.T) {
 		m, err := query(w.public.addr, "b.com", dns.TypeDNSKEY)
 		return err == nil && len(m.Answer) == 4, fmt.Sprint(m, err)
 	})
-	old.must(t, "enforcer", "stop")
-	<-old.enforcer.exited
+	old.stopEnforcer(t)
 
 	d := w.startODSSluice(t, old.token)
 	plan := filepath.Join(dir, "plan")

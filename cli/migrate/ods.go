@@ -108,8 +108,10 @@ func (r *odsReading) chosen(wanted []string) ([]*odsZone, error) {
 			return nil, fmt.Errorf("zone %q of the enforcer's database: %w", z.name, err)
 		}
 		z.name = zoneName(apex)
-		if _, is := named[z.name]; is || len(named) == 0 {
+		if _, is := named[z.name]; is {
 			named[z.name] = true
+		}
+		if len(wanted) == 0 || named[z.name] {
 			out = append(out, z)
 		}
 	}

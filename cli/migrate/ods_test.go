@@ -447,3 +447,190 @@ func TestODSDatabase_SaysWhatIsWrong(t *testing.T) {
 		t.Errorf("no database: %v", err)
 	}
 }
+
+func TestReadOpenDNSSEC_AsItWasRecorded(t *testing.T) {
+	dir := odsFolder(t)
+	f, err := readODSFolder(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := recordedAt(t, dir)
+	if len(f.Zones) != 2 {
+		t.Fatalf("zones %+v", f.Zones)
+	}
+	a, b := f.Zones[0], f.Zones[1]
+	for _, row := range []struct {
+		zone                 Zone
+		name, source, policy string
+		serial               uint32
+		keys                 []string
+	}{
+		{a, "a.com", filepath.Join(dir, "unsigned"), "opendnssec-default", 1795377460, []string{
+			"ksk 41387 algorithm 8 active, keystore softhsm", "zsk 63400 algorithm 8 active, keystore softhsm",
+		}},
+		{b, "b.com", "127.0.0.1:5998", "ecdsa", 107, []string{
+			"ksk 62606 algorithm 13 active, keystore softhsm", "zsk 30217 algorithm 13 published, keystore softhsm", "zsk 42613 algorithm 13 active, keystore softhsm",
+		}},
+	} {
+		z := row.zone
+		if z.Name != row.name || z.Source != row.source || z.Policy != row.policy || z.Refused != "" || z.Primary != "127.0.0.1:15354" ||
+			!slices.Equal(z.Secondaries, []string{"127.0.0.1:5999"}) {
+			t.Errorf("zone %+v", z)
+		}
+		if z.Serial == nil || *z.Serial < row.serial {
+			t.Errorf("%s: serial %v, want %d", z.Name, z.Serial, row.serial)
+		}
+		if diff := cmp.Diff(row.keys, told(z, now)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", z.Name, diff)
+		}
+		if !slices.ContainsFunc(z.Notes, func(n string) bool { return strings.Contains(n, "taken from what the signer published") }) {
+			t.Errorf("%s: notes %q do not say where the public keys are from", z.Name, z.Notes)
+		}
+	}
+	// The ZSK that comes is rumoured since it was published.
+	for _, k := range b.Keys {
+		if k.Tag != 30217 {
+			continue
+		}
+		if k.ID != "110d2db3c6886075760059991c885810" || k.Life.Published != 1795377463 || k.Life.DNSKEY.State != "rumoured" || k.Life.Goal != "omnipresent" || k.Life.Activated != 0 {
+			t.Errorf("key %+v, life %+v", k, k.Life)
+		}
+	}
+	for _, k := range a.Keys {
+		if k.Role == keymgr.KSK && (k.Life.DS.State != "omnipresent" || k.Life.DSPublished != k.Life.DS.Since || k.Life.Lifetime != 365*86400) {
+			t.Errorf("life %+v", k.Life)
+		}
+	}
+	if len(f.Keystores) != 1 || f.Keystores[0].Name != "softhsm" || f.Keystores[0].Token != "zones" || string(f.Keystores[0].PIN) != "2718281828" {
+		t.Errorf("keystores %+v", f.Keystores)
+	}
+	for _, p := range f.Policies {
+		policy, err := pipeline.Parse(p.Name, p.Text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, role := range []keymgr.Role{keymgr.KSK, keymgr.ZSK} {
+			if in, _ := policy.Keystore(role); in != "softhsm" {
+				t.Errorf("policy %s makes keys in %q", p.Name, in)
+			}
+		}
+		if want := map[string]uint8{"opendnssec-default": 8, "ecdsa": 13}[p.Name]; policy.Algorithm() != want {
+			t.Errorf("policy %s has algorithm %d", p.Name, policy.Algorithm())
+		}
+	}
+	if all := fmt.Sprint(f.Unequal, f.Stop, f.Back, f.Policies[0].Unequal, a.Notes); strings.Contains(all, "2718281828") {
+		t.Errorf("the PIN stands in %s", all)
+	}
+}
+
+func TestReadOpenDNSSEC_OneZone(t *testing.T) {
+	dir := odsFolder(t)
+	f, err := readODSFolder(t, dir, "B.com.")
+	if err != nil || len(f.Zones) != 1 || f.Zones[0].Name != "b.com" || len(f.Policies) != 1 {
+		t.Errorf("read %+v, %v", f.Zones, err)
+	}
+	if _, err := readODSFolder(t, dir, "c.com"); !errors.Is(err, pipeline.ErrNotFound) {
+		t.Errorf("a zone that is not there: %v", err)
+	}
+	if f, err := ReadOpenDNSSEC(t.Context(), filepath.Join(dir, "conf.xml"), Options{Now: recordedAt(t, dir)}); err != nil || len(f.Zones) != 2 {
+		t.Errorf("by conf.xml: %+v, %v", f.Zones, err)
+	}
+}
+
+func TestReadOpenDNSSEC_RefusesAndTells(t *testing.T) {
+	edit := func(name, old, new string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			path := filepath.Join(dir, name)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			after := strings.ReplaceAll(string(text), old, new)
+			if after == string(text) {
+				t.Fatalf("%s has no %q", name, old)
+			}
+			if err := os.WriteFile(path, []byte(after), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	exec := func(script string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) { t.Helper(); execODS(t, dir, script) }
+	}
+	gone := func(names ...string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			for _, name := range names {
+				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	all := func(f Former) string {
+		var b strings.Builder
+		fmt.Fprintln(&b, strings.Join(f.Unequal, "\n"))
+		for _, p := range f.Policies {
+			fmt.Fprintf(&b, "%s: %s\n%s\n", p.Name, strings.Join(p.Unequal, "\n"), p.Text)
+		}
+		for _, z := range f.Zones {
+			fmt.Fprintf(&b, "%s %s refused: %s\n%s\n%s\n", z.Name, z.Policy, z.Refused, strings.Join(z.Notes, "\n"), strings.Join(z.Unequal, "\n"))
+		}
+		return b.String()
+	}
+	for _, row := range []struct {
+		name   string
+		change func(t *testing.T, dir string)
+		want   string // in the error, or in what is told
+	}{
+		{"neither token nor published keys", gone("signer/a.com.axfr", "signer/a.com.backup2"), "a.com opendnssec-default refused: ZSK 63400"},
+		{"no repository", exec("UPDATE hsmKey SET repository = 'other'"), "has no such repository: add it there"},
+		{"an algorithm that is none here", exec("UPDATE keyData SET algorithm = 5 WHERE id = 4"), "keys of this algorithm are not signed with here"},
+		{"a policy with one", exec("UPDATE policyKey SET algorithm = 7 WHERE policyId = 1"), `its policy "default" has keys of algorithm 7`},
+		{"KSK and ZSK of different algorithms", exec("UPDATE policyKey SET algorithm = 13 WHERE id = 1"), `its policy "default" has keys of several algorithms`},
+		{"another tag", exec("UPDATE keyData SET keytag = 1 WHERE id = 4"), "its public key is neither on the token"},
+		{"no key signs yet", exec("UPDATE keyState SET state = 0 WHERE state < 4"), "none of its keys signs yet"},
+		{"a key that has gone", exec("UPDATE keyData SET introducing = 0 WHERE id = 5; UPDATE keyState SET state = 0 WHERE keyDataId = 5 AND state < 4"), "is hidden everywhere, and left out"},
+		{"kasp.xml was changed", edit("kasp.xml", "P90D", "P30D"), "ods-enforcer policy import was not run since"},
+		{"a policy in the database alone", edit("kasp.xml", `"ecdsa"`, `"other"`), "stands in the enforcer's database alone"},
+		{"the list of zones was changed", edit("zonelist.xml", `"a.com"`, `"c.com"`), "does not list are taken over, too: a.com"},
+		{"zones that the enforcer lacks", edit("zonelist.xml", `"a.com"`, `"c.com"`), "the enforcer does not have are left out: c.com"},
+		{"no PIN", edit("conf.xml", "<PIN>2718281828</PIN>", ""), "it was given by ods-hsmutil login"},
+		{"backups", edit("conf.xml", "<SkipPublicKey/>", "<SkipPublicKey/><RequireBackup/>"), "require-backup = true"},
+		{"a command for the DS", edit("conf.xml", "<WorkingDirectory>", "<DelegationSignerSubmitCommand>/bin/x</DelegationSignerSubmitCommand><WorkingDirectory>"), "key-manager.parent.hooks"},
+		{"a command for secondaries", edit("conf.xml", "<Listener>", "<NotifyCommand>rndc reload</NotifyCommand><Listener>"), "<NotifyCommand> (rndc reload) has no equal"},
+		{"manual rollovers", exec("UPDATE policyKey SET manualRollover = 1"), "auto-start = false"},
+		{"double DS", exec("UPDATE policyKey SET minimize = 2 WHERE role = 1"), `method = "double-ds"`},
+		{"double RRSIG", exec("UPDATE policyKey SET minimize = 2 WHERE role = 2"), "<ZskRollType>ZskDoubleRRsig</ZskRollType> has no equal"},
+		{"standby keys", exec("UPDATE policyKey SET standby = 1"), "<Standby>1</Standby> of KSKs has no equal"},
+		{"shared keys", exec("UPDATE policy SET keysShared = 1"), "<ShareKeys/>"},
+		{"no purge", exec("UPDATE policy SET keysPurgeAfter = 0"), "auto-remove = false"},
+		{"signatures that are always renewed", exec("UPDATE policy SET signaturesRefresh = 0"), "<Refresh> 0 renews all"},
+		{"signatures that end too soon", exec("UPDATE policy SET signaturesRefresh = 8000"), "the latter two are lowered"},
+		{"many iterations", exec("UPDATE policy SET denialIterations = 500"), "500 iterations of NSEC3 make a zone insecure"},
+		{"lengths that differ", exec("UPDATE policyKey SET bits = 1024 WHERE role = 2"), "KSK and ZSK have different lengths, 1024 and 2048 bits"},
+		{"a zone that is passed through", exec("UPDATE policy SET passthrough = 1"), `mode = "pass-through"`},
+		{"a zone without keys", exec("DELETE FROM policyKey; DELETE FROM keyData"), `mode = "unsigned"`},
+		{"a signed file", exec("UPDATE zone SET outputAdapterType = 'File', outputAdapterUri = 'signed'"), "The signed zone went out as a file"},
+		{"a signer that was not told", exec("UPDATE zone SET signconfNeedsWriting = 1"), "ods-enforcer signconf"},
+		{"a source that is not there", gone("unsigned"), "its source cannot be read now"},
+		{"no file of the signer", gone("signer/b.com.axfr", "signer/b.com.backup2"), "no file of the signer tells the serial"},
+		{"no adapter", gone("b.com.xml"), "no such file"},
+		{"a CSK", exec("UPDATE policyKey SET role = 3, minimize = 5 WHERE role = 1; DELETE FROM policyKey WHERE role = 2"), "use-csk = true"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := odsFolder(t)
+			row.change(t, dir)
+			f, err := ReadOpenDNSSEC(t.Context(), dir, Options{Now: time.Unix(1795377470, 0)})
+			if text := fmt.Sprint(err, "\n", all(f)); !strings.Contains(text, row.want) {
+				t.Errorf("want %q in\n%s", row.want, text)
+			}
+			for _, z := range f.Zones {
+				if z.Refused == "" && z.Policy == "" {
+					t.Errorf("zone %s has no policy", z.Name)
+				}
+			}
+		})
+	}
+}

@@ -120,8 +120,14 @@ func (k *odsKey) describe() string {
 type odsTokens struct {
 	conf   *odsConf
 	now    func() time.Time
-	open   map[string]odsToken // by repository
+	open   map[string]odsOpened // by repository
 	public map[string]odsPublic
+}
+
+// odsOpened is a token, or why it cannot be used.
+type odsOpened struct {
+	odsToken
+	err error
 }
 
 // odsToken is what is used of a token.
@@ -138,21 +144,23 @@ type odsPublic struct {
 }
 
 func newODSTokens(c *odsConf, now func() time.Time) *odsTokens {
-	return &odsTokens{conf: c, now: now, open: map[string]odsToken{}, public: map[string]odsPublic{}}
+	return &odsTokens{conf: c, now: now, open: map[string]odsOpened{}, public: map[string]odsPublic{}}
 }
 
 // odsTokenTime bounds how long a call to a token may take.
 const odsTokenTime = 20 * time.Second
 
-// token opens the token of a repository.
+// token gives the token of a repository.
 func (t *odsTokens) token(ctx context.Context, name string) (odsToken, error) {
-	if in, ok := t.open[name]; ok {
-		if in == nil {
-			return nil, fmt.Errorf("the token of repository %s cannot be used", name)
-		}
-		return in, nil
+	in, ok := t.open[name]
+	if !ok {
+		in.odsToken, in.err = t.connect(ctx, name)
+		t.open[name] = in
 	}
-	t.open[name] = nil
+	return in.odsToken, in.err
+}
+
+func (t *odsTokens) connect(ctx context.Context, name string) (odsToken, error) {
 	r := t.conf.repository(name)
 	switch {
 	case r == nil:
@@ -170,7 +178,6 @@ func (t *odsTokens) token(ctx context.Context, name string) (odsToken, error) {
 	if err := in.Check(ctx); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
-	t.open[name] = in
 	return in, nil
 }
 
@@ -195,7 +202,7 @@ func (t *odsTokens) of(ctx context.Context, k *odsKey) (crypto.PublicKey, error)
 func (t *odsTokens) close() error {
 	var all error
 	for _, in := range t.open {
-		if in != nil {
+		if in.err == nil {
 			all = errors.Join(all, in.Close())
 		}
 	}

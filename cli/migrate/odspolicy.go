@@ -262,7 +262,7 @@ func (w *odsWriter) denial() {
 	}
 	w.line("salt = %q", strings.ToLower(salt))
 	if iterations > 0 || salt != "" {
-		w.tell("NSEC3 goes on with %d iterations and the salt %q. RFC 9276 wants 0 and none: take the two lines out of the policy when the zone has settled here.", iterations, salt)
+		w.tell("NSEC3 goes on with iterations = %d and salt = %q. RFC 9276 wants 0 and none: take the two lines out of the policy when the zone has settled here.", iterations, salt)
 	}
 	if p.resalt > 0 && p.saltLength > 0 {
 		w.tell("<Resalt> has no equal: a salt is changed by hand, signer.denial.salt.")
