@@ -96,7 +96,7 @@ func (o *openDNSSEC) sluice(t *testing.T, d *daemon, args ...string) string {
 // takeBack has OpenDNSSEC sign and serve the zones again.
 func (o *openDNSSEC) takeBack(t *testing.T, w *migration, d *daemon, plan string) {
 	t.Helper()
-	out := d.must(t, "migrate", "back", plan)
+	out := d.must(t, "migrate", "back", plan, "--i-understand")
 	for _, z := range w.zones {
 		if !strings.Contains(out, "ods-signer sign "+z+" --serial") {
 			t.Errorf("the way back does not say how %s gets its serial:\n%s", z, out)
@@ -120,7 +120,7 @@ func (o *openDNSSEC) takeBack(t *testing.T, w *migration, d *daemon, plan string
 		w.awaitPublic(t, o.addr, z)
 	}
 	w.secure(t, "back again")
-	d.must(t, "migrate", "back", plan, "--done")
+	d.must(t, "migrate", "back", plan, "--i-understand", "--done")
 }
 
 // holdRollover has the rollover that is taken over wait before the old ZSK goes:

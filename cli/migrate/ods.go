@@ -313,7 +313,7 @@ func (r *odsReading) policy(p *odsPolicy, serving odsServing) (*odsMade, error) 
 		unequal = append(unequal, fmt.Sprintf("The policy stands in the enforcer's database alone, and no longer in %s.", r.conf.PolicyFile.text))
 	} else if other := said.differs(p); len(other) > 0 {
 		unequal = append(unequal, fmt.Sprintf("The enforcer's database counts, and %s says otherwise: %s. ods-enforcer policy import was not run since: "+
-			"change the policy as you want it.", r.conf.PolicyFile.text, strings.Join(other, "; ")))
+			"change the policy as you want it.", r.conf.PolicyFile.text, few(other, 8)))
 	}
 	r.f.Policies = append(r.f.Policies, Policy{Name: made.name, Former: p.name, Text: text, Unequal: unequal})
 	return made, nil

@@ -78,10 +78,20 @@ func (p *odsPolicy) facts() []string {
 		name string
 		n    int64
 	}{
-		{"Resign", p.resign}, {"Refresh", p.refresh}, {"Jitter", p.jitter}, {"InceptionOffset", p.inception},
-		{"Validity/Default", p.validity}, {"Validity/Denial", p.denial}, {"MaxZoneTTL", p.maxTTL},
-		{"Keys/TTL", p.keyTTL}, {"RetireSafety", p.retire}, {"PublishSafety", p.publish}, {"Purge", p.purge},
-		{"Zone/PropagationDelay", p.propagation}, {"Parent/PropagationDelay", p.above}, {"DS/TTL", p.dsTTL},
+		{"Resign", p.resign},
+		{"Refresh", p.refresh},
+		{"Jitter", p.jitter},
+		{"InceptionOffset", p.inception},
+		{"Validity/Default", p.validity},
+		{"Validity/Denial", p.denial},
+		{"MaxZoneTTL", p.maxTTL},
+		{"Keys/TTL", p.keyTTL},
+		{"RetireSafety", p.retire},
+		{"PublishSafety", p.publish},
+		{"Purge", p.purge},
+		{"Zone/PropagationDelay", p.propagation},
+		{"Parent/PropagationDelay", p.above},
+		{"DS/TTL", p.dsTTL},
 		{"RegistrationDelay", p.registration},
 	} {
 		add(row.name, odsDuration(row.n))
@@ -304,8 +314,13 @@ func parseODSDuration(text string) (int64, error) {
 		seconds int64
 		time    bool
 	}{
-		{'Y', 365 * day, false}, {'M', 31 * day, false}, {'W', 7 * day, false}, {'D', day, false},
-		{'H', 3600, true}, {'M', 60, true}, {'S', 1, true},
+		{'Y', 365 * day, false},
+		{'M', 31 * day, false},
+		{'W', 7 * day, false},
+		{'D', day, false},
+		{'H', 3600, true},
+		{'M', 60, true},
+		{'S', 1, true},
 	}
 	var total int64
 	time, next := false, 0
