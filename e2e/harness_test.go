@@ -280,6 +280,12 @@ func port(addr string) string {
 	return p
 }
 
+// host is the address without its port.
+func host(addr string) string {
+	h, _, _ := net.SplitHostPort(addr)
+	return h
+}
+
 // shortDir is a temporary folder whose name leaves room for socket paths,
 // which may have 107 octets.
 func shortDir(t *testing.T) string {

@@ -73,11 +73,17 @@ controls { };
 
 func startKnotd(t *testing.T, zone, primary string) *secondary {
 	t.Helper()
-	dir, addr := shortDir(t), freeAddr(t)
+	return startKnotdAt(t, freeAddr(t), zone, primary)
+}
+
+// startKnotdAt starts knotd at an address.
+func startKnotdAt(t *testing.T, addr, zone, primary string) *secondary {
+	t.Helper()
+	dir := shortDir(t)
 	conf := writeFile(t, filepath.Join(dir, "knot.conf"), fmt.Sprintf(`
 server:
     rundir: %[1]s
-    listen: 127.0.0.1@%[2]s
+    listen: %[5]s@%[2]s
     background-workers: 1
     udp-workers: 1
     tcp-workers: 1
@@ -100,16 +106,22 @@ zone:
     master: primary
     acl: all
     retry-max-interval: 1
-`, dir, port(addr), port(primary), zone))
+`, dir, port(addr), port(primary), zone, host(addr)))
 	return &secondary{"knotd", addr, start(t, "knotd", "knotd", "-c", conf)}
 }
 
 func startNSD(t *testing.T, zone, primary string) *secondary {
 	t.Helper()
-	dir, addr := shortDir(t), freeAddr(t)
+	return startNSDAt(t, freeAddr(t), zone, primary)
+}
+
+// startNSDAt starts NSD at an address.
+func startNSDAt(t *testing.T, addr, zone, primary string) *secondary {
+	t.Helper()
+	dir := shortDir(t)
 	conf := writeFile(t, filepath.Join(dir, "nsd.conf"), fmt.Sprintf(`
 server:
-	ip-address: 127.0.0.1@%[2]s
+	ip-address: %[5]s@%[2]s
 	username: ""
 	chroot: ""
 	zonesdir: %[1]q
@@ -129,7 +141,7 @@ zone:
 	allow-notify: 127.0.0.1 NOKEY
 	provide-xfr: 127.0.0.1 NOKEY
 	max-retry-time: 1
-`, dir, port(addr), port(primary), zone))
+`, dir, port(addr), port(primary), zone, host(addr)))
 	return &secondary{"nsd", addr, start(t, "nsd", "nsd", "-d", "-c", conf)}
 }
 
