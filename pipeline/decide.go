@@ -130,6 +130,8 @@ func decideContent(d *Decision, s State, p Policy, m Moment) Command {
 		return Load{Source: s.Source, PassThrough: p.passThrough(), Base: loadBase(s, p), Full: remote, Released: s.Released.Seq, Asked: m.Reload}
 	case s.Loaded == nil || s.Loaded.Broken != "":
 		return Load{Source: s.Source, PassThrough: p.passThrough(), Full: remote && m.Full, Asked: m.Reload}
+	case s.resetWanted():
+		return Load{Source: s.Source, PassThrough: p.passThrough(), Full: remote, Asked: m.Reload}
 	case !s.Loaded.fits(p):
 		// It has not what the mode wants, whatever its serial.
 		return Load{Source: s.Source, PassThrough: p.passThrough(), Full: remote, Asked: m.Reload}

@@ -134,8 +134,14 @@ func (e *Engine) fitsOthers(z *event.ZoneAdded) error {
 // appendInstance appends one event of the whole instance, and waits until it
 // is folded. allowed is asked with mu held, again after each conflict.
 func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts event.Facts, allowed func() error) error {
+	return e.appendInstanceAll(ctx, actor, 0, []event.Facts{facts}, allowed)
+}
+
+// appendInstanceAll is appendInstance for several events, all or none; cause is
+// the sequence of the event that led to them, or 0.
+func (e *Engine) appendInstanceAll(ctx context.Context, actor event.Actor, cause uint64, facts []event.Facts, allowed func() error) error {
 	if e.member() {
-		return errorState("%s concerns the whole instance: do it at the main process, which has the store; see: sluice worker list", facts.EventType())
+		return errorState("%s concerns the whole instance: do it at the main process, which has the store; see: sluice worker list", facts[0].EventType())
 	}
 	e.adding.Lock()
 	defer e.adding.Unlock()
@@ -149,7 +155,7 @@ func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts ev
 		if err != nil {
 			return err
 		}
-		next, err := e.append(ctx, event.Instance, head, 0, actor, facts)
+		next, err := e.append(ctx, event.Instance, head, cause, actor, facts...)
 		if err == nil {
 			return e.awaitFold(ctx, next.Seq)
 		}
@@ -173,7 +179,8 @@ type Removal struct {
 
 // RemoveZone stops serving a zone; its history and keys stay. Without force
 // it is ErrState while a DS is seen at the parent, and of a zone that is
-// published also where its absence is not proven.
+// published also where its absence is not proven. A zone that a catalog lists is
+// ErrState.
 func (e *Engine) RemoveZone(ctx context.Context, actor event.Actor, name string, force bool) error {
 	return e.EndZone(ctx, actor, name, Removal{Force: force})
 }
@@ -183,6 +190,18 @@ func (e *Engine) EndZone(ctx context.Context, actor event.Actor, name string, ho
 	if err := checkReason(how.Reason); err != nil {
 		return err
 	}
+	r, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	if err := e.removable(r.snapshot()); err != nil {
+		return err
+	}
+	return e.removeZone(ctx, actor, name, force)
+}
+
+// removeZone is RemoveZone, whatever catalogs say.
+func (e *Engine) removeZone(ctx context.Context, actor event.Actor, name string, force bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err

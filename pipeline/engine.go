@@ -146,6 +146,7 @@ type Engine struct {
 	contact   contact
 	pulse     pulse // of Alive
 	config    reconfigure
+	catalogs  catalogs
 	local     func(ctx context.Context, q observe.Question) keymgr.Observation // asks the world from here; nil where that is not its role
 	retention sync.Mutex                                                       // held while retention works on a zone
 	alarms    alarming
@@ -234,6 +235,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		policies:  map[string]Policy{},
 		parsed:    map[event.Hash]Policy{},
 		granted:   make(chan struct{}),
+		catalogs:  newCatalogs(),
 		refusals:  refusals{wake: make(chan struct{}, 1)},
 		retained:  retainer{looked: map[event.ZoneID]uint64{}, finished: map[event.ZoneID]bool{}},
 	}
@@ -429,6 +431,7 @@ func (e *Engine) caughtUp() {
 	e.start(e.tellRefusals)
 	if e.keeper() {
 		e.start(e.retains)
+		e.start(e.tendCatalogs)
 	}
 	e.start(e.sendAlarms)
 	e.startSharing()
@@ -552,6 +555,10 @@ func (e *Engine) policy(name string) (Policy, bool) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	p, ok := e.policies[name]
+	if !ok && name == CatalogPolicy {
+		p, err := catalogPolicy()
+		return p, err == nil
+	}
 	return p, ok
 }
 

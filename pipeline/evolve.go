@@ -12,7 +12,11 @@ import (
 // own yet.
 func NewState(added Registered) State {
 	f := added.Facts
-	return State{Zone: f.ID, Added: added, Name: f.Name, Source: f.Source, SerialFloor: f.SerialFloor}
+	s := State{Zone: f.ID, Added: added, Name: f.Name, Source: f.Source, SerialFloor: f.SerialFloor}
+	if f.Member != nil {
+		s.Member = &Member{Membership: *f.Member, Seq: added.Seq, Time: added.Time}
+	}
+	return s
 }
 
 // EvolveNext is Evolve for the event that must follow the ones folded so far:
@@ -93,6 +97,9 @@ func Evolve(s State, rec journal.Record, broken string) State {
 	case *event.BulkPurged:
 		s.Retained = evolveRetained(s.Retained, rec, f)
 	default:
+		if next, ok := evolveCatalog(s, rec); ok {
+			return next
+		}
 		return evolveReview(s, rec)
 	}
 	return s

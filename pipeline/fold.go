@@ -31,8 +31,10 @@ func (e *Engine) fold(ctx context.Context, rec journal.Record) error {
 		return err
 	}
 	e.passed(rec.Seq)
+	before := r.snapshot()
 	r.fold(next)
 	r.step()
+	e.zoneMoved(before, next)
 	return nil
 }
 
@@ -132,6 +134,7 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	default:
 		reg = foldJournal(reg, rec)
 	}
+	reg.Catalogs = foldCatalogs(reg.Catalogs, rec)
 	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)
 	if err != nil {
@@ -150,6 +153,7 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	if r := e.takeInstance(rec, reg, added); r != nil {
 		r.step()
 	}
+	e.instanceMoved(rec.Event.Facts)
 	switch rec.Event.Facts.(type) {
 	case *event.AccessGranted, *event.AccessWithdrawn:
 		e.mu.Lock()

@@ -159,6 +159,12 @@ func concerns(rec journal.Record, ids []event.ZoneID) bool {
 		return slices.Contains(ids, f.ID)
 	case *event.ZoneRemoved:
 		return slices.Contains(ids, f.ID)
+	case *event.CatalogAdded:
+		return slices.Contains(ids, f.ID)
+	case *event.CatalogChanged:
+		return slices.Contains(ids, f.ID)
+	case *event.CatalogRemoved:
+		return slices.Contains(ids, f.ID)
 	}
 	return false
 }
@@ -298,7 +304,7 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:
 		for _, describe := range []func(event.Event) string{
-			describeJournal, describeRetention, describeReview, describeHold, describeRollover, describeTold, describeWorkers, describeAccess, describeProposal,
+			describeJournal, describeRetention, describeReview, describeHold, describeRollover, describeTold, describeWorkers, describeAccess, describeProposal, describeCatalog,
 		} {
 			if text := describe(ev); text != "" {
 				return text

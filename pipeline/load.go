@@ -95,6 +95,9 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 	if err != nil {
 		return nil, err
 	}
+	if c.Source == CatalogSource {
+		return e.loadCatalog(ctx, s, c, p, report)
+	}
 	servers, err := ParseSource(c.Source)
 	if err != nil {
 		return nil, err
@@ -128,6 +131,13 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 // takeLoaded sends a whole zone that was read, or what it changes against the
 // base, and fills in the facts.
 func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, p Policy, in *zone.Loaded, facts *event.InstanceLoaded) (err error) {
+	catalog, err := e.catalogCheck(s)
+	if err != nil {
+		return err
+	}
+	if catalog != nil {
+		in.Items = &catalogTee{Iterator: in.Items, reader: catalog}
+	}
 	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
 	if c.Base == 0 {
 		err = loadWhole(in, out, facts)
@@ -136,6 +146,11 @@ func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, p Policy, in *
 	}
 	if err != nil {
 		return err
+	}
+	if catalog != nil {
+		if _, err := catalog.finish(); err != nil {
+			return err
+		}
 	}
 	facts.Serial = uint32(in.Serial)
 	facts.RRsets, facts.Records = in.RRsets, in.Records+in.Kept.Records

@@ -36,6 +36,7 @@ type Measurement struct {
 	Workers   WorkersMeasure
 	Keystores []KeystoreMeasure
 	Zones     []ZoneMeasure // by name
+	Catalogs  []CatalogMeasure
 }
 
 // JournalMeasure is what both streams hold.
@@ -120,6 +121,7 @@ func (e *Engine) Measure(ctx context.Context) Measurement {
 	if st, err := e.fill.look(bounded, e.cfg.Journal, lookFillEvery); err == nil {
 		m.Journal = &JournalMeasure{st.Events, st.Bulk}
 	}
+	m.Catalogs = e.catalogMeasures()
 	for _, ks := range e.usedKeystores() {
 		m.Keystores = append(m.Keystores, KeystoreMeasure{ks.Name(), ks.State().Problem == ""})
 	}

@@ -75,6 +75,11 @@ const (
 	NoticeDSStale           NoticeCode = "ds-stale"
 	NoticeDSUnknown         NoticeCode = "ds-unknown"
 	NoticeDSAlgorithm       NoticeCode = "ds-algorithm"
+	NoticeCatalogHeld       NoticeCode = "catalog-held"
+	NoticeCatalogConflict   NoticeCode = "catalog-conflict"
+	NoticeCatalogGroup      NoticeCode = "catalog-group"
+	NoticeCatalogMember     NoticeCode = "catalog-member"
+	NoticeCatalogRemoval    NoticeCode = "catalog-removal"
 )
 
 // The codes of notices about a process; status of every zone tells them too,
@@ -126,6 +131,7 @@ func zoneNotices() []NoticeCode {
 		NoticeServerKeysDiffer, NoticeServerBogus, NoticeServerCDSDiffers, NoticeParentUnknown, NoticeParentSilent, NoticeParentUnsigned,
 		NoticeParentUnproved, NoticeParentNotTold, NoticeResolverBogus, NoticeResolverInsecure, NoticeResolverFails, NoticeResolverSilent,
 		NoticeDSMismatch, NoticeDSStale, NoticeDSUnknown, NoticeDSAlgorithm,
+		NoticeCatalogHeld, NoticeCatalogConflict, NoticeCatalogGroup, NoticeCatalogMember, NoticeCatalogRemoval,
 	}
 }
 
@@ -142,6 +148,8 @@ func (c NoticeCode) Topic() string {
 	case NoticeParentNotTold, NoticeParentUnknown, NoticeParentSilent, NoticeParentUnsigned, NoticeParentUnproved, NoticeServerCDSDiffers,
 		NoticeDSMismatch, NoticeDSStale, NoticeDSUnknown, NoticeDSAlgorithm:
 		return "parents"
+	case NoticeCatalogHeld, NoticeCatalogConflict, NoticeCatalogGroup, NoticeCatalogMember, NoticeCatalogRemoval:
+		return "catalog"
 	case NoticeAlarmNotSent:
 		return "notices"
 	case NoticeProposed, NoticeCertificate:

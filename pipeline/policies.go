@@ -68,6 +68,9 @@ func (e *Engine) usablePolicy(name string) (Policy, error) {
 			return Policy{}, fmt.Errorf("policy %q is not loaded: %w: %w", name, ErrState, fault)
 		}
 	}
+	if name == CatalogPolicy {
+		return catalogPolicy()
+	}
 	return Policy{}, fmt.Errorf("policy %q: %w", name, ErrNotFound)
 }
 
@@ -182,6 +185,7 @@ func (e *Engine) ReloadPolicies(ctx context.Context, actor event.Actor) (PolicyC
 		}
 		change.Rebound = append(change.Rebound, s.Name)
 	}
+	e.catalogs.poke() // members may wait for a policy
 	return change, nil
 }
 

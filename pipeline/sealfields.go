@@ -58,7 +58,7 @@ func givenReason(f event.Facts) bool {
 	case *event.ReviewApproved, *event.ReviewRejected, *event.ReviewOverridden, *event.ZoneHalted, *event.ZoneReset,
 		*event.InstanceAbandoned, *event.MaintenanceChanged, *event.ZoneHeld, *event.ZoneReleased, *event.ClockAccepted,
 		*event.RolloverStarted, *event.RolloverAborted, *event.ReviewProposed, *event.ReviewRecalled,
-		*event.AccessUsed, *event.PolicyBound, *event.ZoneAdded, *event.ZoneChanged, *event.ZoneRemoved:
+		*event.CatalogApproved, *event.AccessUsed, *event.PolicyBound, *event.ZoneAdded, *event.ZoneChanged, *event.ZoneRemoved:
 		return true
 	}
 	return false

@@ -67,6 +67,13 @@ type State struct {
 	Held     *Hold    `json:"held,omitempty"`
 	Released *Release `json:"released,omitempty"`
 
+	// Member is the zone's place in the catalog that it comes from; nil where it
+	// was added by hand. It is replaced, never changed.
+	Member *Member `json:"member,omitempty"`
+	// Brake is what holds the changes of a consumed catalog; nil where nothing
+	// ever did. It is replaced, never changed.
+	Brake *Brake `json:"brake,omitempty"`
+
 	// Grants is who does the zone's work, by role; a role that was never granted
 	// to anybody is missing. It is replaced, never changed.
 	Grants map[Role]Grant `json:"grants,omitempty"`
@@ -179,6 +186,8 @@ type Registry struct {
 	// Tokens holds who may use the API over the network, by name. It is replaced,
 	// never changed.
 	Tokens map[string]Token `json:"tokens,omitempty"`
+	// Catalogs holds the catalog zones by name. It is replaced, never changed.
+	Catalogs map[string]Catalog `json:"catalogs,omitempty"`
 	// Clock is set while the clock is not trusted.
 	Clock *ClockDoubt `json:"clock,omitempty"`
 	// Checkpoint is the newest one.

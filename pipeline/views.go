@@ -87,6 +87,10 @@ type ZoneStatus struct {
 	Observation *ObservationStatus `json:"observation,omitempty"`
 	// Probe is what validating resolvers say; nil where nobody asks them.
 	Probe *ProbeStatus `json:"probe,omitempty"`
+	// Catalog is "consumed" or "produced" of a catalog zone, Member the zone's
+	// place in the catalog that it comes from; nil where it was added by hand.
+	Catalog string            `json:"catalog,omitempty"`
+	Member  *MembershipStatus `json:"member,omitempty"`
 }
 
 // ExchangeStatus tells how far signatures are replaced that are published and

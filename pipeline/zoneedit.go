@@ -245,6 +245,9 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 	if err := check.finish(); err != nil {
 		return err
 	}
+	if err := t.checkCatalog(ctx); err != nil {
+		return err
+	}
 	facts.Serial = uint32(serialOf(check.soa))
 	if facts.Earliest, err = z.earliest(base.Earliest, e.clock.Now().Add(t.policy.RemainTime())); err != nil {
 		return err

@@ -145,7 +145,7 @@ func samples() map[string]Facts {
 	} {
 		m[f.EventType()] = f
 	}
-	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples(), contentsSamples(), accessSamples()) {
+	for _, f := range slices.Concat(lifeSamples(), workerSamples(), holdSamples(), contentsSamples(), accessSamples(), catalogSamples()) {
 		m[f.EventType()] = f
 	}
 	for _, f := range retentionSamples() {
@@ -158,7 +158,8 @@ func sample(f Facts) Event {
 	e := New(time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), testZone, Actor{Name: "op", Door: "cli"}, f)
 	switch f.(type) {
 	case *ZoneAdded, *TSIGAdded, *TSIGRemoved, *KeystoreAdded, *KeystoreRemoved, *JournalCheckpointed, *JournalCosigned,
-		*JournalBackedUp, *JournalContinued, *JournalExported, *TSIGExported, *WorkerEnrolled, *WorkerRemoved:
+		*JournalBackedUp, *JournalContinued, *JournalExported, *TSIGExported, *WorkerEnrolled, *WorkerRemoved,
+		*CatalogAdded, *CatalogChanged, *CatalogRemoved:
 		e.Zone = Instance
 	}
 	e.Version, e.N, e.Prev, e.Cause, e.Epoch, e.MustUnderstand = 1, 2, hashOf(0xab), 11, 3, true
@@ -173,6 +174,7 @@ func variants() map[string]Facts {
 	maps.Copy(m, holdVariants())
 	maps.Copy(m, contentsVariants())
 	maps.Copy(m, reasonVariants())
+	maps.Copy(m, catalogVariants())
 	maps.Copy(m, map[string]Facts{
 		"sign.failed-worker": &SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", WorkerRole: "review"},
 		"instance.loaded-transfer": &InstanceLoaded{

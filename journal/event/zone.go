@@ -16,6 +16,8 @@ type ZoneAdded struct {
 	Public []Key `json:"import_public,omitempty"`
 	// Reason is why, as who added it said.
 	Reason string `json:"reason,omitempty"`
+	// Member is the zone's place in the catalog that lists it.
+	Member *Membership `json:"member,omitempty"`
 }
 
 // ZoneRemoved ends a zone; its history stays. It stands under Instance.

@@ -1,0 +1,673 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/journal/event"
+	"sluice/signer/zone"
+)
+
+const (
+	// catalogPause is the least time between two looks at catalogs where nothing
+	// is left to do, producePause that between two versions of one that is
+	// produced. Both are the machine's time, which no rehearsal stops.
+	catalogPause = time.Second
+	producePause = 5 * time.Second
+	// catalogAgain is when what could not be done is tried again.
+	catalogAgain = 15 * time.Minute
+	// catalogBatch is how many members are added by one append; catalogRound how
+	// many are added, changed or announced between two looks at the catalog.
+	catalogBatch = 64
+	catalogRound = 1024
+	// catalogRemovals is how many members are removed at a time: each asks its
+	// parent. removalRound bounds those between two looks.
+	catalogRemovals = 16
+	removalRound    = 64
+	// catalogFresh bounds the new zones that have neither been published nor
+	// failed, so that they do not stand before all others for long.
+	catalogFresh = 256
+	// catalogSettle is how long new zones are waited for, where there are too many.
+	catalogSettle = time.Minute
+	// shownMembers bounds what is told of one catalog by name.
+	shownMembers = 20
+)
+
+// catalogs is what this process knows of catalogs besides what is folded.
+type catalogs struct {
+	wake chan struct{} // something moved
+
+	mu      sync.Mutex
+	seen    map[event.ZoneID]catalogSeen // guarded by mu; by catalog
+	produce bool                         // guarded by mu; what is published has changed
+
+	// Only the loop uses what follows.
+
+	fresh []*runner          // zones that were added lately
+	tried map[string]refusedRemoval // removals that were refused lately, by zone
+	made  time.Time          // when produced catalogs were last made, by the machine's clock
+}
+
+// refusedRemoval is a removal that was refused.
+type refusedRemoval struct {
+	at  time.Time
+	err error
+}
+
+// catalogSeen is what the last look at a catalog found.
+type catalogSeen struct {
+	At        time.Time
+	Members   int // zones here that came from it; of a produced one, that it lists
+	Waiting   int // listed and not added yet
+	Unlisted  int // whose removal is announced
+	Conflicts []memberConflict
+	Faults    []memberConflict // what could not be done, and why
+	Failed    int              // all of these
+	Unmapped  []string
+	Next      time.Time // the next removal
+	Trouble   string    // why the catalog could not be looked at
+}
+
+func newCatalogs() catalogs {
+	return catalogs{wake: make(chan struct{}, 1), seen: map[event.ZoneID]catalogSeen{}, produce: true, tried: map[string]refusedRemoval{}}
+}
+
+func (c *catalogs) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *catalogs) of(id event.ZoneID) (catalogSeen, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen, ok := c.seen[id]
+	return seen, ok
+}
+
+// zoneMoved takes note of a folded event of a zone, as far as catalogs depend on
+// it.
+func (e *Engine) zoneMoved(was, now State) {
+	if len(e.catalogsNow()) == 0 {
+		return
+	}
+	c, own := e.catalogOf(now.Zone)
+	published := (was.Published == nil) != (now.Published == nil)
+	if own && c.consumed() && (published || was.Published != nil && was.Published.Seq != now.Published.Seq || was.Brake != now.Brake || was.Source != now.Source) {
+		e.catalogs.poke()
+	}
+	if published || was.Policy.Name != now.Policy.Name {
+		e.catalogs.changed()
+	}
+}
+
+// changed notes that what produced catalogs list may have changed.
+func (c *catalogs) changed() {
+	c.mu.Lock()
+	c.produce = true
+	c.mu.Unlock()
+	c.poke()
+}
+
+// instanceMoved takes note of a folded event of the whole instance.
+func (e *Engine) instanceMoved(f event.Facts) {
+	switch f.(type) {
+	case *event.CatalogAdded, *event.CatalogChanged, *event.CatalogRemoved:
+		e.catalogs.changed()
+	case *event.ZoneRemoved:
+		if len(e.catalogsNow()) > 0 {
+			e.catalogs.changed()
+		}
+	}
+}
+
+// tendCatalogs follows the catalogs until ctx ends: the members of those that are
+// consumed, and the contents of those that are produced. It is the work of the
+// main process, and rests where there is no catalog.
+func (e *Engine) tendCatalogs(ctx context.Context) {
+	for ctx.Err() == nil {
+		next := e.followCatalogs(ctx)
+		soon := e.produceCatalogs(ctx)
+		e.restCatalogs(ctx, next, soon)
+	}
+}
+
+// restCatalogs waits until something moves, or until then; zero waits for the
+// former alone. soon ends it after that time of the machine's, where not zero.
+func (e *Engine) restCatalogs(ctx context.Context, then time.Time, soon time.Duration) {
+	if !then.IsZero() && !then.After(e.clock.Now()) {
+		return
+	}
+	var due, now <-chan time.Time
+	if !then.IsZero() {
+		at, stop := e.clock.Timer(then)
+		defer stop()
+		due = at
+	}
+	if soon > 0 {
+		t := time.NewTimer(soon)
+		defer t.Stop()
+		now = t.C
+	}
+	select {
+	case <-e.catalogs.wake:
+	case <-due:
+	case <-now:
+		return
+	case <-ctx.Done():
+		return
+	}
+	pause := time.NewTimer(catalogPause)
+	defer pause.Stop()
+	select { // what moves within a moment is looked at together
+	case <-pause.C:
+	case <-ctx.Done():
+	}
+}
+
+// followCatalogs brings the members of the consumed catalogs a step closer to
+// what they list, and says when to look again: zero for when something moves, a
+// time that has passed for at once.
+func (e *Engine) followCatalogs(ctx context.Context) (next time.Time) {
+	sooner := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	all := e.catalogsNow()
+	var by map[event.ZoneID][]memberNow
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		c := all[name]
+		if !c.consumed() || ctx.Err() != nil {
+			continue
+		}
+		if by == nil {
+			by = e.membersByCatalog()
+		}
+		seen, more, err := e.followCatalog(ctx, c, by[c.ID])
+		if ctx.Err() != nil {
+			return time.Time{}
+		}
+		seen.At = e.clock.Now()
+		if err != nil {
+			seen.Trouble = oneLine(err.Error())
+			e.log.WarnContext(ctx, "catalog not followed", "zone", c.Name, "error", err)
+		}
+		e.catalogs.mu.Lock()
+		e.catalogs.seen[c.ID] = seen
+		e.catalogs.mu.Unlock()
+		switch {
+		case more && err == nil:
+			sooner(e.clock.Now())
+		case err != nil || seen.Failed > 0 || len(seen.Conflicts) > 0:
+			sooner(e.clock.Now().Add(catalogAgain))
+		}
+		if !seen.Next.IsZero() {
+			sooner(seen.Next)
+		}
+	}
+	e.forgetCatalogs(all)
+	return next
+}
+
+// forgetCatalogs drops what was seen of catalogs that are gone.
+func (e *Engine) forgetCatalogs(all map[string]Catalog) {
+	here := map[event.ZoneID]bool{}
+	for _, c := range all {
+		here[c.ID] = true
+	}
+	e.catalogs.mu.Lock()
+	defer e.catalogs.mu.Unlock()
+	maps.DeleteFunc(e.catalogs.seen, func(id event.ZoneID, _ catalogSeen) bool { return !here[id] })
+}
+
+// membersByCatalog lists the zones that came from catalogs.
+func (e *Engine) membersByCatalog() map[event.ZoneID][]memberNow {
+	by := map[event.ZoneID][]memberNow{}
+	for _, r := range e.allRunners() {
+		if s := r.snapshot(); s.Member != nil && s.Removed == 0 {
+			by[s.Member.CatalogID] = append(by[s.Member.CatalogID], catalogMemberOf(s))
+		}
+	}
+	return by
+}
+
+func catalogMemberOf(s State) memberNow {
+	m := memberNow{Name: s.Name, Member: *s.Member, Source: s.Source, Policy: s.Policy.Name}
+	if m.Policy == "" {
+		m.Policy = s.Added.Facts.Policy
+	}
+	return m
+}
+
+// entriesOf reads the version of a catalog that is published.
+func (e *Engine) entriesOf(c Catalog, s State) ([]catalogEntry, error) {
+	apex, err := apexOf(s)
+	if err != nil {
+		return nil, err
+	}
+	v, err := e.store.Loaded(s.Zone, s.Published.Loaded.Seq)
+	if err != nil {
+		return nil, e.note(err)
+	}
+	defer v.Close() //nolint:errcheck // read only
+	it, err := v.Kind(zone.KindContents)
+	if err != nil {
+		return nil, err
+	}
+	r := newCatalogReader(apex, c.Settings.MaxMembers)
+	for it.Next() && err == nil {
+		err = r.add(it.Key(), it.Value())
+	}
+	if err = errors.Join(err, it.Err(), it.Close()); err != nil {
+		return nil, err
+	}
+	return r.finish()
+}
+
+// planFor plans what the published version of a catalog asks for.
+func (e *Engine) planFor(c Catalog, s State, members []memberNow) (catalogPlan, error) {
+	in := catalogInput{
+		Name: c.Name, ID: c.ID, Settings: c.Settings, Source: s.Source, Ending: c.Ending,
+		Members: members, Other: e.otherZone(), Now: e.clock.Now(),
+	}
+	if s.Published != nil {
+		in.Loaded, in.Serial = s.Published.Loaded.Seq, s.Published.Loaded.Facts.Serial
+		in.Approved = s.Brake != nil && s.Brake.Approved == in.Loaded
+	}
+	if !c.Ending {
+		var err error
+		if in.Entries, err = e.entriesOf(c, s); err != nil {
+			return catalogPlan{}, err
+		}
+	}
+	return planCatalog(in), nil
+}
+
+// otherZone looks up zones that are here. Catalogs that give members away are
+// read once.
+func (e *Engine) otherZone() func(name string) (otherZone, bool) {
+	owners := map[string]map[string]string{} // by catalog: the new owner by member
+	return func(name string) (otherZone, bool) {
+		r, err := e.find(name)
+		if err != nil {
+			return otherZone{}, false
+		}
+		s := r.snapshot()
+		if s.Member == nil {
+			return otherZone{}, true
+		}
+		c, ok := e.listedBy(s)
+		if !ok {
+			return otherZone{Catalog: s.Member.Catalog, Former: true}, true
+		}
+		if owners[c.Name] == nil {
+			owners[c.Name] = e.ownersIn(c)
+		}
+		return otherZone{Catalog: c.Name, Owner: owners[c.Name][name]}, true
+	}
+}
+
+// ownersIn are the catalogs that a catalog gives members to.
+func (e *Engine) ownersIn(c Catalog) map[string]string {
+	to := map[string]string{}
+	r, err := e.find(c.Name)
+	if err != nil || r.snapshot().Published == nil {
+		return to
+	}
+	entries, err := e.entriesOf(c, r.snapshot())
+	if err != nil {
+		return to
+	}
+	for _, entry := range entries {
+		if entry.Owner != "" {
+			to[entry.Name] = entry.Owner
+		}
+	}
+	return to
+}
+
+// followCatalog does a part of what a catalog asks for; more where something is
+// left that can be done at once.
+func (e *Engine) followCatalog(ctx context.Context, c Catalog, members []memberNow) (seen catalogSeen, more bool, err error) {
+	seen = catalogSeen{Members: len(members)}
+	r, err := e.find(c.Name)
+	if err != nil {
+		return seen, false, err
+	}
+	s := r.snapshot()
+	if s.Published == nil && !c.Ending {
+		return seen, false, nil // its publication wakes us
+	}
+	p, err := e.planFor(c, s, members)
+	if err != nil {
+		return seen, false, err
+	}
+	for _, m := range members {
+		if m.Member.Unlisted != nil {
+			seen.Unlisted++
+		}
+	}
+	seen.Conflicts, seen.Unmapped, seen.Next, seen.Waiting = p.Conflicts, p.unmapped(), p.Next, len(p.Add)
+	w := catalogWork{e: e, c: c, actor: event.Actor{Name: "catalog " + c.Name, Door: "dns"}, seen: &seen}
+	if s.Published != nil {
+		w.cause = s.Published.Seq
+	}
+	if err := w.hold(ctx, r, p.Held); err != nil {
+		return seen, false, err
+	}
+	for _, do := range []func(context.Context, catalogPlan) (bool, error){w.unlist, w.change, w.remove, w.add} {
+		left, err := do(ctx, p)
+		if more = more || left; err != nil {
+			return seen, false, err
+		}
+	}
+	if c.Ending && len(members) == 0 {
+		return seen, false, w.end(ctx)
+	}
+	return seen, more, nil
+}
+
+// catalogWork carries out parts of a plan.
+type catalogWork struct {
+	e     *Engine
+	c     Catalog
+	actor event.Actor
+	cause uint64 // of what follows from the published version
+	seen  *catalogSeen
+}
+
+// fault notes what could not be done with a member.
+func (w *catalogWork) fault(name string, err error) {
+	w.seen.Failed++
+	if len(w.seen.Faults) < shownMembers {
+		w.seen.Faults = append(w.seen.Faults, memberConflict{name, oneLine(err.Error())})
+	}
+}
+
+// hold records that a version's removals wait for a person.
+func (w *catalogWork) hold(ctx context.Context, r *runner, held *event.CatalogHeld) error {
+	if held == nil {
+		return nil
+	}
+	return w.e.appendCaused(ctx, w.actor, r, func(s State) (event.Facts, uint64, error) {
+		if s.Published == nil || s.Published.Loaded.Seq != held.Loaded || s.catalogHold() != nil {
+			return nil, 0, nil
+		}
+		return held, s.Published.Seq, nil
+	})
+}
+
+// unlist announces removals.
+func (w *catalogWork) unlist(ctx context.Context, p catalogPlan) (more bool, err error) {
+	todo := p.Unlist[:min(len(p.Unlist), catalogRound)]
+	serial := w.serial()
+	for _, m := range todo {
+		r, err := w.e.find(m.Name)
+		if err != nil {
+			continue
+		}
+		err = w.e.appendCaused(ctx, w.actor, r, func(s State) (event.Facts, uint64, error) {
+			if s.Member == nil || s.Member.CatalogID != w.c.ID || s.Member.Unlisted != nil {
+				return nil, 0, nil
+			}
+			due := w.e.clock.Now().Add(time.Duration(w.c.Settings.RemovalDelay) * time.Second) //nolint:gosec // bounded at the door
+			return &event.MemberUnlisted{Catalog: w.c.Name, Serial: serial, Due: due.Unix(), Approved: w.approved() || w.c.Ending}, w.cause, nil
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return false, err
+		}
+		w.seen.Unlisted++
+	}
+	return len(todo) > 0, nil // the next look knows when they are due
+}
+
+func (w *catalogWork) serial() uint32 {
+	if r, err := w.e.find(w.c.Name); err == nil {
+		if p := r.snapshot().Published; p != nil {
+			return p.Loaded.Facts.Serial
+		}
+	}
+	return 0
+}
+
+func (w *catalogWork) approved() bool {
+	r, err := w.e.find(w.c.Name)
+	if err != nil {
+		return false
+	}
+	s := r.snapshot()
+	return s.Published != nil && s.Brake != nil && s.Brake.Approved == s.Published.Loaded.Seq
+}
+
+// change lists members as the catalog says by now. What a person gave a zone by
+// hand stays.
+func (w *catalogWork) change(ctx context.Context, p catalogPlan) (more bool, err error) {
+	done := 0
+	for _, m := range p.Change {
+		if done == catalogRound {
+			return true, nil
+		}
+		r, err := w.e.find(m.Name)
+		if err != nil {
+			continue
+		}
+		if err := w.adjust(ctx, &m, r.snapshot()); err != nil {
+			if ctx.Err() != nil {
+				return false, err
+			}
+			w.fault(m.Name, err)
+		}
+		err = w.e.appendCaused(ctx, w.actor, r, func(s State) (event.Facts, uint64, error) {
+			if old := s.Member; old != nil {
+				same := old.Membership
+				same.Serial = m.Serial
+				if same == m.Membership && old.Unlisted == nil {
+					return nil, 0, nil
+				}
+			}
+			done++
+			return &event.MemberListed{Membership: m.Membership, Reset: m.Reset, Former: m.Former}, w.cause, nil
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// adjust gives a zone the source and the policy that its catalog names by now.
+// Where that is refused, the member keeps what it was given before.
+func (w *catalogWork) adjust(ctx context.Context, m *memberChange, s State) error {
+	if s.Member == nil {
+		return nil
+	}
+	var c ZoneChange
+	given := s.Member.Membership
+	if m.Source != given.Source && s.Source == given.Source {
+		c.Source = m.Source
+	}
+	if m.Policy != given.Policy && s.Policy.Name == given.Policy {
+		c.Policy = m.Policy
+	}
+	if c == (ZoneChange{}) {
+		return nil
+	}
+	plan, err := w.e.SetZone(ctx, w.actor, m.Name, c)
+	if err == nil && plan.Proposed {
+		err = fmt.Errorf("policy %s waits for a person: sluice zone set %s --policy %s", m.Policy, m.Name, m.Policy)
+	}
+	if err != nil {
+		m.Source, m.Policy = given.Source, given.Policy
+	}
+	return err
+}
+
+// remove removes zones whose time has come and that no DS speaks for. What was
+// refused is tried again after a while.
+func (w *catalogWork) remove(ctx context.Context, p catalogPlan) (more bool, err error) {
+	if w.e.watch.check() != nil {
+		return false, nil // the time is not known
+	}
+	now := w.e.clock.Now()
+	var todo []memberNow
+	for _, m := range p.Remove {
+		if before, ok := w.e.catalogs.tried[m.Name]; ok && now.Sub(before.at) < catalogAgain {
+			w.fault(m.Name, before.err)
+		} else if len(todo) == removalRound {
+			more = true
+		} else {
+			todo = append(todo, m)
+		}
+	}
+	for batch := range slices.Chunk(todo, catalogRemovals) {
+		failed := make([]error, len(batch))
+		var work sync.WaitGroup
+		for i, m := range batch {
+			work.Go(func() { failed[i] = w.e.removeZone(ctx, w.actor, m.Name, false) })
+		}
+		work.Wait()
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		for i, m := range batch {
+			if failed[i] != nil {
+				w.fault(m.Name, failed[i])
+				w.e.catalogs.tried[m.Name] = refusedRemoval{now, failed[i]}
+				continue
+			}
+			delete(w.e.catalogs.tried, m.Name)
+			w.seen.Members--
+			w.seen.Unlisted--
+		}
+	}
+	return more, nil
+}
+
+// end removes the zone of a catalog whose last member is gone.
+func (w *catalogWork) end(ctx context.Context) error {
+	return w.e.appendInstance(ctx, w.actor, &event.ZoneRemoved{Name: w.c.Name, ID: w.c.ID}, func() error {
+		if w.e.names[w.c.Name] != w.c.ID {
+			return fmt.Errorf("zone %s: %w", w.c.Name, ErrNotFound)
+		}
+		return nil
+	})
+}
+
+// add adds zones, as many at a time as leave room for the others.
+func (w *catalogWork) add(ctx context.Context, p catalogPlan) (more bool, err error) {
+	added := 0
+	var facts []event.Facts
+	flush := func() error {
+		if len(facts) == 0 {
+			return nil
+		}
+		w.e.settle(ctx)
+		err := w.append(ctx, facts)
+		added += len(facts)
+		facts = nil
+		return err
+	}
+	for _, m := range p.Add {
+		if added+len(facts) == catalogRound {
+			more = true
+			break
+		}
+		f, err := w.e.newZone(ctx, NewZone{Name: m.Name, Source: m.Source, Policy: m.Policy})
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err != nil {
+			w.fault(m.Name, err)
+			continue
+		}
+		f.Member = &m.Membership
+		if facts = append(facts, f); len(facts) == catalogBatch {
+			if err := flush(); err != nil {
+				return false, err
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return false, err
+	}
+	w.seen.Members += added
+	w.seen.Waiting -= added
+	return more, nil
+}
+
+// append adds zones in one append, those whose names were taken meanwhile left
+// out.
+func (w *catalogWork) append(ctx context.Context, facts []event.Facts) error {
+	for {
+		taken := map[string]bool{}
+		err := w.e.appendInstanceAll(ctx, w.actor, w.cause, facts, func() error {
+			for _, f := range facts {
+				if name := f.(*event.ZoneAdded).Name; w.e.names[name] != "" {
+					taken[name] = true
+				}
+			}
+			if len(taken) > 0 {
+				return errTaken
+			}
+			return nil
+		})
+		if !errors.Is(err, errTaken) {
+			if err == nil {
+				w.e.catalogs.fresh = append(w.e.catalogs.fresh, w.e.runnersOf(facts)...)
+			}
+			return err
+		}
+		facts = slices.DeleteFunc(facts, func(f event.Facts) bool { return taken[f.(*event.ZoneAdded).Name] })
+		if len(facts) == 0 {
+			return nil
+		}
+	}
+}
+
+var errTaken = errors.New("names taken meanwhile")
+
+func (e *Engine) runnersOf(facts []event.Facts) []*runner {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	out := make([]*runner, 0, len(facts))
+	for _, f := range facts {
+		if r := e.runners[f.(*event.ZoneAdded).ID]; r != nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// settle waits until few enough of the zones that were added lately have neither
+// been published nor failed, and no longer than a moment.
+func (e *Engine) settle(ctx context.Context) {
+	due := time.NewTimer(catalogSettle)
+	defer due.Stop()
+	for {
+		e.mu.RLock()
+		moved := e.moved
+		e.mu.RUnlock()
+		e.catalogs.fresh = slices.DeleteFunc(e.catalogs.fresh, func(r *runner) bool {
+			s := r.snapshot()
+			return s.Published != nil || s.LoadFailure != nil || s.SignFailure != nil || s.Removed != 0
+		})
+		if len(e.catalogs.fresh) < catalogFresh {
+			return
+		}
+		select {
+		case <-moved:
+		case <-due.C:
+			e.catalogs.fresh = nil
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
