@@ -96,6 +96,7 @@ func newApp(e *env) *urfave.App {
 		Commands: []*urfave.Command{
 			serveCommand(e),
 			zoneCommand(e),
+			catalogCommand(e),
 			keyCommand(e),
 			tsigCommand(e),
 			keystoreCommand(e),

@@ -23,6 +23,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		"policy", s.Policy,
 		"mode", modeText(s.Mode),
 		"source", s.Source,
+		"catalog", catalogText(s),
 	)
 	if err != nil {
 		return err

@@ -289,7 +289,7 @@ func (b *checkedBody) Close() error {
 func fill(path string) string {
 	return Prefix + strings.NewReplacer(
 		"{zone}", "example.com", "{stage}", "loaded", "{key}", "0123456789abcdef", "{policy}", "default",
-		"{keystore}", "files", "{worker}", "w1", "{token}", "t1",
+		"{keystore}", "files", "{worker}", "w1", "{token}", "t1", "{catalog}", "catalog.example",
 	).Replace(path)
 }
 
@@ -357,7 +357,7 @@ func TestRoles_SecretsAndAccessAreForAdmins(t *testing.T) {
 			want = RoleAdmin
 		case r.Method == http.MethodGet, r.ID == "getOutlook":
 		case r.Tag == "secrets", r.Tag == "workers", r.Tag == "daemon" && r.ID != "reloadConfig", r.ID == "removeZone", r.ID == "recordBackup",
-			r.ID == "putPolicy", r.ID == "removePolicy": // policies have commands run
+			r.ID == "removeCatalog", r.ID == "putPolicy", r.ID == "removePolicy": // policies have commands run
 			want = RoleAdmin
 		case r.ID == "approve", r.ID == "reject", r.ID == "recallApproval":
 			want = RoleReviewer

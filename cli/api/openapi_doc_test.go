@@ -123,6 +123,7 @@ func tagText(t *testing.T, tag string) string {
 		"reviews":   "Verdicts, and ways out of a halt",
 		"versions":  "What a zone was: dumps, differences, checks, rollback",
 		"events":    "History and live events",
+		"catalogs":  "Catalog zones (RFC 9432)",
 		"keys":      "DNSSEC keys",
 		"rollovers": "The exchange of keys",
 		"policies":  "Policies",

@@ -88,7 +88,7 @@ const (
 func Routes() []Route {
 	return slices.Concat(
 		daemonRoutes(), statusRoutes(), zoneRoutes(), liveRoutes(), reviewRoutes(), versionRoutes(), historyRoutes(),
-		keyRoutes(), rolloverRoutes(), backupRoutes(), policyRoutes(), secretRoutes(),
+		catalogRoutes(), keyRoutes(), rolloverRoutes(), backupRoutes(), policyRoutes(), secretRoutes(),
 		journalRoutes(), auditRoutes(), clusterRoutes(), accessRoutes(),
 	)
 }
