@@ -47,6 +47,8 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.ZonePlan{},
 		pipeline.RollbackPlan{},
 		pipeline.ZoneSerials{},
+		pipeline.CatalogStatus{},
+		pipeline.CatalogMember{},
 		pipeline.TSIGKey{},
 		pipeline.TSIGSecret{},
 		pipeline.ReplayStep{},

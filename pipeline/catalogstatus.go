@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"sluice/journal/event"
 )
 
 // CatalogStatus is how a catalog is.
@@ -17,14 +15,14 @@ type CatalogStatus struct {
 	Source string `json:"source"`
 	// Policy is that of members without a group that is mapped; of a produced
 	// catalog its own.
-	Policy             string               `json:"policy"`
-	Groups             []event.CatalogGroup `json:"groups,omitempty"`
-	MemberSource       string               `json:"member_source,omitempty"`
-	MaxMembers         uint64               `json:"max_members,omitempty"`
-	MaxRemovals        uint64               `json:"max_removals,omitempty"`
-	MaxRemovalsPercent uint64               `json:"max_removals_percent,omitempty"`
-	RemovalDelay       uint64               `json:"removal_delay,omitempty"` // in seconds
-	Policies           []string             `json:"policies,omitempty"`      // whose zones it lists; none: all
+	Policy             string        `json:"policy"`
+	Groups             []GroupPolicy `json:"groups,omitempty"`
+	MemberSource       string        `json:"member_source,omitempty"`
+	MaxMembers         uint64        `json:"max_members,omitempty"`
+	MaxRemovals        uint64        `json:"max_removals,omitempty"`
+	MaxRemovalsPercent uint64        `json:"max_removals_percent,omitempty"`
+	RemovalDelay       uint64        `json:"removal_delay,omitempty"` // in seconds
+	Policies           []string      `json:"policies,omitempty"`      // whose zones it lists; none: all
 	// Serial is that of the version that is followed, or served.
 	Serial *uint32 `json:"serial,omitempty"`
 	// Members are zones here that came from it; of a produced one, that it lists.
@@ -36,6 +34,12 @@ type CatalogStatus struct {
 	NextRemoval *time.Time         `json:"next_removal,omitempty"`
 	Held        *CatalogHeldStatus `json:"held,omitempty"`
 	Notices     []Notice           `json:"notices,omitempty"`
+}
+
+// GroupPolicy is a group of members, and the policy of their zones.
+type GroupPolicy struct {
+	Group  string `json:"group"`
+	Policy string `json:"policy"`
 }
 
 // CatalogHeldStatus is a version whose removals wait for a person.
@@ -91,10 +95,13 @@ func (e *Engine) catalogStatus(c Catalog) (CatalogStatus, error) {
 	s := r.snapshot()
 	set := c.Settings
 	st := CatalogStatus{
-		Name: c.Name, ID: string(c.ID), Kind: c.Kind, Source: s.Source, Policy: set.Policy, Groups: set.Groups,
+		Name: c.Name, ID: string(c.ID), Kind: c.Kind, Source: s.Source, Policy: set.Policy,
 		MemberSource: set.MemberSource, MaxMembers: set.MaxMembers, MaxRemovals: set.MaxRemovals,
 		MaxRemovalsPercent: set.MaxRemovalsPercent, RemovalDelay: set.RemovalDelay, Policies: set.Policies,
 		Notices: zone.Notices,
+	}
+	for _, g := range set.Groups {
+		st.Groups = append(st.Groups, GroupPolicy(g))
 	}
 	seen, _ := e.catalogs.of(c.ID)
 	st.Members, st.Waiting, st.Removals, st.Conflicts = seen.Members, seen.Waiting, seen.Unlisted, len(seen.Conflicts)

@@ -103,6 +103,15 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 	ask("POST", "/outlook", `{"policies":[{"name":"default","text":"version = \"v1\"\n"}],`+
 		`"zones":[{"name":"example.com","source":`+quote(other)+`,"policy":"web","keys":["00"]},{"name":"c.example","source":`+quote(other)+`}],`+
 		`"with":[{"name":"web","text":"version = \"v1\"\n"}]}`, 200)
+	ask("POST", "/catalogs", `{"name":"out.example","catalog_kind":"produced","policy":"default"}`, 409)
+	ask("POST", "/catalogs", `{"name":"in.example","catalog_kind":"consumed","source":"127.0.0.1:1"}`, 201)
+	get("/catalogs")
+	get("/catalogs/in.example")
+	get("/catalogs/in.example/members?limit=1")
+	ask("PATCH", "/catalogs/in.example", `{"removal_delay":60,"groups":[{"group":"g","policy":"default"}]}`, 200)
+	ask("POST", "/catalogs/in.example/approve", `{"reason":"meant"}`, 409)
+	ask("DELETE", "/zones/in.example?force=true", "", 409)
+	ask("DELETE", "/catalogs/in.example?keep_members=true", "", 204)
 	ask("POST", "/keys/distribute", `{}`, 200)
 	ask("POST", "/journal/compact", `{"dry_run":true}`, 200)
 	get("/journal")

@@ -121,6 +121,8 @@ func processFamilies() []family {
 		{"keystore_operation_seconds", histo, "How long operations of keystores took: open, generate, prove, and sign for keys on tokens.", []string{"keystore", "operation"}},
 		{"keystore_errors_total", counter, "Operations of keystores that failed.", []string{"keystore", "operation"}},
 		{"keystore_up", gauge, "0 where a token that zones sign with cannot be used.", []string{"keystore"}},
+		{"catalog_members", gauge, "Members of a catalog by state: listed (zones here; of a produced one, zones that it lists), waiting, unlisted (removal announced), conflict, failing.", []string{"catalog", "state"}},
+		{"catalog_held", gauge, "1 where the removals of a catalog wait for a person.", []string{"catalog"}},
 
 		{"journal_appends_total", counter, "Appends to the journal by result (stored, conflict, no-space, no-answer, denied, failed).", []string{"result"}},
 		{"journal_append_seconds", histo, "How long it took until appended events were on disk.", nil},

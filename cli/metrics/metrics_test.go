@@ -50,6 +50,7 @@ func everything() pipeline.Measurement {
 		Store: store.Metrics{Disk: 1 << 20}, Reserve: &pipeline.ReserveStatus{Bytes: 1, Wanted: 2},
 		Workers:   pipeline.WorkersMeasure{Alive: 2, Held: map[pipeline.Role]int{pipeline.RoleSign: 64}, Unheld: map[pipeline.Role]int{pipeline.RoleLoad: 1}},
 		Keystores: []pipeline.KeystoreMeasure{{Name: "hsm", Up: true}},
+		Catalogs:  []pipeline.CatalogMeasure{{Name: "catalog.", Kind: "consumed", Members: 7, Removals: 2, Waiting: 1, Held: true}},
 		Zones:     []pipeline.ZoneMeasure{busyZone(at), {ZoneStatus: pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{Name: "new.example."}}, Stage: pipeline.StageNew}},
 	}
 }
@@ -173,6 +174,9 @@ func TestScrape_Values(t *testing.T) {
 		`sluice_zone_servers{state="silent",zone="example."} 1`,
 		`sluice_zone_server_oldest_serial{server="192.0.2.2:53",zone="example."} 98`,
 		`sluice_zone_secondaries_unaware{zone="example."} 1`,
+		`sluice_catalog_members{catalog="catalog.",state="listed"} 5`,
+		`sluice_catalog_members{catalog="catalog.",state="unlisted"} 2`,
+		`sluice_catalog_held{catalog="catalog."} 1`,
 		`sluice_zone_keys{role="ksk",state="active",zone="example."} 2`,
 		`sluice_zone_sign_duration_seconds{zone="example."} 1.5`,
 		`sluice_zone_ds_in_step{zone="example."} 0`,

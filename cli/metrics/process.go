@@ -44,6 +44,15 @@ func (s *scrape) work(m pipeline.Measurement) {
 	for _, k := range m.Keystores {
 		s.is("keystore_up", k.Up, k.Name)
 	}
+	for _, c := range m.Catalogs {
+		for state, n := range map[string]int{
+			pipeline.MemberListed: c.Members - c.Removals, pipeline.MemberWaiting: c.Waiting, pipeline.MemberUnlisted: c.Removals,
+			pipeline.MemberConflict: c.Conflicts, "failing": c.Failing,
+		} {
+			s.set("catalog_members", float64(n), c.Name, state)
+		}
+		s.is("catalog_held", c.Held, c.Name)
+	}
 }
 
 // peers tells of other servers.
