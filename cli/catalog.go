@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -103,8 +104,19 @@ func (e *env) catalogAction(fn func(c *urfave.Context, client *api.Client, args 
 		if _, err := parseZone(args[0]); err != nil {
 			return err
 		}
-		return e.clientAction(func(client *api.Client) error { return fn(c, client, args) })
+		return e.clientAction(func(client *api.Client) error { return hintCatalog(fn(c, client, args)) })
 	}
+}
+
+// hintCatalog says where to look for what is missing.
+func hintCatalog(err error) error {
+	if hintOf(err) != "" || !errors.Is(err, pipeline.ErrNotFound) {
+		return err
+	}
+	if strings.HasPrefix(err.Error(), "catalog ") {
+		return withHint(err, "see: sluice catalog list")
+	}
+	return withHint(err, "%s", missingHint(err, ""))
 }
 
 // addCatalog adds a catalog, and waits until its own zone is published.
@@ -362,13 +374,13 @@ func catalogShow(e *env) *urfave.Command {
 				if members {
 					list, err := client.CatalogMembers(c.Context, words[0])
 					if err != nil {
-						return err
+						return hintCatalog(err)
 					}
 					return e.printMembers(list)
 				}
 				st, err := client.Catalog(c.Context, words[0])
 				if err != nil {
-					return err
+					return hintCatalog(err)
 				}
 				return e.printCatalog(st)
 			})
