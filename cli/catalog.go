@@ -86,7 +86,7 @@ func catalogProduce(e *env) *urfave.Command {
 			if n.Groups, err = groupFlags(c, "POLICY=GROUP", true); err != nil {
 				return err
 			}
-			if n.Policies, err = zonesFlag(c); err != nil {
+			if n.Policies, err = listedFlag(c); err != nil {
 				return err
 			}
 			return e.addCatalog(c, client, n)
@@ -200,8 +200,8 @@ func delayFlag(c *urfave.Context) (*uint64, error) {
 	return &n, nil
 }
 
-// zonesFlag reads --zones; an empty list is all zones.
-func zonesFlag(c *urfave.Context) ([]string, error) {
+// listedFlag reads --zones; an empty list is all zones.
+func listedFlag(c *urfave.Context) ([]string, error) {
 	policies := []string{}
 	for _, text := range c.StringSlice("zones") {
 		if text == "all" {
@@ -275,7 +275,7 @@ func catalogChange(c *urfave.Context, produced bool) (ch pipeline.CatalogChange,
 		return ch, err
 	}
 	if c.IsSet("zones") {
-		policies, err := zonesFlag(c)
+		policies, err := listedFlag(c)
 		if err != nil {
 			return ch, err
 		}

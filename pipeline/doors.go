@@ -197,11 +197,11 @@ func (e *Engine) EndZone(ctx context.Context, actor event.Actor, name string, ho
 	if err := e.removable(r.snapshot()); err != nil {
 		return err
 	}
-	return e.removeZone(ctx, actor, name, force)
+	return e.removeZone(ctx, actor, name, how)
 }
 
-// removeZone is RemoveZone, whatever catalogs say.
-func (e *Engine) removeZone(ctx context.Context, actor event.Actor, name string, force bool) error {
+// removeZone is EndZone, whatever catalogs say.
+func (e *Engine) removeZone(ctx context.Context, actor event.Actor, name string, how Removal) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
