@@ -9,6 +9,7 @@ import (
 
 	"sluice/journal"
 	"sluice/journal/event"
+	"sluice/xfr"
 )
 
 // Catalog is a catalog zone (RFC 9432) as the registry knows it: one that is
@@ -202,6 +203,32 @@ func (e *Engine) removable(s State) error {
 	}
 	return errorState("zone %s comes from catalog %s, which would add it again: remove it from the catalog at its source, or: sluice catalog remove %s --keep-members",
 		s.Name, c.Name, c.Name)
+}
+
+// catalogKeepsSource refuses a source that a catalog's own zone cannot have.
+func (e *Engine) catalogKeepsSource(id event.ZoneID, source string) error {
+	c, ok := e.catalogOf(id)
+	switch {
+	case !ok:
+		return nil
+	case !c.consumed():
+		return errorState("catalog %s is made here: it has no other source", c.Name)
+	case !IsTransfer(source):
+		return fmt.Errorf("%w: source %q of catalog %s: want servers, IP[:PORT][^TSIGKEY]", ErrInvalid, source, c.Name)
+	}
+	return nil
+}
+
+// catalogsOfTSIG lists the catalogs that give members a source with a TSIG key.
+func (e *Engine) catalogsOfTSIG(key string) (users []string) {
+	all := e.catalogsNow()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		servers, err := ParseSource(all[name].Settings.MemberSource)
+		if err == nil && slices.ContainsFunc(servers, func(ep xfr.Endpoint) bool { return ep.Key == key }) {
+			users = append(users, "catalog "+name)
+		}
+	}
+	return users
 }
 
 // describeCatalog tells events about catalogs and their members as sentences;

@@ -71,7 +71,7 @@ type CatalogChange struct {
 // ErrNotFound (policy, TSIG key), ErrState (the name is taken).
 func (e *Engine) AddCatalog(ctx context.Context, actor event.Actor, n NewCatalog) (CatalogStatus, error) {
 	var settings event.CatalogSettings
-	z := NewZone{Name: n.Name}
+	z := NewZone{Name: n.Name, NewKeys: true}
 	var err error
 	switch n.Kind {
 	case event.CatalogConsumed:

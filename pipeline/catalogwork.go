@@ -167,7 +167,9 @@ func (w *catalogWork) remove(ctx context.Context, p catalogPlan) (more bool, err
 		failed := make([]error, len(batch))
 		var work sync.WaitGroup
 		for i, m := range batch {
-			work.Go(func() { failed[i] = w.e.removeZone(ctx, w.actor, m.Name, Removal{Reason: "catalog " + w.c.Name + " lists it no more"}) })
+			work.Go(func() {
+				failed[i] = w.e.removeZone(ctx, w.actor, m.Name, Removal{Reason: "catalog " + w.c.Name + " lists it no more"})
+			})
 		}
 		work.Wait()
 		if ctx.Err() != nil {

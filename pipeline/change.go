@@ -52,6 +52,9 @@ func (e *Engine) SetZone(ctx context.Context, actor event.Actor, name string, c 
 		if c.Source, err = e.checkSource(c.Source); err != nil {
 			return ZonePlan{}, err
 		}
+		if err := e.catalogKeepsSource(r.id, c.Source); err != nil {
+			return ZonePlan{}, err
+		}
 	}
 	if c.Policy != "" {
 		if _, ok := e.policy(c.Policy); !ok {

@@ -231,6 +231,7 @@ func (e *Engine) usersOfTSIG(name string) []string {
 			users = append(users, "zone "+s.Name+" by its policy "+p.Name)
 		}
 	}
+	users = append(users, e.catalogsOfTSIG(name)...)
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, policy := range slices.Sorted(maps.Keys(e.policies)) {
