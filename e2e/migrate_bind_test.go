@@ -48,10 +48,11 @@ func (n *migratedNamed) configure(t *testing.T, public string, managed bool) {
 options {
 	directory %q; pid-file none; session-keyfile none; lock-file none;
 	listen-on port %s { 127.0.0.1; }; listen-on-v6 { none; };
-	recursion no; dnssec-validation no; allow-query { any; }; allow-transfer { any; };
+	recursion no; dnssec-validation no; allow-query { any; }; allow-transfer { 127.0.0.1; key "xfer"; };
 	notify explicit; also-notify { 127.0.0.1 port %s; }; notify-delay 0;
 };
 %scontrols { inet 127.0.0.1 port %s allow { 127.0.0.1; } keys { rndc; }; };
+key "xfer" { algorithm hmac-sha256; secret "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="; };
 dnssec-policy "short" { keys { ksk lifetime unlimited algorithm ecdsa256; zsk lifetime unlimited algorithm ecdsa256; }; %s };
 dnssec-policy "one" { keys { csk lifetime unlimited algorithm ecdsa256; }; %[6]s };
 %s`, n.dir, port(n.addr), port(public), key, strings.TrimSuffix(strings.TrimSpace(controls), "; };"), timing, zones.String()))
@@ -168,6 +169,9 @@ func TestMigrate_BINDAndBack(t *testing.T) {
 		t.Errorf("import that goes on: %v", got)
 	}
 	w.tell(t, "all was imported")
+	if text := d.must(t, "tsig", "list"); !strings.Contains(text, "xfer.") || !strings.Contains(text, "hmac-sha256") {
+		t.Errorf("TSIG keys:\n%s", text)
+	}
 	w.check(t, d, dir, "ready")
 
 	// Back before anything was switched, and here again.

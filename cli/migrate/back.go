@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"sluice/cli/api"
 	"sluice/keymgr"
@@ -114,7 +115,8 @@ func (c *checker) back(ctx context.Context, z PlannedZone, dir string, done bool
 		out.Outcome, out.Text = Removed, "its history and keys stay here"
 		return out, nil
 	}
-	if out.Files, err = c.give(ctx, z, dir, st); err != nil {
+	var stays []string
+	if out.Files, stays, err = c.give(ctx, z, dir, st); err != nil {
 		return out, err
 	}
 	switch {
@@ -125,7 +127,7 @@ func (c *checker) back(ctx context.Context, z PlannedZone, dir string, done bool
 	default:
 		out.Text = fmt.Sprintf("%d of %d addresses of public servers show serials from here", seen.Ours, seen.Servers)
 	}
-	out.Steps = c.stepsBack(z, dir, out)
+	out.Steps = append(stays, c.stepsBack(z, dir, out)...)
 	return out, nil
 }
 
@@ -141,28 +143,33 @@ func (c *checker) wasGiven(dir string, z PlannedZone) bool {
 }
 
 // give writes the keys of a zone as they stand now, and replaces what was
-// written before.
-func (c *checker) give(ctx context.Context, z PlannedZone, dir string, st pipeline.ZoneStatus) (paths []string, err error) {
+// written before. stays tells of those that cannot leave their token.
+func (c *checker) give(ctx context.Context, z PlannedZone, dir string, st pipeline.ZoneStatus) (paths, stays []string, err error) {
 	folder := folderOf(dir, z)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	old, err := filepath.Glob(filepath.Join(folder, "K*"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, path := range old {
 		if err := os.Remove(path); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, k := range st.Keys {
-		if k.State == keymgr.Removed || k.State == keymgr.Generated || k.Foreign || onToken(z, k) {
+		if k.State == keymgr.Removed || k.State == keymgr.Generated || k.Foreign || onToken(z, k) || !k.Destroyed.IsZero() {
 			continue
 		}
 		files, err := c.client.ExportKey(ctx, z.Zone, k.ID)
+		if errors.Is(err, pipeline.ErrState) {
+			stays = append(stays, fmt.Sprintf("%s %d is %s, and stays in keystore %s (%s): have the former signer use it there.",
+				strings.ToUpper(k.Role), k.Tag, k.State, k.Keystore, k.Reference))
+			continue
+		}
 		if err != nil {
-			return paths, fmt.Errorf("key %d: %w", k.Tag, err)
+			return paths, stays, fmt.Errorf("key %d: %w", k.Tag, err)
 		}
 		for _, f := range []struct {
 			suffix string
@@ -170,13 +177,13 @@ func (c *checker) give(ctx context.Context, z PlannedZone, dir string, st pipeli
 		}{{".private", files.Private}, {".key", files.Public}, {".state", files.State}} {
 			path := filepath.Join(folder, filepath.Base(files.Name)+f.suffix)
 			if err := writeSecret(path, f.text); err != nil {
-				return paths, err
+				return paths, stays, err
 			}
 			paths = append(paths, path)
 		}
 		clear(files.Private)
 	}
-	return paths, nil
+	return paths, stays, nil
 }
 
 // onToken reports whether a key is where the former signer had it all the time.

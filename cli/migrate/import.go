@@ -471,7 +471,9 @@ func (im *importer) there(ctx context.Context, p PlannedZone, wanted fleet.Zone)
 
 // newZone is what is asked of the daemon.
 func (im *importer) newZone(ctx context.Context, p PlannedZone, wanted fleet.Zone) (pipeline.NewZone, error) {
-	z := pipeline.NewZone{Name: wanted.Name, Source: wanted.Source, Policy: wanted.Policy}
+	z := pipeline.NewZone{
+		Name: wanted.Name, Source: wanted.Source, Policy: wanted.Policy, Reason: "migration from " + Names()[im.plan.Kind],
+	}
 	for _, k := range wanted.Keys {
 		path := k.File
 		if !filepath.IsAbs(path) {
