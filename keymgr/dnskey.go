@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 
 	"sluice/journal/event"
+	"sluice/signer"
 	"sluice/signer/zone"
 )
 
@@ -212,6 +213,9 @@ func Sign(s crypto.Signer, algorithm uint8, message []byte) ([]byte, error) {
 	h, ok := Hash(algorithm)
 	if !ok {
 		return nil, fmt.Errorf("%d: %w", algorithm, errAlgorithm)
+	}
+	if m, ok := s.(signer.MessageSigner); ok {
+		return m.SignMessages(nil, message, []int{len(message)}, h)
 	}
 	if h != 0 {
 		d := h.New()

@@ -24,9 +24,10 @@ func HintOf(err error) string {
 	return ""
 }
 
-// Token is what is public of a keystore on a PKCS#11 token.
+// Token is what is public of a keystore on a PKCS#11 token or a KMIP server.
 type Token struct {
 	Name   string // the keystore's
+	Server Server // the KMIP server; the zero value for a token
 	Module string // absolute path of the vendor's library
 	Label  string // of the token
 	Serial string // of the token; "" only while it is being looked for
@@ -49,7 +50,7 @@ type TokenState struct {
 	Since   time.Time // since when it is so
 }
 
-// TokenTest is what came of a test of a token.
+// TokenTest is what came of a test of a token or a KMIP server.
 type TokenTest struct {
 	Algorithm    uint8
 	Manufacturer string
@@ -60,6 +61,10 @@ type TokenTest struct {
 	Slowest      time.Duration // longest time of one
 	Signatures   int           // made and verified
 	PerSecond    float64       // with all sessions at once
+
+	Protocol         string  // "KMIP 2.0"; "" of a token
+	Batch            int     // signatures that one request asked for at most; 0 where a request is for one
+	BatchedPerSecond float64 // with all sessions at once, in batches
 }
 
 // TokenKeystore is a keystore on a token.

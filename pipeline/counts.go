@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"sluice/journal"
 	"sluice/journal/event"
+	"sluice/signer"
 )
 
 // Count is how often one kind of work had one outcome since the process began,
@@ -124,6 +126,20 @@ func (t *keystoreTime) add(began time.Time, err error) {
 	}
 }
 
+// addAll counts a batch: each of its n operations took its share of the time.
+func (t *keystoreTime) addAll(began time.Time, n int, err error) {
+	if n == 0 {
+		return
+	}
+	each := machineTime().Sub(began) / time.Duration(n)
+	for range n {
+		t.time.observe(each)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		t.errors.Add(1)
+	}
+}
+
 // of is where the times of an operation are gathered.
 func (t *keystoreTimes) of(keystore, operation string) *keystoreTime {
 	t.mu.Lock()
@@ -164,6 +180,46 @@ func (s timedSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts)
 	sig, err := s.Signer.Sign(rand, digest, opts)
 	s.times.add(began, err)
 	return sig, err
+}
+
+// timed times a signer, whichever way it is given what it signs.
+func timed(s crypto.Signer, times *keystoreTime) crypto.Signer {
+	one := timedSigner{s, times}
+	switch of := s.(type) {
+	case signer.MessageSigner:
+		return timedMessages{one, of}
+	case signer.BatchSigner:
+		return timedBatches{one, of}
+	}
+	return one
+}
+
+// timedBatches times batches as a whole.
+type timedBatches struct {
+	timedSigner
+	of signer.BatchSigner
+}
+
+// SignBatch implements signer.BatchSigner.
+func (s timedBatches) SignBatch(dst, digests []byte) ([]byte, error) {
+	began := machineTime()
+	dst, err := s.of.SignBatch(dst, digests)
+	s.times.addAll(began, len(digests)/sha256.Size, err)
+	return dst, err
+}
+
+// timedMessages does, too.
+type timedMessages struct {
+	timedSigner
+	of signer.MessageSigner
+}
+
+// SignMessages implements signer.MessageSigner.
+func (s timedMessages) SignMessages(dst, messages []byte, ends []int, hash crypto.Hash) ([]byte, error) {
+	began := machineTime()
+	dst, err := s.of.SignMessages(dst, messages, ends, hash)
+	s.times.addAll(began, len(ends), err)
+	return dst, err
 }
 
 // counts is what this process has done since it began.

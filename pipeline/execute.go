@@ -185,7 +185,7 @@ func (e *Engine) openSigner(ctx context.Context, in keymgr.Keystore, reference s
 	s, err := in.Signer(ctx, reference)
 	e.counts.keystores.of(in.Name(), "open").add(began, err)
 	if _, token := in.(keymgr.TokenKeystore); token && err == nil {
-		s = timedSigner{s, e.counts.keystores.of(in.Name(), "sign")}
+		s = timed(s, e.counts.keystores.of(in.Name(), "sign"))
 	}
 	return s, err
 }

@@ -28,6 +28,7 @@ type signingKey struct {
 	*publicKey
 	signer crypto.Signer
 	batch  BatchSigner // nil: sign one by one
+	whole  MessageSigner // nil: sign digests
 	// trusted: an RRSIG with this key's algorithm and tag in the previous
 	// instance can only be by this key.
 	trusted bool
@@ -40,10 +41,29 @@ func newSigningKey(k Key) (*signingKey, error) {
 		return nil, err
 	}
 	sk := &signingKey{publicKey: pub, signer: k.Signer}
-	if b, ok := k.Signer.(BatchSigner); ok && pub.alg == algP256 {
+	if m, ok := k.Signer.(MessageSigner); ok {
+		sk.whole = m
+	} else if b, ok := k.Signer.(BatchSigner); ok && pub.alg == algP256 {
 		sk.batch = b
 	}
 	return sk, nil
+}
+
+// appendToSign appends what appendSignatures takes: message itself, or a digest
+// of it.
+func (k *signingKey) appendToSign(dst, message []byte) []byte {
+	if k.whole != nil {
+		return append(dst, message...)
+	}
+	return k.appendSigned(dst, message)
+}
+
+// checkSigned verifies a signature over what appendToSign made.
+func (k *signingKey) checkSigned(signed, sig []byte) error {
+	if k.whole != nil {
+		signed = k.appendSigned(nil, signed)
+	}
+	return k.check(signed, sig)
 }
 
 // String names the key in errors.
@@ -52,9 +72,14 @@ func (k *publicKey) String() string { return fmt.Sprintf("key %d of algorithm %d
 // appendSignatures appends the signatures over each part of signed; ends says
 // where the parts end.
 func (k *signingKey) appendSignatures(dst, signed []byte, ends []int) ([]byte, error) {
-	if k.batch != nil {
+	if k.whole != nil || k.batch != nil {
 		before := len(dst)
-		dst, err := k.batch.SignBatch(dst, signed)
+		var err error
+		if k.whole != nil {
+			dst, err = k.whole.SignMessages(dst, signed, ends, k.hash())
+		} else {
+			dst, err = k.batch.SignBatch(dst, signed)
+		}
 		if err != nil {
 			return dst, fmt.Errorf("sign with %v: %w", k, err)
 		}

@@ -17,6 +17,18 @@ type BatchSigner interface {
 	SignBatch(dst, digests []byte) ([]byte, error)
 }
 
+// MessageSigner is a key whose place hashes what it signs by itself, or gains
+// from many messages at a time: it is given messages, not digests.
+type MessageSigner interface {
+	crypto.Signer
+	// SignMessages signs the messages that stand one after the other in
+	// messages; ends says where each ends. hash is the algorithm's, 0 for
+	// Ed25519 and Ed448. The signatures are appended to dst in the same order,
+	// in the form of RRSIG records, all of the same size. It is safe for
+	// concurrent use.
+	SignMessages(dst, messages []byte, ends []int, hash crypto.Hash) ([]byte, error)
+}
+
 // Input is what one run signs.
 type Input struct {
 	// Contents walks the KindContents items of the whole zone.

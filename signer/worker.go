@@ -156,7 +156,7 @@ func (w *worker) prepareUnit(b *batch, i int, u *unit) {
 		setSigKey(w.tbs, k.alg, k.tag)
 		kw := &w.keys[ki]
 		w.refs = append(w.refs, sigRef{key: ki, job: len(kw.ends), bit: k.bit})
-		kw.signed = k.appendSigned(kw.signed, w.tbs)
+		kw.signed = k.appendToSign(kw.signed, w.tbs)
 		kw.ends = append(kw.ends, len(kw.signed))
 		kw.units = append(kw.units, int32(i))
 	}
@@ -200,7 +200,7 @@ func (w *worker) verify(b *batch, ki int) error {
 	for i, end := range kw.ends {
 		if w.run.wantsCheck() {
 			w.counts.verified++
-			if err := k.check(kw.signed[start:end], kw.sigs[i*k.sigSize:(i+1)*k.sigSize]); err != nil {
+			if err := k.checkSigned(kw.signed[start:end], kw.sigs[i*k.sigSize:(i+1)*k.sigSize]); err != nil {
 				return fmt.Errorf("%v: new signature by %v: %w", b.units[kw.units[i]].describe(b), k, err)
 			}
 		}

@@ -27,24 +27,44 @@ type Open func(t *testing.T) keymgr.Keystore
 // open it. lacks lists the algorithms that the keystore may lack: P-256 is not
 // among them.
 func Run(t *testing.T, fresh func(t *testing.T) Open, lacks ...uint8) {
-	t.Run("EveryAlgorithmSignsAndVerifies", func(t *testing.T) { everyAlgorithm(t, fresh(t), lacks) })
-	t.Run("BatchesAtATime", func(t *testing.T) { batches(t, fresh(t)) })
-	t.Run("RolesSetFlags", func(t *testing.T) { roles(t, fresh(t)) })
-	t.Run("KeysSurviveReopening", func(t *testing.T) { reopen(t, fresh(t)) })
-	t.Run("ConcurrentUse", func(t *testing.T) { concurrent(t, fresh(t)) })
-	t.Run("MissingKeyIsErrNoKey", func(t *testing.T) { missing(t, fresh(t)) })
-	t.Run("RemovedKeyIsGone", func(t *testing.T) { remove(t, fresh(t)) })
-	t.Run("TakenTagsAreAvoided", func(t *testing.T) { avoid(t, fresh(t)) })
-	t.Run("BadSpecsAreErrors", func(t *testing.T) { badSpecs(t, fresh(t)) })
-	t.Run("CancelledContextStops", func(t *testing.T) { cancelled(t, fresh(t)) })
-	t.Run("ProveFindsAnotherKey", func(t *testing.T) { prove(t, fresh(t), lacks) })
+	RunWith(t, fresh, Main{dns.ECDSAP256SHA256, 0}, lacks...)
 }
 
-func generate(t *testing.T, ks keymgr.Keystore, role keymgr.Role, algorithm uint8) event.Key {
+// Main is the kind of key that most tests use.
+type Main struct {
+	Algorithm uint8
+	Bits      int // of RSA
+}
+
+func (m Main) spec(role keymgr.Role) keymgr.Spec {
+	return keymgr.Spec{Zone: zoneName, Role: role, Algorithm: m.Algorithm, Bits: m.Bits}
+}
+
+func (m Main) generate(t *testing.T, ks keymgr.Keystore, role keymgr.Role) event.Key {
 	t.Helper()
-	key, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: role, Algorithm: algorithm}, nil)
+	return generate(t, ks, m.spec(role))
+}
+
+// RunWith runs the suite for a keystore that may lack P-256.
+func RunWith(t *testing.T, fresh func(t *testing.T) Open, m Main, lacks ...uint8) {
+	t.Run("EveryAlgorithmSignsAndVerifies", func(t *testing.T) { everyAlgorithm(t, fresh(t), lacks) })
+	t.Run("BatchesAtATime", func(t *testing.T) { batches(t, fresh(t), m) })
+	t.Run("RolesSetFlags", func(t *testing.T) { roles(t, fresh(t), m) })
+	t.Run("KeysSurviveReopening", func(t *testing.T) { reopen(t, fresh(t), m) })
+	t.Run("ConcurrentUse", func(t *testing.T) { concurrent(t, fresh(t), m) })
+	t.Run("MissingKeyIsErrNoKey", func(t *testing.T) { missing(t, fresh(t), m) })
+	t.Run("RemovedKeyIsGone", func(t *testing.T) { remove(t, fresh(t), m) })
+	t.Run("TakenTagsAreAvoided", func(t *testing.T) { avoid(t, fresh(t), m) })
+	t.Run("BadSpecsAreErrors", func(t *testing.T) { badSpecs(t, fresh(t)) })
+	t.Run("CancelledContextStops", func(t *testing.T) { cancelled(t, fresh(t), m) })
+	t.Run("ProveFindsAnotherKey", func(t *testing.T) { prove(t, fresh(t), m, lacks) })
+}
+
+func generate(t *testing.T, ks keymgr.Keystore, spec keymgr.Spec) event.Key {
+	t.Helper()
+	key, err := ks.Generate(t.Context(), spec, nil)
 	if err != nil {
-		t.Fatalf("generate %s of algorithm %d: %v", role, algorithm, err)
+		t.Fatalf("generate %s of algorithm %d: %v", spec.Role, spec.Algorithm, err)
 	}
 	return key
 }
@@ -73,6 +93,40 @@ func verifyDigests(t *testing.T, ks keymgr.Keystore, key event.Key) {
 	}
 	if batch, ok := s.(signer.BatchSigner); ok {
 		verifyBatch(t, batch, rdata)
+	}
+	if whole, ok := s.(signer.MessageSigner); ok {
+		verifyMessages(t, whole, key, rdata, 20)
+	}
+}
+
+// verifyMessages has a key sign some messages at a time.
+func verifyMessages(t *testing.T, s signer.MessageSigner, key event.Key, rdata []byte, count int) {
+	t.Helper()
+	var texts []byte
+	var ends []int
+	for i := range count {
+		texts = fmt.Appendf(texts, "message %d of %d, signed as it is", i, count)
+		ends = append(ends, len(texts))
+	}
+	hash, _ := keymgr.Hash(key.Algorithm)
+	sigs, err := s.SignMessages([]byte("before"), texts, ends, hash)
+	if err != nil {
+		t.Errorf("%d messages: %v", count, err)
+		return
+	}
+	if string(sigs[:6]) != "before" || count > 0 && (len(sigs)-6)%count != 0 {
+		t.Errorf("%d messages give %d bytes", count, len(sigs))
+		return
+	}
+	size, start := 0, 0
+	if count > 0 {
+		size = (len(sigs) - 6) / count
+	}
+	for i, end := range ends {
+		if err := keymgr.Verify(rdata, texts[start:end], sigs[6+i*size:6+(i+1)*size]); err != nil {
+			t.Errorf("signature %d of %d messages: %v", i, count, err)
+		}
+		start = end
 	}
 }
 
@@ -108,7 +162,7 @@ func everyAlgorithm(t *testing.T, open Open, lacks []uint8) {
 			continue
 		}
 		t.Run(dns.AlgorithmToString[algorithm], func(t *testing.T) {
-			key := generate(t, ks, keymgr.ZSK, algorithm)
+			key := generate(t, ks, keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: algorithm})
 			if key.Algorithm != algorithm || key.Keystore != ks.Name() || key.Reference == "" {
 				t.Errorf("key is of algorithm %d in keystore %q at %q", key.Algorithm, key.Keystore, key.Reference)
 			}
@@ -120,10 +174,10 @@ func everyAlgorithm(t *testing.T, open Open, lacks []uint8) {
 	}
 }
 
-func roles(t *testing.T, open Open) {
+func roles(t *testing.T, open Open, m Main) {
 	ks := open(t)
 	for role, flags := range map[keymgr.Role]uint16{keymgr.KSK: 257, keymgr.ZSK: 256, keymgr.CSK: 257} {
-		key := generate(t, ks, role, dns.ECDSAP256SHA256)
+		key := m.generate(t, ks, role)
 		rdata, err := keymgr.RData(key)
 		if err != nil {
 			t.Fatal(err)
@@ -134,24 +188,24 @@ func roles(t *testing.T, open Open) {
 	}
 }
 
-func reopen(t *testing.T, open Open) {
-	first := generate(t, open(t), keymgr.KSK, dns.ECDSAP256SHA256)
-	second := generate(t, open(t), keymgr.ZSK, dns.ECDSAP256SHA256)
+func reopen(t *testing.T, open Open, m Main) {
+	first := m.generate(t, open(t), keymgr.KSK)
+	second := m.generate(t, open(t), keymgr.ZSK)
 	ks := open(t)
 	verifyDigests(t, ks, first)
 	verifyDigests(t, ks, second)
 }
 
-func concurrent(t *testing.T, open Open) {
+func concurrent(t *testing.T, open Open, m Main) {
 	ks := open(t)
-	shared := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	shared := m.generate(t, ks, keymgr.ZSK)
 	var wg sync.WaitGroup
 	keys := make([]event.Key, 8)
 	errs := make([]error, len(keys))
 	for i := range keys {
 		wg.Go(func() {
 			keys[i], errs[i] = ks.Generate(t.Context(),
-				keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, nil)
+				m.spec(keymgr.ZSK), nil)
 			if errs[i] == nil {
 				errs[i] = errors.Join(keymgr.Prove(t.Context(), ks, keys[i]), keymgr.Prove(t.Context(), ks, shared))
 			}
@@ -191,9 +245,9 @@ func concurrent(t *testing.T, open Open) {
 }
 
 // batches has one key sign batches of all sizes at a time.
-func batches(t *testing.T, open Open) {
+func batches(t *testing.T, open Open, m Main) {
 	ks := open(t)
-	key := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	key := m.generate(t, ks, keymgr.ZSK)
 	rdata, err := keymgr.RData(key)
 	if err != nil {
 		t.Fatal(err)
@@ -202,11 +256,18 @@ func batches(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var wg sync.WaitGroup
+	if whole, ok := s.(signer.MessageSigner); ok {
+		for size := range 12 {
+			wg.Go(func() { verifyMessages(t, whole, key, rdata, size) })
+		}
+		wg.Wait()
+		return
+	}
 	batch, ok := s.(signer.BatchSigner)
 	if !ok {
-		t.Skip("its P-256 keys sign no batches")
+		t.Skip("its keys sign no batches")
 	}
-	var wg sync.WaitGroup
 	for size := range 12 {
 		wg.Go(func() {
 			var digests []byte
@@ -232,9 +293,9 @@ func batches(t *testing.T, open Open) {
 	}
 }
 
-func missing(t *testing.T, open Open) {
+func missing(t *testing.T, open Open, m Main) {
 	ks := open(t)
-	made := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	made := m.generate(t, ks, keymgr.ZSK)
 	for _, ref := range []string{"", "absent", "absent.pem", "../" + made.Reference, "x/" + made.Reference, "/etc/hostname", made.Reference + "x", "\x00"} {
 		if _, err := ks.Signer(t.Context(), ref); !errors.Is(err, keymgr.ErrNoKey) {
 			t.Errorf("Signer(%q) gives %v, want ErrNoKey", ref, err)
@@ -245,10 +306,10 @@ func missing(t *testing.T, open Open) {
 	}
 }
 
-func remove(t *testing.T, open Open) {
+func remove(t *testing.T, open Open, m Main) {
 	ks := open(t)
-	gone := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
-	kept := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	gone := m.generate(t, ks, keymgr.ZSK)
+	kept := m.generate(t, ks, keymgr.ZSK)
 	if err := ks.Remove(t.Context(), gone.Reference); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +323,7 @@ func remove(t *testing.T, open Open) {
 
 // avoid takes all tags but a few: the key must have one of those, and so must
 // its revoked form.
-func avoid(t *testing.T, open Open) {
+func avoid(t *testing.T, open Open, m Main) {
 	ks := open(t)
 	var taken []uint16
 	for tag := range 1 << 16 {
@@ -271,7 +332,7 @@ func avoid(t *testing.T, open Open) {
 		}
 	}
 	for range 8 {
-		key, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, taken)
+		key, err := ks.Generate(t.Context(), m.spec(keymgr.ZSK), taken)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +348,7 @@ func avoid(t *testing.T, open Open) {
 	for i := range all {
 		all[i] = uint16(i)
 	}
-	if _, err := ks.Generate(t.Context(), keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, all); err == nil {
+	if _, err := ks.Generate(t.Context(), m.spec(keymgr.ZSK), all); err == nil {
 		t.Error("a key was made though every tag is taken")
 	}
 }
@@ -308,12 +369,12 @@ func badSpecs(t *testing.T, open Open) {
 	}
 }
 
-func cancelled(t *testing.T, open Open) {
+func cancelled(t *testing.T, open Open, m Main) {
 	ks := open(t)
-	key := generate(t, ks, keymgr.ZSK, dns.ECDSAP256SHA256)
+	key := m.generate(t, ks, keymgr.ZSK)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := ks.Generate(ctx, keymgr.Spec{Zone: zoneName, Role: keymgr.ZSK, Algorithm: dns.ECDSAP256SHA256}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := ks.Generate(ctx, m.spec(keymgr.ZSK), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Generate gives %v", err)
 	}
 	if _, err := ks.Signer(ctx, key.Reference); !errors.Is(err, context.Canceled) {
@@ -325,13 +386,13 @@ func cancelled(t *testing.T, open Open) {
 	verifyDigests(t, ks, key)
 }
 
-func prove(t *testing.T, open Open, lacks []uint8) {
+func prove(t *testing.T, open Open, m Main, lacks []uint8) {
 	ks := open(t)
-	for _, algorithm := range []uint8{dns.ECDSAP256SHA256, dns.ED25519} {
+	for _, algorithm := range []uint8{m.Algorithm, dns.ED25519} {
 		if slices.Contains(lacks, algorithm) {
 			continue
 		}
-		key, other := generate(t, ks, keymgr.KSK, algorithm), generate(t, ks, keymgr.KSK, algorithm)
+		key, other := generate(t, ks, keymgr.Spec{Zone: zoneName, Role: keymgr.KSK, Algorithm: algorithm}), generate(t, ks, keymgr.Spec{Zone: zoneName, Role: keymgr.KSK, Algorithm: algorithm})
 		if err := keymgr.Prove(t.Context(), ks, key); err != nil {
 			t.Fatal(err)
 		}
