@@ -15,6 +15,13 @@ import (
 // errClosed reports the use of a keystore that was closed.
 var errClosed = errors.New("the keystore is closed")
 
+// errOver reports that what was known of the server ended before it was used,
+// since somebody else found a fault.
+var errOver = errors.New("the connection is over")
+
+// maxOver bounds how often that may happen to one call.
+const maxOver = 50
+
 // Store is a keystore on one KMIP server. It is safe for concurrent use.
 type Store struct {
 	servers *Servers
@@ -295,7 +302,8 @@ func (s *Store) do(ctx context.Context, fn func(context.Context, *server) error)
 
 // try is do that does not note yet that the server is away.
 func (s *Store) try(ctx context.Context, fn func(context.Context, *server) error) error {
-	for again := false; ; again = true {
+	again := false
+	for over := 0; ; {
 		srv, err := s.connected(ctx)
 		if err != nil {
 			return err
@@ -312,9 +320,14 @@ func (s *Store) try(ctx context.Context, fn func(context.Context, *server) error
 			return s.named(err)
 		}
 		s.lose(srv)
+		if errors.Is(err, errOver) && over < maxOver { // nothing was asked of the server
+			over++
+			continue
+		}
 		if broken.slow || again {
 			return err
 		}
+		again = true
 	}
 }
 
@@ -343,7 +356,7 @@ func (s *Store) call(ctx context.Context, srv *server, ops ...operation) ([]item
 	}
 	for {
 		if srv.dead.Load() {
-			return nil, lostError{errors.New("the connection is over"), false}
+			return nil, lostError{errOver, false}
 		}
 		c, err := s.connection(ctx, srv)
 		if err != nil {
