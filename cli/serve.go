@@ -21,6 +21,7 @@ import (
 	"sluice/cli/api"
 	"sluice/journal"
 	"sluice/keymgr/file"
+	"sluice/keymgr/kmip"
 	"sluice/keymgr/pkcs11"
 	"sluice/pipeline"
 	"sluice/pipeline/observe"
@@ -205,6 +206,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	cfg := pipeline.Config{
 		Prober:  prober,
 		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
+		Servers:  kmip.NewServers(filepath.Join(s.data.keys(), "kmip"), time.Now),
 		StoreDir: filepath.Join(s.data.projections(), "zones"), JournalDir: s.data.journal(), SpillDir: s.data.spill(), Reserve: reserve,
 		HintFile: s.data.upstream(), RunDir: s.data.run(), Version: readVersion().Version, Software: softwareName(),
 		Policies: policies, PolicyFaults: faults, PolicyDir: s.cfg.PolicyDir,

@@ -33,6 +33,24 @@ func (l ServerLogin) Secret() (string, error) {
 	return string(text), err
 }
 
+// Over is l, with what it does not say taken from base. A certificate and its key
+// belong together.
+func (l ServerLogin) Over(base ServerLogin) ServerLogin {
+	if l.CA == "" {
+		l.CA = base.CA
+	}
+	if l.Certificate == "" && l.Key == "" {
+		l.Certificate, l.Key = base.Certificate, base.Key
+	}
+	if l.Username == "" {
+		l.Username = base.Username
+	}
+	if l.Password == "" {
+		l.Password = base.Password
+	}
+	return l
+}
+
 // ParseServerLogin reads what Secret made. No error shows a part of it.
 func ParseServerLogin(secret string) (ServerLogin, error) {
 	var l ServerLogin

@@ -36,6 +36,8 @@ type Config struct {
 	Keystore keymgr.Keystore
 	// Tokens reaches keystores on tokens; nil where there are none.
 	Tokens keymgr.Tokens
+	// Servers reaches keystores on KMIP servers; nil where there are none.
+	Servers keymgr.Tokens
 	// StoreDir holds the projection; it may be deleted at any time while no
 	// engine runs.
 	StoreDir string

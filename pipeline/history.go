@@ -287,9 +287,9 @@ func Describe(ev event.Event) string {
 	case *event.TSIGRemoved:
 		return fmt.Sprintf("TSIG key %s removed", f.Name)
 	case *event.KeystoreAdded:
-		return fmt.Sprintf("keystore %s added: token %q, serial number %s, by %s", f.Name, f.Token, f.Serial, f.Module)
+		return keystoreAddedText(f)
 	case *event.KeystoreRemoved:
-		return fmt.Sprintf("keystore %s removed; its keys stay on the token", f.Name)
+		return fmt.Sprintf("keystore %s removed; its keys stay where they are", f.Name)
 	case *event.WorkerEnrolled:
 		return fmt.Sprintf("worker %s enrolled for %s", f.Name, strings.Join(f.Roles, ", "))
 	case *event.WorkerRemoved:

@@ -20,11 +20,16 @@ import (
 // KeystoreInfo is a keystore, and how it is.
 type KeystoreInfo struct {
 	Name string `json:"name"`
-	Kind string `json:"kind"` // file or pkcs11
+	Kind string `json:"kind"` // file, pkcs11 or kmip
 	// Module, Token and TokenSerial name the token of a pkcs11 keystore.
 	Module      string `json:"module,omitempty"`
 	Token       string `json:"token,omitempty"`
 	TokenSerial string `json:"token_serial,omitempty"`
+	// Address names the server of a kmip keystore, ServerName and ServerPin how
+	// that proves itself: as in NewServer.
+	Address    string `json:"address,omitempty"`
+	ServerName string `json:"server_name,omitempty"`
+	ServerPin  string `json:"server_pin,omitempty"`
 	// Sessions is how many calls may be with it at a time, TimeoutMS how long
 	// one may take.
 	Sessions  int   `json:"sessions,omitempty"`
@@ -41,14 +46,16 @@ type KeystoreInfo struct {
 	UsedBy []string `json:"used_by"`
 }
 
-// NewKeystore is what AddKeystore needs.
+// NewKeystore is what AddKeystore needs: a token, or a KMIP server.
 type NewKeystore struct {
-	Name   string `json:"name"`
-	Module string `json:"module"`
-	Token  string `json:"token"`
+	Name string `json:"name"`
+	// KMIP is the server; nil for a token, which Module, Token and PIN are of.
+	KMIP   *NewServer `json:"kmip,omitempty"`
+	Module string     `json:"module,omitempty"`
+	Token  string     `json:"token,omitempty"`
 	// TokenSerial is needed where several tokens have the label.
 	TokenSerial string `json:"token_serial,omitempty"`
-	PIN         string `json:"pin"`
+	PIN         string `json:"pin,omitempty"`
 	Sessions    int    `json:"sessions,omitempty"`   // 0 is 8
 	TimeoutMS   int64  `json:"timeout_ms,omitempty"` // 0 is 10,000
 }
@@ -58,6 +65,9 @@ type KeystoreTest struct {
 	Algorithm string `json:"algorithm,omitempty"` // "" is P-256, or RSA
 	// PIN is tried in place of the one that is kept, and then kept.
 	PIN string `json:"pin,omitempty"`
+	// KMIP is what changes of the login for a KMIP server: it is tried, and then
+	// kept.
+	KMIP *ServerLogin `json:"kmip,omitempty"`
 }
 
 // KeystoreReport is what came of a test.
@@ -74,6 +84,13 @@ type KeystoreReport struct {
 	SlowestMS    float64 `json:"slowest_ms"` // the longest
 	Signatures   int     `json:"signatures"` // made, and all verified
 	PerSecond    float64 `json:"per_second"` // with all sessions at once
+	// Address, Protocol ("KMIP 2.0") and the rest are of a KMIP server. Batch is
+	// how many signatures one request asked for, absent where it takes one at a
+	// time; BatchedPerSecond how many it makes so, with all sessions at once.
+	Address          string  `json:"address,omitempty"`
+	Protocol         string  `json:"protocol,omitempty"`
+	Batch            int     `json:"batch,omitempty"`
+	BatchedPerSecond float64 `json:"batched_per_second,omitempty"`
 }
 
 // Bounds of what may be asked for.
@@ -83,7 +100,7 @@ const (
 	maxTimeout  = 10 * time.Minute
 )
 
-// keystores is the keystores on tokens that this process has opened.
+// keystores is the keystores on tokens and servers that this process has opened.
 type keystores struct {
 	adding sync.Mutex // held while one is added or removed
 	mu     sync.Mutex
@@ -96,6 +113,7 @@ type keystores struct {
 const (
 	kindFile     = "file"
 	kindPKCS11   = "pkcs11"
+	kindKMIP     = "kmip"
 	storeReady   = "ready"
 	storeIdle    = "idle"
 	storeAway    = "away"
@@ -111,14 +129,15 @@ func (e *Engine) keystoreOf(name string) (keymgr.Keystore, error) {
 	facts, ok := e.registry.Keystores[name]
 	e.mu.RUnlock()
 	if !ok {
-		return nil, fmt.Errorf("keystore %q is not known: %w; add it: sluice keystore add %s --pkcs11 MODULE --token LABEL --pin-file FILE", name, ErrNotFound, name)
+		return nil, fmt.Errorf("keystore %q is not known: %w; add it: sluice keystore add %s --pkcs11 MODULE --token LABEL --pin-file FILE, or --kmip HOST:PORT (sluice help keys)", name, ErrNotFound, name)
 	}
 	return e.openKeystore(facts)
 }
 
 func (e *Engine) openKeystore(facts event.KeystoreAdded) (keymgr.TokenKeystore, error) {
-	if e.cfg.Tokens == nil {
-		return nil, fmt.Errorf("%w: this process uses no tokens", ErrState)
+	tokens, err := e.tokensFor(facts)
+	if err != nil {
+		return nil, err
 	}
 	e.keys.mu.Lock()
 	defer e.keys.mu.Unlock()
@@ -127,7 +146,7 @@ func (e *Engine) openKeystore(facts event.KeystoreAdded) (keymgr.TokenKeystore, 
 	}
 	ks, ok := e.keys.open[facts.Name]
 	if !ok {
-		ks = e.cfg.Tokens.Open(tokenOf(facts))
+		ks = tokens.Open(tokenOf(facts))
 		if e.keys.open == nil {
 			e.keys.open = map[string]keymgr.TokenKeystore{}
 		}
@@ -140,6 +159,7 @@ func tokenOf(f event.KeystoreAdded) keymgr.Token {
 	return keymgr.Token{
 		Name: f.Name, Module: f.Module, Label: f.Token, Serial: f.Serial,
 		Sessions: f.Sessions, Timeout: time.Duration(f.Timeout) * time.Millisecond,
+		Server: keymgr.Server{Address: f.Address, Name: f.ServerName, Pin: f.ServerPin},
 	}
 }
 
@@ -251,37 +271,42 @@ func (e *Engine) signPlaces(s State) []chan struct{} {
 	return out
 }
 
-// AddKeystore takes up a token: it is found, and logged in to, before anything
-// is kept. Errors: ErrInvalid, ErrState (the name or the token is taken, or
-// the token is not as said).
+// AddKeystore takes up a token or a KMIP server: it is found, and logged in to,
+// before anything is kept. Errors: ErrInvalid, ErrState (the name or the token is
+// taken, or it is not as said).
 func (e *Engine) AddKeystore(ctx context.Context, actor event.Actor, n NewKeystore) (KeystoreInfo, error) {
-	if e.cfg.Tokens == nil {
-		return KeystoreInfo{}, errorState("this process uses no tokens")
-	}
 	if err := n.check(e.keystore.Name()); err != nil {
 		return KeystoreInfo{}, err
 	}
 	e.keys.adding.Lock()
 	defer e.keys.adding.Unlock()
-	facts := &event.KeystoreAdded{Name: n.Name, Module: n.Module, Token: n.Token, Serial: n.TokenSerial, Sessions: n.Sessions, Timeout: n.TimeoutMS}
+	facts := n.facts()
+	tokens, err := e.tokensFor(*facts)
+	if err != nil {
+		return KeystoreInfo{}, err
+	}
+	secret, err := n.secret()
+	if err != nil {
+		return KeystoreInfo{}, err
+	}
 	taken := func() error {
 		if _, ok := e.registry.Keystores[facts.Name]; ok {
 			return errorState("keystore %s is already here", facts.Name)
 		}
 		for _, other := range e.registry.Keystores {
-			if other.Token == facts.Token && other.Serial == facts.Serial {
+			if facts.Address == "" && other.Token == facts.Token && other.Serial == facts.Serial {
 				return errorState("the token %q (serial number %s) is keystore %s already", facts.Token, facts.Serial, other.Name)
 			}
 		}
 		return nil
 	}
 	e.mu.RLock()
-	err := taken()
+	err = taken()
 	e.mu.RUnlock()
 	if err != nil {
 		return KeystoreInfo{}, err
 	}
-	found, err := e.cfg.Tokens.Find(ctx, tokenOf(*facts), n.PIN)
+	found, err := tokens.Find(ctx, tokenOf(*facts), secret)
 	if err != nil {
 		return KeystoreInfo{}, tokenError(err)
 	}
@@ -292,8 +317,8 @@ func (e *Engine) AddKeystore(ctx context.Context, actor event.Actor, n NewKeysto
 	if err != nil {
 		return KeystoreInfo{}, err
 	}
-	// The PIN first: a keystore that the journal names can be used.
-	if err := e.cfg.Tokens.KeepPIN(facts.Name, n.PIN); err != nil {
+	// The secret first: a keystore that the journal names can be used.
+	if err := tokens.KeepPIN(facts.Name, secret); err != nil {
 		return KeystoreInfo{}, err
 	}
 	if err := e.appendInstance(ctx, actor, facts, taken); err != nil {
@@ -314,12 +339,21 @@ func (n *NewKeystore) check(files string) error {
 		return bad("keystore %q is the one in files", n.Name)
 	case !keystoreName(n.Name):
 		return bad("name of a keystore %q: want up to %d lower-case letters, digits and -", n.Name, maxKeystoreName)
+	case n.KMIP != nil:
+		if err := n.KMIP.check(); err != nil {
+			return bad("%v", err)
+		}
+		if n.Module != "" || n.Token != "" || n.TokenSerial != "" || n.PIN != "" {
+			return bad("a keystore is a token or a KMIP server, not both")
+		}
 	case !filepath.IsAbs(n.Module):
 		return bad("PKCS#11 module %q: want the absolute path of a library", n.Module)
 	case n.Token == "":
 		return bad("the label of the token is missing")
 	case n.PIN == "":
 		return bad("the PIN of the token is missing")
+	}
+	switch {
 	case n.Sessions < 0 || n.Sessions > maxSessions:
 		return bad("%d sessions: want 1 to %d", n.Sessions, maxSessions)
 	case n.TimeoutMS != 0 && (timeout < minTimeout || timeout > maxTimeout):
@@ -361,6 +395,9 @@ func (e *Engine) keystoreInfo(f event.KeystoreAdded) KeystoreInfo {
 		return info
 	}
 	info.Kind, info.Module, info.Token, info.TokenSerial = kindPKCS11, f.Module, f.Token, f.Serial
+	if f.Address != "" {
+		info.Kind, info.Address, info.ServerName, info.ServerPin = kindKMIP, f.Address, f.ServerName, f.ServerPin
+	}
 	ks, err := e.openKeystore(f)
 	if err != nil {
 		info.State, info.Problem = storeStopped, err.Error()
@@ -418,7 +455,8 @@ func (e *Engine) RemoveKeystore(ctx context.Context, actor event.Actor, name str
 	if name == e.keystore.Name() {
 		return errorState("the keystore in files is always there")
 	}
-	if _, err := e.Keystore(ctx, name); err != nil {
+	info, err := e.Keystore(ctx, name)
+	if err != nil {
 		return err
 	}
 	if users, _ := e.usersOfKeystore(name); len(users) > 0 {
@@ -431,12 +469,11 @@ func (e *Engine) RemoveKeystore(ctx context.Context, actor event.Actor, name str
 	ks := e.keys.open[name]
 	delete(e.keys.open, name)
 	e.keys.mu.Unlock()
-	var err error
 	if ks != nil {
 		err = ks.Close()
 	}
-	if e.cfg.Tokens != nil {
-		err = errors.Join(err, e.cfg.Tokens.ForgetPIN(name))
+	if tokens, none := e.tokensFor(event.KeystoreAdded{Address: info.Address}); none == nil {
+		err = errors.Join(err, tokens.ForgetPIN(name))
 	}
 	return err
 }
@@ -465,7 +502,11 @@ func (e *Engine) TestKeystore(ctx context.Context, name string, q KeystoreTest) 
 	if err != nil {
 		return KeystoreReport{}, err
 	}
-	t, err := ks.Test(ctx, algorithm, q.PIN)
+	secret, err := q.secret(facts)
+	if err != nil {
+		return KeystoreReport{}, err
+	}
+	t, err := ks.Test(ctx, algorithm, secret)
 	if err != nil {
 		return KeystoreReport{}, tokenError(err)
 	}
@@ -475,5 +516,6 @@ func (e *Engine) TestKeystore(ctx context.Context, name string, q KeystoreTest) 
 		Keystore: name, Token: facts.Token, TokenSerial: facts.Serial, Manufacturer: t.Manufacturer, Model: t.Model,
 		Algorithm: dns.AlgorithmToString[t.Algorithm], Sessions: t.Sessions, GenerateMS: ms(t.Generate), SignMS: ms(t.Sign),
 		SlowestMS: ms(t.Slowest), Signatures: t.Signatures, PerSecond: t.PerSecond,
+		Address: facts.Address, Protocol: t.Protocol, Batch: t.Batch, BatchedPerSecond: t.BatchedPerSecond,
 	}, nil
 }

@@ -20,9 +20,25 @@ const (
 	testMessage = 200 // bytes of what is signed, as of a small RRset
 )
 
-// Test implements keymgr.TokenKeystore. secret, where it is not "", is a login
-// that is tried in place of the one that is kept, and kept if the server takes it.
+// Test implements keymgr.TokenKeystore. secret, where it is not "", is a login, or
+// what changes of the one that is kept: it is tried in place of that, and kept if
+// the server takes it.
 func (s *Store) Test(ctx context.Context, algorithm uint8, secret string) (keymgr.TokenTest, error) {
+	if secret != "" {
+		login, err := keymgr.ParseServerLogin(secret)
+		if err != nil {
+			return keymgr.TokenTest{}, err
+		}
+		if kept, _, err := s.login(); err == nil {
+			login = login.Over(kept)
+		}
+		if err := CheckServer(s.token.Server, login); err != nil {
+			return keymgr.TokenTest{}, s.away(err)
+		}
+		if secret, err = login.Secret(); err != nil {
+			return keymgr.TokenTest{}, err
+		}
+	}
 	if err := s.reconnect(ctx, secret); err != nil {
 		return keymgr.TokenTest{}, err
 	}
