@@ -84,24 +84,22 @@ func readServer(c *urfave.Context, n *pipeline.NewKeystore) error {
 			return &usageError{msg: "--" + flag + " is for a token, --kmip for a server: one of them", hint: keystoreAddUsage}
 		}
 	}
-	login, err := readServerLogin(c)
-	if err != nil {
-		return err
+	has := func(flag string) bool { return c.String(flag) != "" }
+	switch {
+	case !has("ca-file") && !has("server-pin"):
+		return &usageError{msg: "--ca-file or --server-pin is missing: one of them says how the server proves itself", hint: keystoreAddUsage}
+	case has("cert-file") != has("key-file"):
+		return &usageError{msg: "--cert-file and --key-file belong together", hint: keystoreAddUsage}
+	case has("username") != has("password-file"):
+		return &usageError{msg: "--username and --password-file belong together", hint: keystoreAddUsage}
+	case !has("cert-file") && !has("username"):
+		return &usageError{msg: "--cert-file or --username is missing: one of them says who we are", hint: keystoreAddUsage}
 	}
+	login, err := readServerLogin(c)
 	n.KMIP = &pipeline.NewServer{
 		Address: c.String("kmip"), ServerName: c.String("server-name"), ServerPin: c.String("server-pin"), ServerLogin: login,
 	}
-	switch {
-	case login.CA == "" && n.KMIP.ServerPin == "":
-		return &usageError{msg: "--ca-file or --server-pin is missing: one of them says how the server proves itself", hint: keystoreAddUsage}
-	case (login.Certificate == "") != (login.Key == ""):
-		return &usageError{msg: "--cert-file and --key-file belong together", hint: keystoreAddUsage}
-	case (login.Username == "") != (login.Password == ""):
-		return &usageError{msg: "--username and --password-file belong together", hint: keystoreAddUsage}
-	case login.Certificate == "" && login.Username == "":
-		return &usageError{msg: "--cert-file or --username is missing: one of them says who we are", hint: keystoreAddUsage}
-	}
-	return nil
+	return err
 }
 
 // serverProof tells how a server proves itself.

@@ -176,6 +176,9 @@ func variants() map[string]Facts {
 	maps.Copy(m, reasonVariants())
 	maps.Copy(m, catalogVariants())
 	maps.Copy(m, map[string]Facts{
+		"keystore.added-kmip": &KeystoreAdded{
+			Name: "kms", Address: "kmip.example.net:5696", ServerName: "kmip", ServerPin: "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+		},
 		"sign.failed-worker": &SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", WorkerRole: "review"},
 		"instance.loaded-transfer": &InstanceLoaded{
 			Source: "192.0.2.1:53^tsig", Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), RRsets: 10, Records: 20,

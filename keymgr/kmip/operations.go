@@ -12,9 +12,9 @@ import (
 )
 
 // discover asks which versions of the protocol the server speaks.
-func discover() operation {
+func discover(speaks []version) operation {
 	return operation{opDiscoverVersions, func(e *encoder) {
-		for _, v := range versions() {
+		for _, v := range speaks {
 			e.version(v)
 		}
 	}}
@@ -29,7 +29,7 @@ func (srv *server) learn(ctx context.Context, c *conn) error {
 	for _, v := range []version{{1, 2}, {2, 1}, {2, 0}, {1, 4}, {1, 3}} {
 		srv.version = v
 		var out []item
-		if out, err = srv.ask(ctx, c, discover()); err == nil {
+		if out, err = srv.ask(ctx, c, discover(srv.speaks)); err == nil {
 			return srv.agree(ctx, c, out[0])
 		}
 		if _, ok := refused(err); !ok || denied(err) {
@@ -58,12 +58,11 @@ func (srv *server) agree(ctx context.Context, c *conn, answer item) error {
 			theirs = append(theirs, version{major, minor})
 		}
 	}
-	ours := versions()
-	at := slices.IndexFunc(ours, func(v version) bool { return slices.Contains(theirs, v) })
+	at := slices.IndexFunc(srv.speaks, func(v version) bool { return slices.Contains(theirs, v) })
 	if at < 0 {
 		return problem{fmt.Errorf("it speaks none of the versions 1.2 to 2.1 of KMIP: %v", theirs), "have one of them switched on there"}
 	}
-	srv.version = ours[at]
+	srv.version = srv.speaks[at]
 	out, err := srv.ask(ctx, c, operation{opQuery, func(e *encoder) {
 		e.enumeration(tagQueryFunction, queryOperations)
 		e.enumeration(tagQueryFunction, queryServer)

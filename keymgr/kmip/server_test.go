@@ -60,17 +60,10 @@ func newAuthority(t testing.TB) *authority {
 	return a
 }
 
-// issue makes a certificate and its key, in PEM. The key is RSA where an older
-// server wants that.
-func (a *authority) issue(t testing.TB, name string, server, old bool) (cert, key string) {
+// issue makes a certificate and its key, in PEM.
+func (a *authority) issue(t testing.TB, name string, server bool) (cert, key string) {
 	t.Helper()
-	var private crypto.Signer
-	var err error
-	if old {
-		private, err = rsa.GenerateKey(rand.Reader, 2048)
-	} else {
-		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +141,7 @@ func newFakeServer(t testing.TB) *fakeServer {
 		ca: newAuthority(t), vendor: "fake", versions: versions(), format: formatX509, convert: true,
 		objects: map[uint32]*fakeObject{}, calls: map[uint32]int{}, conns: map[net.Conn]bool{},
 	}
-	cert, key := f.ca.issue(t, "kmip.test", true, false)
+	cert, key := f.ca.issue(t, "kmip.test", true)
 	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +199,7 @@ func (f *fakeServer) set(fn func()) {
 func (f *fakeServer) login(t testing.TB) keymgr.ServerLogin {
 	t.Helper()
 	l := keymgr.ServerLogin{CA: f.ca.pem}
-	l.Certificate, l.Key = f.ca.issue(t, "client", false, false)
+	l.Certificate, l.Key = f.ca.issue(t, "client", false)
 	return l
 }
 

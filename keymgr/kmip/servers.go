@@ -65,7 +65,7 @@ func (s *Servers) open(token keymgr.Token) *Store {
 		token.Timeout = defaultTimeout
 	}
 	store := &Store{
-		servers: s, token: token, refused: &s.logins,
+		servers: s, token: token, refused: &s.logins, speaks: versions(),
 		login:    func() (keymgr.ServerLogin, string, error) { return s.logins.read(token.Name) },
 		slots:    make(chan struct{}, token.Sessions),
 		idle:     make(chan *conn, token.Sessions),

@@ -27,6 +27,7 @@ type Store struct {
 	servers *Servers
 	token   keymgr.Token
 	login   func() (login keymgr.ServerLogin, secret string, err error)
+	speaks  []version // of the protocol, best first
 	refused *logins // where a refused password is noted; nil nowhere
 	// slots has an item for each request that is with the server.
 	slots chan struct{}
@@ -53,6 +54,7 @@ var _ keymgr.TokenKeystore = (*Store)(nil)
 // server is what is known of a server since it was connected to. It ends with
 // the first fault that may mean that the server was away.
 type server struct {
+	speaks  []version // of the protocol, by this client
 	version version
 	login   keymgr.ServerLogin
 	config  *tls.Config
@@ -197,7 +199,7 @@ func (s *Store) meet(ctx context.Context, how attempt) (srv *server, stopped boo
 	if err != nil {
 		return nil, true, err
 	}
-	srv = &server{login: login, keys: map[string]*object{}, ways: map[wayOf]way{}, made: map[string]int{}}
+	srv = &server{speaks: s.speaks, login: login, keys: map[string]*object{}, ways: map[wayOf]way{}, made: map[string]int{}}
 	if srv.config, err = tlsConfig(s.token.Server, login); err != nil {
 		return nil, true, err
 	}
@@ -399,7 +401,7 @@ func (s *Store) connection(ctx context.Context, srv *server) (*conn, error) {
 // Check implements keymgr.TokenKeystore.
 func (s *Store) Check(ctx context.Context) error {
 	return s.do(ctx, func(ctx context.Context, srv *server) error {
-		_, err := s.call(ctx, srv, discover())
+		_, err := s.call(ctx, srv, discover(srv.speaks))
 		return err
 	})
 }

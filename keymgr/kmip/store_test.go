@@ -130,10 +130,10 @@ func TestStore_ServersProveThemselves(t *testing.T) {
 		"the pin, no CA":           {func(k *keymgr.Token, l *keymgr.ServerLogin) { k.Server.Pin, l.CA = f.pin(), "" }, "", ""},
 		"another pin":              {func(k *keymgr.Token, _ *keymgr.ServerLogin) { k.Server.Pin = pinPrefix + strings.Repeat("A", 43) + "=" }, f.pin(), "right server"},
 		"a pin that is none":       {func(k *keymgr.Token, _ *keymgr.ServerLogin) { k.Server.Pin = "sha256//x" }, "44 characters", ""},
-		"another CA's client":      {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Certificate, l.Key = other.issue(t, "x", false, false) }, "", "--cert-file"},
+		"another CA's client":      {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Certificate, l.Key = other.issue(t, "x", false) }, "", "--cert-file"},
 		"no client's certificate":  {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Certificate, l.Key, l.Username = "", "", "x" }, "", "--cert-file"},
 		"nobody":                   {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Certificate, l.Key = "", "" }, "how this client proves itself", "--username"},
-		"a key of another":         {func(_ *keymgr.Token, l *keymgr.ServerLogin) { _, l.Key = f.ca.issue(t, "x", false, false) }, "private key does not match", "PEM"},
+		"a key of another":         {func(_ *keymgr.Token, l *keymgr.ServerLogin) { _, l.Key = f.ca.issue(t, "x", false) }, "private key does not match", "PEM"},
 		"a certificate and no key": {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Key = "" }, "needs its key", ""},
 		"an address that is none":  {func(k *keymgr.Token, _ *keymgr.ServerLogin) { k.Server.Address = "kmip.test" }, "HOST:PORT", ""},
 	} {

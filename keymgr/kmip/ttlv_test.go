@@ -78,7 +78,7 @@ func (e *encoder) item(it item) {
 }
 
 func FuzzDecode(f *testing.F) {
-	ops := []operation{discover(), (parameters{"RSA", 4, 6, 5, 8}).sign(identifier{typeText, "1"}, wayMessage, []byte("x"))}
+	ops := []operation{discover(versions()), (parameters{"RSA", 4, 6, 5, 8}).sign(identifier{typeText, "1"}, wayMessage, []byte("x"))}
 	request := encodeRequest(version{1, 4}, keymgr.ServerLogin{Username: "u", Password: "p"}, ops)
 	f.Add(request)
 	f.Add(whole(version{2, 1}, failure{3, "no"}))
