@@ -43,7 +43,7 @@ func keystoreAdd(e *env) *urfave.Command {
 			&urfave.StringFlag{Name: "pin-file", Usage: "read the user's PIN from `FILE`, which nobody else may read"},
 			&urfave.StringFlag{Name: "kmip", Usage: "the KMIP server, `HOST:PORT`; its usual port is 5696"},
 			&urfave.StringFlag{Name: "server-name", Usage: "`NAME` that the server's certificate must be for", DefaultText: "the host"},
-			&urfave.StringFlag{Name: "server-pin", Usage: "public key that the server's certificate must have, sha256//... (`PIN`)"},
+			&urfave.StringFlag{Name: "server-pin", Usage: "public key that the server's certificate must have, sha256:... (`PIN`)"},
 			&urfave.IntFlag{Name: "sessions", Usage: "let at most `N` calls be with it at a time", DefaultText: "8"},
 			&urfave.StringFlag{Name: "timeout", Usage: "give up a call after `DURATION`", DefaultText: "10s"},
 		}, serverLoginFlags()...),

@@ -24,6 +24,7 @@ pdns-backend-sqlite3 /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql
 pdns-server       pdns_server
 prometheus        promtool
 python3-minimal   python3
+python3-pykmip    pykmip-server
 softhsm2          softhsm2-util
 strace            strace
 systemd           systemd-analyze

@@ -11,7 +11,7 @@ type Server struct {
 	// Name is what the server's certificate must be for; "" is the host of
 	// Address.
 	Name string
-	// Pin is "sha256//" and the base64 form of the SHA-256 hash of the public
+	// Pin is "sha256:" and the base64 form of the SHA-256 hash of the public
 	// key that the server's certificate must have; "" where a CA vouches for
 	// it.
 	Pin string

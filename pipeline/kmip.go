@@ -24,7 +24,7 @@ type NewServer struct {
 	Address string `json:"address"` // host:port
 	// ServerName is what the server's certificate must be for; "" is the host.
 	ServerName string `json:"server_name,omitempty"`
-	// ServerPin is "sha256//" and the SHA-256 hash of the server's public key in
+	// ServerPin is "sha256:" and the SHA-256 hash of the server's public key in
 	// base64; "" where a CA vouches for it.
 	ServerPin string `json:"server_pin,omitempty"`
 	ServerLogin

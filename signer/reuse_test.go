@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"errors"
 	"io"
 	"slices"
@@ -208,6 +209,67 @@ func TestSign_BatchSignerGivesTheSameZone(t *testing.T) {
 	for _, k := range want.keys() {
 		if !bytes.Equal(want[k], got[k]) {
 			t.Fatalf("item %q differs", k)
+		}
+	}
+}
+
+// whole is a key that is given messages.
+type whole struct {
+	crypto.Signer
+	calls atomic.Int64
+	bad   bool
+}
+
+func (s *whole) SignMessages(dst, messages []byte, ends []int, hash crypto.Hash) ([]byte, error) {
+	s.calls.Add(1)
+	start := 0
+	for _, end := range ends {
+		signed := messages[start:end]
+		if hash != 0 {
+			h := hash.New()
+			h.Write(signed)
+			signed = h.Sum(nil)
+		}
+		sig, err := s.Sign(nil, signed, hash)
+		if err != nil {
+			return dst, err
+		}
+		if _, ec := s.Public().(*ecdsa.PublicKey); ec {
+			dst, err = appendFixedECDSA(dst, sig, hash.Size())
+		} else {
+			dst = append(dst, sig...)
+		}
+		if err != nil {
+			return dst, err
+		}
+		start = end
+	}
+	if s.bad {
+		dst[len(dst)-1] ^= 1
+	}
+	return dst, nil
+}
+
+func TestSign_MessageSignerGivesTheSameZone(t *testing.T) {
+	contents := parse(t, "example.", sampleZone)
+	for _, alg := range []uint8{algRSASHA256, algRSASHA512, algP256, algP384, algEd25519} {
+		keys := testKeys(t, alg)
+		p := testParams("example.", NSEC3)
+		want, _ := mustSign(t, contents, keys, p)
+		w := &whole{Signer: keys[1].Signer}
+		keys[1].Signer = w
+		got, res := mustSign(t, contents, keys, p)
+		if w.calls.Load() == 0 || res.Verified == 0 {
+			t.Errorf("algorithm %d: SignMessages was called %d times, %d signatures verified", alg, w.calls.Load(), res.Verified)
+		}
+		for _, k := range want.keys() {
+			if !bytes.Equal(want[k], got[k]) {
+				t.Fatalf("algorithm %d: item %q differs", alg, k)
+			}
+		}
+		w.bad = true
+		if err := signError(t, keys, p, nil); err == nil || !strings.Contains(err.Error(), "does not verify") {
+			t.Errorf("algorithm %d, wrong signatures: %v", alg, err)
 		}
 	}
 }

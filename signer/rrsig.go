@@ -27,7 +27,7 @@ const (
 type signingKey struct {
 	*publicKey
 	signer crypto.Signer
-	batch  BatchSigner // nil: sign one by one
+	batch  BatchSigner   // nil: sign one by one
 	whole  MessageSigner // nil: sign digests
 	// trusted: an RRSIG with this key's algorithm and tag in the previous
 	// instance can only be by this key.

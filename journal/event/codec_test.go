@@ -177,7 +177,7 @@ func variants() map[string]Facts {
 	maps.Copy(m, catalogVariants())
 	maps.Copy(m, map[string]Facts{
 		"keystore.added-kmip": &KeystoreAdded{
-			Name: "kms", Address: "kmip.example.net:5696", ServerName: "kmip", ServerPin: "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+			Name: "kms", Address: "kmip.example.net:5696", ServerName: "kmip", ServerPin: "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
 		},
 		"sign.failed-worker": &SignFailed{Loaded: 8, Stage: "verify", Reason: "signature does not verify", WorkerRole: "review"},
 		"instance.loaded-transfer": &InstanceLoaded{

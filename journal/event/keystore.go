@@ -10,7 +10,7 @@ type KeystoreAdded struct {
 	Serial string `json:"serial"` // its serial number
 	// Address is that of a KMIP server, host:port; "" of a token. ServerName is
 	// what its certificate must be for, absent for the host; ServerPin is
-	// "sha256//" and the hash of its public key in base64, absent where a CA
+	// "sha256:" and the hash of its public key in base64, absent where a CA
 	// vouches for it.
 	Address    string `json:"address,omitempty"`
 	ServerName string `json:"server_name,omitempty"`

@@ -21,7 +21,7 @@ import (
 )
 
 // pinPrefix stands before the hash of a pinned public key.
-const pinPrefix = "sha256//"
+const pinPrefix = "sha256:"
 
 // CheckServer refuses what cannot be a KMIP server, or its login.
 func CheckServer(s keymgr.Server, login keymgr.ServerLogin) error {
@@ -54,7 +54,7 @@ func tlsConfig(s keymgr.Server, login keymgr.ServerLogin) (*tls.Config, error) {
 			return nil, problem{errors.New("the CA file has no certificate in PEM"), "give the certificate of the CA that vouches for the server: --ca-file FILE"}
 		}
 	default:
-		return nil, problem{errors.New("nothing says how the KMIP server proves itself"), "give the CA of its certificate, --ca-file FILE, or its public key, --server-pin sha256//..."}
+		return nil, problem{errors.New("nothing says how the KMIP server proves itself"), "give the CA of its certificate, --ca-file FILE, or its public key, --server-pin sha256:..."}
 	}
 	switch {
 	case (login.Certificate == "") != (login.Key == ""):

@@ -488,4 +488,3 @@ func (j *job) way(ctx context.Context, srv *server, o *object) (way, error) {
 	}
 	return 0, first
 }
-

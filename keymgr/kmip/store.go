@@ -28,7 +28,7 @@ type Store struct {
 	token   keymgr.Token
 	login   func() (login keymgr.ServerLogin, secret string, err error)
 	speaks  []version // of the protocol, best first
-	refused *logins // where a refused password is noted; nil nowhere
+	refused *logins   // where a refused password is noted; nil nowhere
 	// slots has an item for each request that is with the server.
 	slots chan struct{}
 	idle  chan *conn    // connections that nobody uses

@@ -129,7 +129,7 @@ func TestStore_ServersProveThemselves(t *testing.T) {
 		"a CA that is none":        {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.CA = "x" }, "no certificate in PEM", "--ca-file"},
 		"the pin, no CA":           {func(k *keymgr.Token, l *keymgr.ServerLogin) { k.Server.Pin, l.CA = f.pin(), "" }, "", ""},
 		"another pin":              {func(k *keymgr.Token, _ *keymgr.ServerLogin) { k.Server.Pin = pinPrefix + strings.Repeat("A", 43) + "=" }, f.pin(), "right server"},
-		"a pin that is none":       {func(k *keymgr.Token, _ *keymgr.ServerLogin) { k.Server.Pin = "sha256//x" }, "44 characters", ""},
+		"a pin that is none":       {func(k *keymgr.Token, _ *keymgr.ServerLogin) { k.Server.Pin = "sha256:x" }, "44 characters", ""},
 		"another CA's client":      {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Certificate, l.Key = other.issue(t, "x", false) }, "", "--cert-file"},
 		"no client's certificate":  {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Certificate, l.Key, l.Username = "", "", "x" }, "", "--cert-file"},
 		"nobody":                   {func(_ *keymgr.Token, l *keymgr.ServerLogin) { l.Certificate, l.Key = "", "" }, "how this client proves itself", "--username"},

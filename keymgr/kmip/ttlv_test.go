@@ -13,12 +13,14 @@ import (
 // TestKMIP1_4_9_1_2_Examples are the encodings of the specification's examples.
 func TestKMIP1_4_9_1_2_Examples(t *testing.T) {
 	for want, write := range map[string]func(*encoder){
-		"42002002000000040000000800000000": func(e *encoder) { e.integer(0x420020, 8) },
-		"4200200500000004000000FF00000000": func(e *encoder) { e.enumeration(0x420020, 255) },
-		"42002006000000080000000000000001": func(e *encoder) { e.boolean(0x420020, true) },
-		"420020070000000B48656C6C6F20576F726C640000000000":                                 func(e *encoder) { e.text(0x420020, "Hello World") },
-		"42002008000000030102030000000000":                                                 func(e *encoder) { e.bytes(0x420020, []byte{1, 2, 3}) },
-		"42002001000000204200040500000004000000FE000000004200050200000004000000FF00000000": func(e *encoder) { e.structure(0x420020, func() { e.enumeration(0x420004, 254); e.integer(0x420005, 255) }) },
+		"42002002000000040000000800000000":                 func(e *encoder) { e.integer(0x420020, 8) },
+		"4200200500000004000000FF00000000":                 func(e *encoder) { e.enumeration(0x420020, 255) },
+		"42002006000000080000000000000001":                 func(e *encoder) { e.boolean(0x420020, true) },
+		"420020070000000B48656C6C6F20576F726C640000000000": func(e *encoder) { e.text(0x420020, "Hello World") },
+		"42002008000000030102030000000000":                 func(e *encoder) { e.bytes(0x420020, []byte{1, 2, 3}) },
+		"42002001000000204200040500000004000000FE000000004200050200000004000000FF00000000": func(e *encoder) {
+			e.structure(0x420020, func() { e.enumeration(0x420004, 254); e.integer(0x420005, 255) })
+		},
 	} {
 		e := &encoder{}
 		write(e)
