@@ -33,8 +33,10 @@ func readServerLogin(c *urfave.Context) (pipeline.ServerLogin, error) {
 		flag, secret string
 		to           *string
 	}{
-		{"ca-file", "", &login.CA}, {"cert-file", "", &login.Certificate},
-		{"key-file", "private key", &login.Key}, {"password-file", "password", &login.Password},
+		{"ca-file", "", &login.CA},
+		{"cert-file", "", &login.Certificate},
+		{"key-file", "private key", &login.Key},
+		{"password-file", "password", &login.Password},
 	} {
 		path := c.String(row.flag)
 		if path == "" {
@@ -72,7 +74,7 @@ func readPEM(path string) (string, error) {
 	case len(text) > maxPEM:
 		return "", fmt.Errorf("%s has more than %d bytes", path, maxPEM)
 	case !strings.Contains(string(text), "-----BEGIN "):
-		return "", fmt.Errorf("%s is not in PEM: want -----BEGIN ...", path)
+		return "", fmt.Errorf("%s is not in PEM, which begins with -----BEGIN", path)
 	}
 	return string(text), nil
 }
