@@ -110,7 +110,9 @@ func lost(err error) (lostError, bool) { return errors.AsType[lostError](err) }
 type conn struct {
 	c    *tls.Conn
 	of   *server
-	used bool // it has carried an answer: the server may have closed it since
+	// spent: its time was up just as the answer came.
+	spent bool
+	used  bool // it has carried an answer: the server may have closed it since
 }
 
 // dial connects and shakes hands.
@@ -167,13 +169,8 @@ func slowness(ctx context.Context, err error) error {
 // exchange sends a request and reads the answer. answered says whether a part of
 // one came: what was asked has been done then, or may have been.
 func (c *conn) exchange(ctx context.Context, request []byte) (response []byte, answered bool, err error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := c.c.SetDeadline(deadline); err != nil {
-			return nil, false, lostError{err, false}
-		}
-	}
 	stop := context.AfterFunc(ctx, func() { _ = c.c.SetDeadline(time.Unix(1, 0)) }) // it fails only where the connection is over
-	defer stop()
+	defer func() { c.spent = !stop() }()
 	broken := func(err error) error {
 		switch {
 		case ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded):

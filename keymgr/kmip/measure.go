@@ -173,7 +173,7 @@ func (s *Store) time(out *keymgr.TokenTest, k key) error {
 func (s *Store) timeBatches(out *keymgr.TokenTest, k key) error {
 	hash, _ := keymgr.Hash(out.Algorithm)
 	// As much as was signed one by one, within what a second may take.
-	count := min(out.Sessions*int(s.batch.Load()), max(out.Signatures, out.Sessions))
+	count := min(out.Sessions*int(s.batch.Load()), max(out.Signatures, 2*out.Sessions))
 	texts := make([]byte, count*testMessage)
 	if _, err := rand.Read(texts); err != nil {
 		return err

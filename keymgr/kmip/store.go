@@ -281,7 +281,7 @@ func (s *Store) putBack(c *conn) {
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
-	if closed || c.of.dead.Load() {
+	if closed || c.spent || c.of.dead.Load() {
 		c.close()
 		return
 	}
