@@ -108,8 +108,8 @@ func lost(err error) (lostError, bool) { return errors.AsType[lostError](err) }
 
 // conn is a connection to a server. One request is on it at a time.
 type conn struct {
-	c    *tls.Conn
-	of   *server
+	c  *tls.Conn
+	of *server
 	// spent: its time was up just as the answer came.
 	spent bool
 	used  bool // it has carried an answer: the server may have closed it since
