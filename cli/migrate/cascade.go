@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/pelletier/go-toml/v2"
 
+	"sluice/pipeline"
 	"sluice/signer/zone"
 )
 
@@ -40,6 +41,7 @@ type cascadeReader struct {
 	conf     cascadeConf
 	out      Former
 	policies policySet
+	serials  serials
 }
 
 // cascadeConf is what counts here of config.toml.
@@ -281,14 +283,21 @@ func (c *cascadeReader) zone(ctx context.Context, name zone.Name) (Zone, error) 
 	if err := c.source(state.Source, &out); err != nil {
 		return out, err
 	}
-	out.Serial = higher(state.serial(), servedSerial(ctx, out.Primary, name))
+	out.Serial = higher(state.serial(), c.serials.ask(ctx, out.Primary, name))
 	d, err := c.policy(state.Policy.Name, &out)
 	if err != nil {
 		return out, err
 	}
+	if key := keyOfAll(d.lists["server.outbound.provide-xfr-to"]); key != "" {
+		out.Primary += caret(key)
+	}
 	if out.Refused == "" {
-		if out.Keys, err = c.keys(name, &out); err != nil {
-			return out, err
+		p, err := pipeline.Parse("cascade", d.text())
+		if err != nil {
+			return out, fmt.Errorf("%s: its settings do not fit together as a policy here: %w", state.Policy.Name, err)
+		}
+		if out.Keys, err = c.keys(name, p.DNSKEYTTL(), &out); err != nil {
+			out.Keys, out.Refused = nil, "its keys cannot be read: "+err.Error()
 		}
 	}
 	out.Policy, err = c.policies.name(state.Policy.Name, d)

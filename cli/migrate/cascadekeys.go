@@ -126,8 +126,8 @@ func (t cascadeType) used() bool {
 // old reports whether a key is to go.
 func (t cascadeType) old() bool { return len(t.states) > 0 && t.states[0].Old }
 
-// keys reads the key set of a zone.
-func (c *cascadeReader) keys(apex zone.Name, out *Zone) ([]Key, error) {
+// keys reads the key set of a zone, whose DNSKEY records have that TTL.
+func (c *cascadeReader) keys(apex zone.Name, ttl uint32, out *Zone) ([]Key, error) {
 	path := filepath.Join(c.conf.KeysDir, strings.TrimSuffix(apex.String(), ".")+".state")
 	var set cascadeKeys
 	if err := readJSON(path, &set); err != nil {
@@ -156,7 +156,7 @@ func (c *cascadeReader) keys(apex zone.Name, out *Zone) ([]Key, error) {
 			out.Notes = append(out.Notes, fmt.Sprintf("key %d was withdrawn there: left out", k.Tag))
 			continue
 		}
-		one, err := k.read(apex, ref)
+		one, err := k.read(apex, ttl, ref)
 		if no, ok := errors.AsType[*refusal](err); ok {
 			out.Refused = no.why
 			return nil, nil
@@ -166,6 +166,7 @@ func (c *cascadeReader) keys(apex zone.Name, out *Zone) ([]Key, error) {
 		}
 		if one.Role != "" {
 			one.Life = k.life(set.KeySet.Keys, set.KeySet.Rolls["AlgorithmRoll"] != nil)
+			one.Life.TTL = ttl
 		}
 		words := make([]string, 0, len(k.Type.states))
 		for _, s := range k.Type.states {
@@ -200,7 +201,7 @@ func fileOf(ref string) (string, error) {
 }
 
 // read reads the files of a key.
-func (k cascadeKey) read(apex zone.Name, ref string) (Key, error) {
+func (k cascadeKey) read(apex zone.Name, ttl uint32, ref string) (Key, error) {
 	out := Key{Role: k.Type.role, Tag: k.Tag}
 	path, err := fileOf(ref)
 	if err != nil {
@@ -221,7 +222,7 @@ func (k cascadeKey) read(apex zone.Name, ref string) (Key, error) {
 	if err != nil {
 		return out, fmt.Errorf("%s: %w", path, err)
 	}
-	out.Algorithm, out.DNSKEY = record.Algorithm, dnskeyText(apex, record.Hdr.Ttl, rdata)
+	out.Algorithm, out.DNSKEY = record.Algorithm, dnskeyText(apex, ttl, rdata)
 	if !supported(out.Algorithm) {
 		return out, &refusal{errAlgorithm(out.Algorithm).Error()}
 	}
@@ -254,6 +255,7 @@ func (k cascadeKey) read(apex zone.Name, ref string) (Key, error) {
 // oneDNSKEY is the record of a .key file.
 func oneDNSKEY(text []byte, path string) (*dns.DNSKEY, error) {
 	p := dns.NewZoneParser(bytes.NewReader(text), ".", path)
+	p.SetDefaultTTL(0)
 	for rr, ok := p.Next(); ok; rr, ok = p.Next() {
 		if record, is := rr.(*dns.DNSKEY); is {
 			return record, nil

@@ -40,8 +40,9 @@ type knotReader struct {
 	o        Options
 	out      Former
 	policies policySet
-	kasp     string // the folder of the KASP database
-	pkcs11   map[string]string
+	kasp     string            // the folder of the KASP database
+	pkcs11   map[string]string // names of Former.Keystores, by identifier
+	serials  serials
 }
 
 // knotZone is a zone with its template.
@@ -99,12 +100,13 @@ func (k *knotReader) stop() {
 		reload,
 	}
 	k.out.Back = []string{
-		"Where no key was exchanged meanwhile, the KASP database still has all of them. Each key that is new is imported, and its times are set: those of its K*.state file; `ready` and `active` alike for a KSK that the parent has a DS of. A CSK gets zsk=yes, too.",
+		"Where no key was exchanged meanwhile, the KASP database still has all of them. Each key that is new is imported, with the times of its .private file:",
 		"$ keymgr -c " + quote(k.path) + " ZONE import-bind K*.key",
-		"$ keymgr -c " + quote(k.path) + " ZONE set TAG publish=YYYYMMDDHHMMSS ready=YYYYMMDDHHMMSS active=YYYYMMDDHHMMSS",
+		"A key that Knot knew in another state gets its times, those of its K*.state file; a CSK both roles (ksk=yes zsk=yes):",
+		"$ keymgr -c " + quote(k.path) + " ZONE set TAG publish=YYYYMMDDHHMMSS active=YYYYMMDDHHMMSS",
 		"Keys that are removed here are taken out there, or they would stand in the DNSKEY RRset again:",
 		"$ keymgr -c " + quote(k.path) + " ZONE delete TAG",
-		"Set the serial in the SOA of the zone file to the one that is named, and load the file; where the serial is kept in the journal, purge that first. A zone that Knot transfers and signs gets its serial by keymgr ZONE local-serial.",
+		"Raise the serial in the SOA of the zone file above the one that is named, and load the file. A zone that Knot transfers and signs gets its serial by `keymgr ZONE local-serial`.",
 		"$ knotc -c " + quote(k.path) + " zone-reload ZONE",
 		"Once the secondaries take the zone from Knot again, take `manual: on` out of the policies.",
 	}
@@ -187,14 +189,24 @@ func (k *knotReader) zone(ctx context.Context, z knotZone) (Zone, error) {
 	if err := k.source(z, file, &out); err != nil {
 		return out, err
 	}
-	out.Serial = higher(head.serial, servedSerial(ctx, out.Primary, z.name))
+	out.Serial = higher(head.serial, k.serials.ask(ctx, out.Primary, z.name))
 	d, err := k.policy(z, &out)
 	if err != nil {
 		return out, err
 	}
+	// Where all who may transfer have a key, so has whoever compares.
+	if key := keyOfAll(d.lists["server.outbound.provide-xfr-to"]); key != "" && out.Primary != "" {
+		if out.Source == out.Primary {
+			out.Source += caret(key)
+		}
+		out.Primary += caret(key)
+	}
 	if out.Refused == "" {
-		if out.Keys, err = k.keys(ctx, z, d, head.ttl, &out); err != nil {
-			return out, err
+		if out.Keys, err = k.keys(ctx, z, d, head.ttl, &out); ctx.Err() != nil {
+			return out, ctx.Err()
+		}
+		if err != nil {
+			out.Keys, out.Refused = nil, "its keys cannot be read: "+err.Error()
 		}
 		settleAlgorithm(d, out.Keys)
 		if len(out.Keys) == 0 && out.Refused == "" {

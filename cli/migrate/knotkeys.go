@@ -432,8 +432,17 @@ func (k *knotReader) key(ctx context.Context, z knotZone, key *knotKey, stores [
 	if err != nil {
 		return out, err
 	}
-	out.DNSKEY = strings.TrimSpace(string(text))
+	record, err := oneDNSKEY(text, "keymgr dnskey")
+	if err != nil {
+		return out, err
+	}
+	rdata, err := rdataOf(record)
+	if err != nil {
+		return out, err
+	}
+	out.DNSKEY = dnskeyText(z.name, ttl, rdata)
 	if key.PublicOnly {
+		out.Role = ""
 		return out, nil
 	}
 	i := slices.IndexFunc(stores, func(s knotStore) bool { return s.keystore != "" })

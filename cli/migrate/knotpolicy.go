@@ -23,7 +23,7 @@ func (k *knotReader) policy(z knotZone, out *Zone) (*draft, error) {
 	if b == nil {
 		b = &knotBlock{section: "policy", id: id}
 	}
-	d := newDraft(id, "From policy "+orElse(id, "default")+" of Knot DNS.")
+	d := newDraft(orElse(id, "default"), "From policy "+orElse(id, "default")+" of Knot DNS.")
 	for _, step := range []func(*draft, *knotBlock) error{k.generation, k.lifetimes, k.signing, k.parents, k.special} {
 		if err := step(d, b); err != nil {
 			return nil, err

@@ -41,6 +41,8 @@ type pdnsReader struct {
 	data     pdnsData
 	out      Former
 	policies policySet
+	serials  serials
+	mute     int // zones whose serial PowerDNS did not tell
 }
 
 // pdnsConf is the settings of pdns.conf, the last of each.
@@ -210,7 +212,7 @@ func (p *pdnsReader) read(ctx context.Context) (Former, error) {
 	if err != nil {
 		return Former{}, err
 	}
-	var unsigned []string
+	var unsigned, catalogs []string
 	for i := range p.data.zones {
 		z := &p.data.zones[i]
 		if z.name == "" {
@@ -222,6 +224,8 @@ func (p *pdnsReader) read(ctx context.Context) (Former, error) {
 		}
 		switch {
 		case !wanted.has(apex):
+		case z.kind == "PRODUCER" || z.kind == "CONSUMER":
+			catalogs = append(catalogs, zoneName(apex))
 		case len(z.keys) == 0 && z.first("PRESIGNED") != "1":
 			unsigned = append(unsigned, zoneName(apex))
 		default:
@@ -240,6 +244,12 @@ func (p *pdnsReader) read(ctx context.Context) (Former, error) {
 	}
 	if len(unsigned) > 0 {
 		p.out.Unequal = append(p.out.Unequal, "PowerDNS does not sign "+listed(unsigned)+": left out. A zone that is to be served unsigned is added with a policy of signer.mode = \"unsigned\".")
+	}
+	if p.mute > 0 {
+		p.out.Unequal = append(p.out.Unequal, fmt.Sprintf("PowerDNS did not tell the serials of %d zones at %s. What it gives out follows from SOA-EDIT, and may be higher than what is in its database: make the plan while it runs.", p.mute, p.primary()))
+	}
+	if len(catalogs) > 0 {
+		p.out.Unequal = append(p.out.Unequal, "Catalog zones are left out: "+listed(catalogs)+".")
 	}
 	p.out.Policies = p.policies.list
 	p.out.Stop = []string{
@@ -284,10 +294,10 @@ func (p *pdnsReader) zone(ctx context.Context, z *pdnsZone, apex zone.Name) (Zon
 		out.Primary += caret(keys[0])
 	}
 	p.from(z, &out)
-	served := servedSerial(ctx, out.Primary, apex)
+	served := p.serials.ask(ctx, out.Primary, apex)
 	out.Serial = higher(z.serial, served)
 	if served == nil {
-		out.Unequal = append(out.Unequal, fmt.Sprintf("PowerDNS did not answer at %s: the serial that it gives out follows from SOA-EDIT, and may be higher than the one in its database. Make the plan while it runs.", out.Primary))
+		p.mute++
 	}
 	d := p.policy(z, &out)
 	switch {
@@ -296,7 +306,7 @@ func (p *pdnsReader) zone(ctx context.Context, z *pdnsZone, apex zone.Name) (Zon
 	default:
 		var err error
 		if out.Keys, err = p.keys(z, apex, &out); err != nil {
-			return out, err
+			out.Keys, out.Refused = nil, "its keys cannot be read: "+err.Error()
 		}
 	}
 	settleAlgorithm(d, out.Keys)
@@ -339,12 +349,12 @@ func pdnsServer(text string) (netip.AddrPort, bool) {
 
 // policy is what is set for a zone, in our words.
 func (p *pdnsReader) policy(z *pdnsZone, out *Zone) *draft {
-	d := newDraft("", "From the settings of zones in PowerDNS.")
+	d := newDraft("the metadata of zones", "From the settings of zones in PowerDNS.")
 	for _, role := range []string{"ksk", "zsk", "csk"} {
 		d.validity(role, 0, "PowerDNS exchanges no keys by itself")
 	}
 	p.denial(d, z)
-	p.serials(d, z)
+	p.serialPolicy(d, z)
 	p.cds(d, z)
 	p.transfers(d, z, out)
 	if z.minimum > 0 {
@@ -356,7 +366,7 @@ func (p *pdnsReader) policy(z *pdnsZone, out *Zone) *draft {
 		}
 	}
 	for _, kind := range slices.Sorted(maps.Keys(z.live)) {
-		out.Unequal = append(out.Unequal, fmt.Sprintf("%d %s records: PowerDNS makes their answers when it is asked, and a transfer does not have them. Servers that take the zone by transfer, from PowerDNS or from Sluice, do not answer them; for ALIAS, outgoing-axfr-expand-alias=yes in pdns.conf puts addresses into the transfer.", z.live[kind], kind))
+		out.Unequal = append(out.Unequal, fmt.Sprintf("Records of type %[2]s (%[1]d): PowerDNS makes their answers when it is asked, and a transfer does not have them. Servers that take the zone by transfer, from PowerDNS or from Sluice, do not answer them; for ALIAS, outgoing-axfr-expand-alias=yes in pdns.conf puts addresses into the transfer.", z.live[kind], kind))
 	}
 	return d
 }
@@ -382,8 +392,8 @@ func (p *pdnsReader) denial(d *draft, z *pdnsZone) {
 	}
 }
 
-// serials maps SOA-EDIT.
-func (p *pdnsReader) serials(d *draft, z *pdnsZone) {
+// serialPolicy maps SOA-EDIT.
+func (p *pdnsReader) serialPolicy(d *draft, z *pdnsZone) {
 	edit := strings.ToUpper(orElse(z.first("SOA-EDIT"), orElse(p.conf["default-soa-edit-signed"], p.conf["default-soa-edit"])))
 	switch edit {
 	case "EPOCH", "INCEPTION-EPOCH":

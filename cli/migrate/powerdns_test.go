@@ -84,11 +84,11 @@ func TestReadPowerDNS_DatabaseAndPdnsutilSayTheSame(t *testing.T) {
 	if len(ofDatabase.TSIG) != 1 || ofDatabase.TSIG[0].Name != "xfr" || ofDatabase.TSIG[0].Algorithm != "hmac-sha256" || len(ofDatabase.TSIG[0].Secret) != 32 {
 		t.Errorf("%d TSIG keys", len(ofDatabase.TSIG))
 	}
-	if len(ofDatabase.Unequal) != 1 || !strings.Contains(ofDatabase.Unequal[0], "plain.example") {
+	if told := strings.Join(ofDatabase.Unequal, "\n"); len(ofDatabase.Unequal) != 2 || !strings.Contains(told, "plain.example") || !strings.Contains(told, "serials of 3 zones at 127.0.0.1:1") {
 		t.Errorf("unequal %q", ofDatabase.Unequal)
 	}
 	two := ofDatabase.Zones[slices.IndexFunc(ofDatabase.Zones, func(z Zone) bool { return z.Name == "two.example" })]
-	if told := strings.Join(two.Unequal, "\n"); !strings.Contains(told, "1 ALIAS records") || !strings.Contains(told, "did not answer at 127.0.0.1:1") {
+	if told := strings.Join(two.Unequal, "\n"); !strings.Contains(told, "Records of type ALIAS (1)") {
 		t.Errorf("told %q", told)
 	}
 	if _, err := Make("powerdns", conf, ofDatabase, Options{Now: knotNow()}); err != nil {
@@ -179,6 +179,7 @@ func TestReadPowerDNS_WhatCannotComeIsRefused(t *testing.T) {
 		{"UPDATE cryptokeys SET active = 0, published = 0 WHERE domain_id = 1", "none of its keys is active or published", ""},
 		{"UPDATE cryptokeys SET content = 'Private-key-format: v1.2\nAlgorithm: 13 (ECDSAP256SHA256)\nEngine: softhsm\nSlot: 1\nPIN: secret99\nLabel: x\n' WHERE id = 1", "on a token", ""},
 		{"UPDATE cryptokeys SET content = 'Private-key-format: v1.2\nAlgorithm: 5 (RSASHA1)\nModulus: AA==\n' WHERE id = 1", "algorithm 5 (RSASHA1)", ""},
+		{"UPDATE cryptokeys SET content = 'x' WHERE id = 1", "cannot be read: key of ID 1", ""},
 		{"INSERT INTO domainmetadata(domain_id, kind, content) VALUES (1, 'NSEC3NARROW', '1')", "", "NSEC3NARROW"},
 	} {
 		f, err := ReadPowerDNS(context.Background(), pdnsDatabase(t, row.statement), Options{Now: knotNow(), Zones: []string{"example.com"}})
@@ -193,10 +194,6 @@ func TestReadPowerDNS_WhatCannotComeIsRefused(t *testing.T) {
 		if told := strings.Join(f.Policies[0].Unequal, "\n"); !strings.Contains(told, row.told) {
 			t.Errorf("%s: told %q", row.statement, told)
 		}
-	}
-	if _, err := ReadPowerDNS(context.Background(), pdnsDatabase(t, "UPDATE cryptokeys SET content = 'x' WHERE id = 1"), Options{Now: knotNow()}); err == nil ||
-		!strings.Contains(err.Error(), "example.com.: key of ID 1") {
-		t.Errorf("a key that is none: %v", err)
 	}
 }
 

@@ -46,6 +46,20 @@ func caret(key string) string {
 	return "^" + strings.TrimSuffix(key, ".")
 }
 
+// keyOfAll is the TSIG key of the first of those who may transfer, where all of
+// them need one.
+func keyOfAll(prefixes []string) string {
+	first := ""
+	for _, p := range prefixes {
+		_, key, has := strings.Cut(p, "^")
+		if !has {
+			return ""
+		}
+		first = orElse(first, key)
+	}
+	return first
+}
+
 // listed is a list as a sentence has it, shortened.
 func listed(names []string) string {
 	slices.Sort(names)
@@ -168,23 +182,30 @@ func readHead(path string, apex zone.Name) zoneHead {
 	return zoneHead{}
 }
 
-// servedSerial asks a server for the serial of a zone; nil where it does not
-// say.
-func servedSerial(ctx context.Context, server string, apex zone.Name) *uint32 {
-	if server == "" {
+// serials asks servers for serials. One that is silent is not asked again.
+type serials struct{ silent map[string]bool }
+
+// ask is the serial of a zone at a server; nil where it does not say.
+func (s *serials) ask(ctx context.Context, server string, apex zone.Name) *uint32 {
+	server, _, _ = strings.Cut(server, "^")
+	if server == "" || s.silent[server] {
 		return nil
 	}
-	server, _, _ = strings.Cut(server, "^")
-	if _, _, err := net.SplitHostPort(server); err != nil {
-		server = net.JoinHostPort(server, "53")
+	at := server
+	if _, _, err := net.SplitHostPort(at); err != nil {
+		at = net.JoinHostPort(strings.Trim(at, "[]"), "53")
 	}
 	q := new(dns.Msg)
 	q.SetQuestion(apex.String(), dns.TypeSOA)
 	q.RecursionDesired = false
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	m, _, err := (&dns.Client{Timeout: 2 * time.Second}).ExchangeContext(ctx, q, server)
+	m, _, err := (&dns.Client{Timeout: 2 * time.Second}).ExchangeContext(ctx, q, at)
 	if err != nil {
+		if s.silent == nil {
+			s.silent = map[string]bool{}
+		}
+		s.silent[server] = true
 		return nil
 	}
 	for _, rr := range m.Answer {
