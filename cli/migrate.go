@@ -152,6 +152,9 @@ func migrateImport(e *env) *urfave.Command {
 			}
 			return e.clientAction(func(client *api.Client) error {
 				list, err := migrate.Import(c.Context, client, args[0], q)
+				if err != nil && strings.Contains(err.Error(), "permission denied") {
+					err = withHint(err, "the daemon reads the keys: give it the folder, such as with: chown -R sluice: %s", args[0])
+				}
 				if e.json && list != nil {
 					if jsonErr := e.printJSON(list); err == nil {
 						err = jsonErr

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -280,6 +281,40 @@ func TestWrite_FolderWithoutSecretsInWhatIsRead(t *testing.T) {
 	}
 	if diff := cmp.Diff(plan, again); diff != "" {
 		t.Errorf("-written +read:\n%s", diff)
+	}
+}
+
+// A folder that holds something else is left as it is.
+func TestWrite_LeavesOtherFoldersAlone(t *testing.T) {
+	dir := bindFolder(t)
+	conf := filepath.Join(dir, "named.conf")
+	o := Options{Now: atLife(), Zones: []string{"example.com"}}
+	f, err := ReadBIND(t.Context(), conf, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	writeText(t, filepath.Join(other, "mine"), "")
+	if err := os.Chmod(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Write(other, "bind", conf, f, o); !errors.Is(err, pipeline.ErrState) {
+		t.Errorf("written to a folder of something else: %v", err)
+	}
+	if info, err := os.Stat(other); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	out := filepath.Join(t.TempDir(), "plan")
+	if _, err := Write(out, "bind", conf, f, o); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		source string
+		zones  []string
+	}{{"/etc/other.conf", o.Zones}, {conf, nil}} {
+		if _, err := Write(out, "bind", c.source, f, Options{Now: o.Now, Zones: c.zones}); !errors.Is(err, pipeline.ErrState) {
+			t.Errorf("%s %q over another plan: %v", c.source, c.zones, err)
+		}
 	}
 }
 

@@ -76,7 +76,7 @@ func (r *bindReader) readKey(base string, apex zone.Name) (k Key, present bool, 
 		return k, false, err
 	}
 	if inHSM(private) {
-		return k, false, fmt.Errorf("key %d is on a token, %s.private only names it: add the token here (sluice keystore add), and the zone by hand with the key where it is (sluice help takeover)", k.Tag, base)
+		return k, false, fmt.Errorf("key %d is on a token, %s.private only names it: add the token here (sluice keystore add), and the zone by hand: sluice zone add, with --import-ksk-key or --import-zsk-key KEYSTORE:ID:%[2]s.key for each key (sluice help takeover)", k.Tag, base)
 	}
 	key, err := file.LookAt(base+".private", apex.String(), "")
 	if err != nil {

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -98,9 +99,11 @@ func (p *Plan) replace(dir string, flt *fleet.Fleet) error {
 	before, err := Load(dir)
 	switch {
 	case errors.Is(err, pipeline.ErrNotFound):
-		return nil
+		return isEmpty(dir)
 	case err != nil:
 		return err
+	case !slices.Equal(before.Only, p.Only):
+		return fmt.Errorf("%s holds a plan of other zones (%s): give another folder, -o DIR, or the same --zone: %w", dir, cmp.Or(strings.Join(before.Only, ", "), "all"), pipeline.ErrState)
 	case before.Kind != p.Kind || before.Source != p.Source:
 		return fmt.Errorf("%s holds the plan of %s %s: give another folder, -o DIR: %w", dir, before.Kind, before.Source, pipeline.ErrState)
 	}
@@ -127,6 +130,19 @@ func (p *Plan) replace(dir string, flt *fleet.Fleet) error {
 	}
 	p.keepZones(before, has, flt)
 	return errors.Join(remove(filepath.Join(dir, "zones.toml")), p.removeKeys(dir, before))
+}
+
+// isEmpty refuses a folder that holds something else: it is not closed to
+// others, nor given away.
+func isEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("%s is there, and holds no plan: give a new folder, -o DIR: %w", dir, pipeline.ErrState)
+	}
+	return err
 }
 
 // keepRules keeps the policies of zones whose key management was ended there

@@ -129,7 +129,7 @@ func Make(kind, source string, f Former, o Options) (Plan, error) {
 // plan makes a plan, and the keys of each zone as they are written.
 func plan(kind, source string, f Former, o Options) (Plan, [][]plannedKey, error) {
 	p := Plan{
-		Version: planVersion, Kind: kind, Source: source, Only: o.Zones, At: o.Now.UTC().Truncate(time.Second), Software: f.Software,
+		Version: planVersion, Kind: kind, Source: source, Only: slices.Sorted(slices.Values(o.Zones)), At: o.Now.UTC().Truncate(time.Second), Software: f.Software,
 		Written: map[string]string{}, Policies: []PlannedPolicy{}, Zones: []PlannedZone{},
 		Unequal: f.Unequal, Stop: f.Stop, Back: f.Back,
 	}
