@@ -40,7 +40,7 @@ const (
 func roleFacts(role string) []string {
 	switch role {
 	case roleLoad:
-		return []string{"instance.loaded", "instance.fetched", "load.failed"} // it may serve what it hears NOTIFY for
+		return []string{"instance.loaded", "instance.fetched", "load.failed", "update.accepted"} // it may serve what it hears NOTIFY and UPDATE for
 	case roleReview:
 		return []string{
 			"review.requested", "review.approved", "review.rejected", "review.overridden",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -50,7 +51,7 @@ func (s *Server) answer(ctx context.Context, msg []byte, from netip.AddrPort, en
 	switch {
 	case err != nil:
 		return s.refuse(ctx, x, dns.RcodeFormatError, edeNone)
-	case x.req.opcode() != dns.OpcodeQuery && x.req.opcode() != dns.OpcodeNotify:
+	case !slices.Contains([]int{dns.OpcodeQuery, dns.OpcodeNotify, dns.OpcodeUpdate}, x.req.opcode()):
 		return s.refuse(ctx, x, dns.RcodeNotImplemented, edeNone)
 	case x.req.version != 0:
 		return s.refuse(ctx, x, dns.RcodeBadVers, edeNone)
@@ -66,8 +67,11 @@ func (s *Server) answer(ctx context.Context, msg []byte, from netip.AddrPort, en
 		}
 		x.peer.Key = x.req.tsig.key.String()
 	}
-	if x.req.opcode() == dns.OpcodeNotify {
+	switch x.req.opcode() {
+	case dns.OpcodeNotify:
 		return s.notified(ctx, x)
+	case dns.OpcodeUpdate:
+		return s.updated(ctx, x)
 	}
 	return s.query(ctx, x)
 }
@@ -112,7 +116,7 @@ func (s *Server) query(ctx context.Context, x *exchange) error {
 	case errors.Is(err, ErrUnknownZone) && transfer:
 		return s.refuse(ctx, x, dns.RcodeNotAuth, edeNotAuthoritative)
 	case errors.Is(err, ErrUnknownZone):
-		return s.refuse(ctx, x, dns.RcodeRefused, edeNotAuthoritative)
+		return s.answerBelow(ctx, x)
 	case errors.Is(err, ErrNotReady):
 		return s.refuse(ctx, x, dns.RcodeServerFailure, edeNotReady)
 	case err != nil:

@@ -56,7 +56,8 @@ type encoder struct {
 	flags uint16
 	extra *extra // what the additional section of the first message says
 
-	answers  int
+	answers   int
+	authority bool // the records stand in the authority section
 	records  int64 // of all messages
 	messages int64
 	bytes    int64
@@ -84,7 +85,7 @@ type extra struct {
 // most; they are appended to buf.
 func (e *encoder) begin(req *request, buf []byte, out sink, framed bool, size int) {
 	e.req, e.out, e.framed, e.buf = req, out, framed, buf
-	e.sign, e.extra, e.apex = nil, nil, nil
+	e.sign, e.extra, e.apex, e.authority = nil, nil, nil, false
 	e.below, e.lower = e.below[:0], e.lower[:0]
 	e.flags = flagQR | req.flags&(maskOp|flagRD|flagCD)
 	e.answers, e.records, e.messages, e.bytes = 0, 0, 0, 0
@@ -145,7 +146,11 @@ func (e *encoder) finish() error {
 	msg = e.buf[e.start:]
 	binary.BigEndian.PutUint16(msg[2:], flags)
 	binary.BigEndian.PutUint16(msg[4:], uint16(questions))
-	binary.BigEndian.PutUint16(msg[6:], uint16(e.answers))
+	section := 6
+	if e.authority {
+		section = 8
+	}
+	binary.BigEndian.PutUint16(msg[section:], uint16(e.answers))
 	binary.BigEndian.PutUint16(msg[10:], uint16(additional))
 	if e.sign != nil {
 		e.buf = e.sign.appendTo(e.buf, e.start, time.Now())

@@ -1,6 +1,7 @@
 package xfr
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -263,11 +264,10 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		}
 		n := int(binary.BigEndian.Uint16(length[:]))
 		if n > maxRequest {
-			s.stats.dropped.Add(1)
-			if more, ok := s.refusals.allow(time.Now()); ok {
-				s.log.InfoContext(ctx, "connection closed: its request is too long", "peer", from.String(), "bytes", n, "unlogged", more)
+			if s.serveLong(ctx, c, n, from, conn) != nil {
+				return
 			}
-			return
+			continue
 		}
 		if cap(msg) < n {
 			msg = make([]byte, max(n, 512))
@@ -276,14 +276,18 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		if _, err := io.ReadFull(c, msg); err != nil {
 			return
 		}
-		enc := s.encoders.Get().(*encoder)
-		err := s.answer(ctx, msg, from, enc, conn)
-		enc.release()
-		s.encoders.Put(enc)
-		if err != nil {
+		if s.answerConn(ctx, msg, from, conn) != nil {
 			return // logged where it arose
 		}
 	}
+}
+
+// answerConn answers one request of a connection.
+func (s *Server) answerConn(ctx context.Context, msg []byte, from netip.AddrPort, conn *streamConn) error {
+	enc := s.encoders.Get().(*encoder)
+	defer s.encoders.Put(enc)
+	defer enc.release()
+	return s.answer(ctx, msg, from, enc, conn)
 }
 
 // packetLoop answers datagrams one after another.
@@ -302,6 +306,10 @@ func (s *Server) packetLoop(ctx, work context.Context, c *net.UDPConn) {
 			case <-ctx.Done():
 				return
 			}
+			continue
+		}
+		if s.cfg.Update != nil && isUpdate(buf[:n]) {
+			s.updateOverUDP(work, c, bytes.Clone(buf[:n]), from, answerFrom(oob[:oobn]))
 			continue
 		}
 		to := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())

@@ -52,6 +52,8 @@ type request struct {
 	hasSerial bool        // an SOA stood in the authority section, or a NOTIFY's answer section
 	serial    zone.Serial // of that SOA: what an IXFR client holds, or a NOTIFY tells
 
+	update *UpdateMessage // of an update
+
 	tsig   *tsigRecord // nil where the request was not signed
 	tsigAt int         // where the TSIG record begins in the message
 }
@@ -73,9 +75,10 @@ func parseRequest(msg []byte) (request, error) {
 	if r.flags&flagQR != 0 {
 		return r, errDrop
 	}
-	if r.opcode() != dns.OpcodeQuery && r.opcode() != dns.OpcodeNotify {
-		// Other opcodes give the sections other meanings (RFC 2136).
-		return r, nil
+	switch r.opcode() {
+	case dns.OpcodeQuery, dns.OpcodeNotify, dns.OpcodeUpdate:
+	default:
+		return r, nil // other opcodes give the sections other meanings
 	}
 	if binary.BigEndian.Uint16(msg[4:]) != 1 {
 		return r, errFormat
@@ -88,6 +91,9 @@ func parseRequest(msg []byte) (request, error) {
 	r.name = zone.Name(name)
 	r.qtype = zone.Type(binary.BigEndian.Uint16(msg[at:]))
 	r.qclass = binary.BigEndian.Uint16(msg[at+2:])
+	if r.opcode() == dns.OpcodeUpdate {
+		return r, r.readUpdate(msg, at+4)
+	}
 	return r, r.readSections(msg, at+4)
 }
 

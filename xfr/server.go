@@ -29,6 +29,13 @@ type Config struct {
 	// acknowledged, by several goroutines at once; it must not block. The
 	// serial is a hint, nil where the peer told none.
 	Notified func(name zone.Name, serial *zone.Serial, peer Peer)
+	// Update takes a dynamic update that is well formed and signed, and answers
+	// its RCODE once that is decided, by several goroutines at once. Its records
+	// are the caller's to keep. Without it UPDATE is not implemented.
+	Update func(ctx context.Context, m *UpdateMessage) (rcode int)
+	// Enclosing finds the zone that takes updates and that a name is below; a
+	// question for the SOA of such a name is then answered. nil finds none.
+	Enclosing func(name zone.Name) (apex zone.Name, ok bool)
 	// Transferred is called once a peer was sent all of a view or of the way
 	// to it, before the next request on the same connection is read. The view
 	// is still open. It must not block.
@@ -101,13 +108,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Server answers SOA, AXFR and IXFR queries and NOTIFY over UDP, TCP and TLS.
+// Server answers SOA, AXFR and IXFR queries, NOTIFY and UPDATE over UDP, TCP and TLS.
 // Make it with NewServer, add listeners with Listen and ListenTLS, then Run it
 // once.
 type Server struct {
 	cfg       Config
 	log       *slog.Logger
 	transfers chan struct{} // one entry a transfer under way
+	updating  chan struct{} // one entry an update over UDP, or a long one, under way
 	blocks    sync.Pool     // of *[2][]byte: the two blocks of a transfer
 	encoders  sync.Pool     // of *encoder
 	stats     counters
@@ -133,6 +141,7 @@ func NewServer(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg.withDefaults()}
 	s.log = s.cfg.Logger
 	s.transfers = make(chan struct{}, s.cfg.MaxTransfers)
+	s.updating = make(chan struct{}, maxUpdating)
 	s.blocks.New = func() any {
 		return &[2][]byte{make([]byte, 0, blockSize), make([]byte, 0, blockSize)}
 	}

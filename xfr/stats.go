@@ -9,6 +9,7 @@ import (
 // Stats is what a server has done since it was made.
 type Stats struct {
 	AXFR, IXFR        Sent   // transfers out; an IXFR that was answered by the whole zone is an AXFR
+	UpdatesRefused    uint64 // UPDATEs without a signature
 	NotifiesRefused   uint64 // NOTIFYs that were not allowed, or failed through our own fault
 	Requests          uint64 // well or badly formed, over UDP and TCP
 	Dropped           uint64 // messages without answer: responses, no full header
@@ -93,6 +94,7 @@ func (n *clientCounters) took(r TransferResult, err error, brokeOff bool) {
 type counters struct {
 	axfr, ixfr      sent
 	notifiesRefused atomic.Uint64
+	updatesRefused  atomic.Uint64
 
 	requests, dropped, answers, transfers, brokenTransfers, refused, notifies, faults, refusedConns atomic.Uint64
 }
@@ -100,7 +102,7 @@ type counters struct {
 // Stats reads the counters.
 func (s *Server) Stats() Stats {
 	return Stats{
-		AXFR: s.stats.axfr.read(), IXFR: s.stats.ixfr.read(), NotifiesRefused: s.stats.notifiesRefused.Load(),
+		AXFR: s.stats.axfr.read(), IXFR: s.stats.ixfr.read(), NotifiesRefused: s.stats.notifiesRefused.Load(), UpdatesRefused: s.stats.updatesRefused.Load(),
 		Requests:          s.stats.requests.Load(),
 		Dropped:           s.stats.dropped.Load(),
 		Answers:           s.stats.answers.Load(),

@@ -26,16 +26,19 @@ const (
 	RefusedRole = "role"
 	// RefusedLimit: there were too many requests.
 	RefusedLimit = "limit"
+	// RefusedUpdate: a dynamic update that no rule of the zone's policy allows.
+	RefusedUpdate = "update"
 )
 
-// AccessRefused tells of requests to the API that were not allowed. Of those
+// AccessRefused tells of requests to the API, and of dynamic updates, that were
+// not allowed. Of those
 // without a known token, and of the same one again, only their number is told,
 // less and less often. It stands under Instance; the actor is the token's name,
 // "unknown" without one.
 type AccessRefused struct {
-	Why    string `json:"why"`                // unknown, expired, role, limit
-	Method string `json:"method,omitempty"`   // of the request; "" of several
-	Route  string `json:"route,omitempty"`    // its path as a pattern
+	Why    string `json:"why"`                // unknown, expired, role, limit, update
+	Method string `json:"method,omitempty"`   // of the request, UPDATE of an update; "" of several
+	Route  string `json:"route,omitempty"`    // its path as a pattern; the zone of an update
 	Role   string `json:"api_role,omitempty"` // the one that is missing
 	// Peer is the address that it came from, of several the one with the most.
 	Peer  string `json:"peer,omitempty"`

@@ -12,6 +12,13 @@ func contentsSamples() []Facts {
 			Zones: []string{"example."}, Since: 1700000000, Until: 1700604800, Chunks: true, Dropped: []string{"actor", "facts.reason"},
 		},
 		&TSIGExported{Name: "transfer.example."},
+		&UpdateAccepted{
+			Updates: []AcceptedUpdate{
+				{Address: "192.0.2.7", TLS: true, Certificate: "host.example", Prerequisites: 1, Added: 2, Removed: 1},
+				{Address: "2001:db8::7", Added: 1},
+			},
+			Manifest: manifest(),
+		},
 	}
 }
 
@@ -27,6 +34,10 @@ func contentsVariants() map[string]Facts {
 				Address: "192.0.2.1", Key: "tsig.", Algorithm: "hmac-sha256",
 				Pin: "sha256:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", Certificate: hashOf(1).String(), Name: "ns1.example",
 			},
+		},
+		"instance.loaded-update": &InstanceLoaded{
+			Source: "/srv/zones/example", Serial: 8, Base: 8, Manifest: manifest(), ContentDigest: hashOf(3), RRsets: 10, Records: 20,
+			Added: 1, Transfer: ByUpdate, Updates: 3, UpdatesTo: 12,
 		},
 		"instance.signed-counts": &InstanceSigned{
 			Loaded: 8, Serial: 7, Manifest: manifest(), ContentDigest: hashOf(3), SignedDigest: hashOf(4), Made: 5, Reused: 35,

@@ -51,7 +51,8 @@ type InstanceLoaded struct {
 	Notices       []string          `json:"notices,omitempty"`
 	DurationMS    uint64            `json:"duration_ms"`
 	// Peer is the server that the zone came from, Transfer "AXFR" or "IXFR"
-	// and Bytes what it sent; empty where Source is a file.
+	// and Bytes what it sent; empty where Source is a file. Of what dynamic
+	// updates made Transfer is ByUpdate, and Peer is empty.
 	Peer     string `json:"peer,omitempty"`
 	Transfer string `json:"transfer,omitempty"`
 	Bytes    uint64 `json:"bytes,omitempty"`
@@ -71,6 +72,11 @@ type InstanceLoaded struct {
 	PeerIdentity *PeerIdentity `json:"peer_identity,omitempty"`
 	// Software is what loaded it: version and build, see Software.
 	Software string `json:"software,omitempty"`
+	// Updates is how many dynamic updates were applied to Base. UpdatesTo is the
+	// sequence of the last update.accepted that it has, or, where it came from
+	// the source, that it takes the place of.
+	Updates   uint64 `json:"updates,omitempty"`
+	UpdatesTo uint64 `json:"updates_to,omitempty"`
 }
 
 // PeerIdentity is what a server that a zone was taken from proved to be.

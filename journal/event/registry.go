@@ -78,6 +78,7 @@ func registered() []func() Facts {
 		func() Facts { return new(TSIGAdded) },
 		func() Facts { return new(TSIGExported) },
 		func() Facts { return new(TSIGRemoved) },
+		func() Facts { return new(UpdateAccepted) },
 		func() Facts { return new(WorkerEnrolled) },
 		func() Facts { return new(WorkerGranted) },
 		func() Facts { return new(WorkerQuarantined) },
@@ -120,6 +121,8 @@ func Manifests(f Facts) []Manifest {
 	case *InstanceLoaded:
 		return []Manifest{f.Manifest}
 	case *InstanceSigned:
+		return []Manifest{f.Manifest}
+	case *UpdateAccepted:
 		return []Manifest{f.Manifest}
 	case *SnapshotTaken:
 		return f.manifests()
