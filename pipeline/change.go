@@ -99,8 +99,14 @@ func (e *Engine) planTurn(ctx context.Context, s State, c ZoneChange, p Policy) 
 	}
 	changes := []string{}
 	source := s.Source
+	if err := e.fitsChange(s, c); err != nil {
+		return nil, nil, err
+	}
 	if c.Source != "" && c.Source != s.Source {
 		source = c.Source
+		if s.updated() {
+			changes = append(changes, "what dynamic updates made of the zone is replaced; to keep it: sluice zone dump --loaded "+s.Name)
+		}
 		changes = append(changes, fmt.Sprintf("source %s becomes %s; it is loaded in full, and what differs is signed and published", s.Source, source))
 	}
 	if s.Held != nil && source != s.Source {

@@ -90,6 +90,8 @@ type Load struct {
 	Asked uint64
 	// Hint is the serial that a NOTIFY told; 0 for none.
 	Hint zone.Serial
+	// UpdatesTo is the newest update that it takes the place of; 0 for none.
+	UpdatesTo uint64
 }
 
 // Sign signs a loaded instance, or makes it ready to be published as its mode
@@ -192,7 +194,7 @@ func (c ActivateKeys) Identity() string { return identity("activate", c) }
 // Identity implements Command. Who asked for a load makes no difference to
 // it: a request that comes meanwhile does not throw the result away.
 func (c Load) Identity() string {
-	c.Asked, c.Hint = 0, 0
+	c.Asked, c.Hint, c.UpdatesTo = 0, 0, 0
 	return identity("load", c)
 }
 

@@ -224,7 +224,7 @@ func (s timedMessages) SignMessages(dst, messages []byte, ends []int, hash crypt
 
 // counts is what this process has done since it began.
 type counts struct {
-	loads, signings, verifications, hooks, appends, events, probes tally
+	loads, signings, verifications, hooks, appends, events, probes, updates tally
 
 	made       atomic.Uint64 // signatures
 	appendTime histogram
@@ -233,7 +233,8 @@ type counts struct {
 
 // Counts is what this process has done since it began.
 type Counts struct {
-	Loads         []Count // kind: file or transfer; outcome: loaded, unchanged, failed
+	Loads         []Count // kind: file, transfer or update; outcome: loaded, unchanged, failed
+	Updates       []Count // dynamic updates; outcome: accepted, unchanged, prerequisite, refused, failed
 	Signings      []Count // kind: how, as in Mode; outcome: signed, failed
 	Verifications []Count // outcome: passed, failed
 	Hooks         []Count // kind: review, parent, checkpoint; outcome: ok, rejected, timeout, not-started, failed
@@ -248,17 +249,27 @@ type Counts struct {
 func (c *counts) read() Counts {
 	return Counts{
 		Loads: c.loads.list(), Signings: c.signings.list(), Verifications: c.verifications.list(), Hooks: c.hooks.list(),
-		Appends: c.appends.list(), Events: c.events.list(), Probes: c.probes.list(),
+		Appends: c.appends.list(), Events: c.events.list(), Probes: c.probes.list(), Updates: c.updates.list(),
 		Made: c.made.Load(), AppendTime: c.appendTime.read(), Keystores: c.keystores.list(),
 	}
 }
 
 // loaded counts a load that ended; one that was broken off does not count.
 func (c *counts) loaded(ctx context.Context, source string, began time.Time, err error) {
-	kind, outcome := "file", "loaded"
+	kind := "file"
 	if IsTransfer(source) {
 		kind = "transfer"
 	}
+	c.loadedBy(ctx, kind, began, err)
+}
+
+// updated counts a load by dynamic updates that ended.
+func (c *counts) updated(ctx context.Context, began time.Time, err error) {
+	c.loadedBy(ctx, "update", began, err)
+}
+
+func (c *counts) loadedBy(ctx context.Context, kind string, began time.Time, err error) {
+	outcome := "loaded"
 	switch {
 	case errors.Is(err, errUnchanged):
 		outcome = "unchanged"

@@ -122,6 +122,11 @@ func decideContent(d *Decision, s State, p Policy, m Moment) Command {
 		return nil // what is asked for meanwhile is loaded after the verdict
 	case none, halted, rejected, approved:
 	}
+	if s.Held == nil {
+		if c, done := decideUpdates(s, p, m); done {
+			return c
+		}
+	}
 	remote := IsTransfer(s.Source)
 	switch {
 	case s.Held != nil:

@@ -66,7 +66,9 @@ func (e *Engine) wanted(z *NewZone) (n zone.Name, p Policy, err error) {
 	if z.Source == "" {
 		return n, p, fmt.Errorf("%w: zone %s has no source", ErrInvalid, z.Name)
 	}
-	z.Source, err = e.checkSource(z.Source)
+	if z.Source, err = e.checkSource(z.Source); err == nil {
+		err = fitsUpdates(z.Source, p)
+	}
 	return n, p, err
 }
 
@@ -231,8 +233,19 @@ func (e *Engine) removeZone(ctx context.Context, actor event.Actor, name string,
 
 // Reload asks for the source to be read now; with full, everything is taken
 // from its servers, whatever its serial. It returns at once; Await tells
-// when it was.
-func (e *Engine) Reload(ctx context.Context, _ event.Actor, name string, full bool) error {
+// when it was. A zone that dynamic updates changed is read in full only, and only
+// by Replace.
+func (e *Engine) Reload(ctx context.Context, actor event.Actor, name string, full bool) error {
+	return e.reload(ctx, actor, name, full, false)
+}
+
+// Replace is Reload in full that also puts the source's contents in the place of
+// those that dynamic updates made.
+func (e *Engine) Replace(ctx context.Context, actor event.Actor, name string) error {
+	return e.reload(ctx, actor, name, true, true)
+}
+
+func (e *Engine) reload(ctx context.Context, _ event.Actor, name string, full, replace bool) error {
 	r, err := e.find(name)
 	if err != nil {
 		return err
@@ -244,6 +257,10 @@ func (e *Engine) Reload(ctx context.Context, _ event.Actor, name string, full bo
 		return fmt.Errorf("zone %s is in maintenance; sluice zone maintenance disable %s: %w", s.Name, s.Name, ErrState)
 	case s.Held != nil:
 		return errHeld(s)
+	default:
+		if err := e.mayReplace(ctx, s, full, replace); err != nil {
+			return err
+		}
 	}
 	return r.ask(ctx, RoleLoad, question{Do: askReload, Full: full}, func() { r.askReload(full) })
 }

@@ -65,7 +65,9 @@ func Evolve(s State, rec journal.Record, broken string) State {
 		facts.Manifest = event.Manifest{}
 		s.Loaded = &Loaded{Seq: rec.Seq, Time: rec.Event.Time, Facts: facts, Broken: broken}
 		s.LoadFailure, s.LoadedReview = nil, nil
-		return evolveHold(s, rec)
+		return evolveHold(evolveUpdates(s, rec), rec)
+	case *event.UpdateAccepted:
+		return evolveUpdates(s, rec)
 	case *event.ZoneHeld, *event.ZoneReleased:
 		return evolveHold(s, rec)
 	case *event.InstanceSigned:

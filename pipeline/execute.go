@@ -24,6 +24,8 @@ func Cause(s State, c Command) uint64 {
 		return c.Signed
 	case Rollback:
 		return c.Held
+	case ApplyUpdates:
+		return max(c.To, c.Released)
 	case OpenReview:
 		return c.Instance
 	case RunHook:
@@ -74,6 +76,8 @@ func (e *Engine) do(ctx context.Context, s State, c Command, report func(Progres
 		return e.doLoad(ctx, s, c, report)
 	case Rollback:
 		return e.doRollback(ctx, s, c, report)
+	case ApplyUpdates:
+		return e.doUpdates(ctx, s, c, report)
 	case Sign:
 		return e.doSign(ctx, s, c, report)
 	case Publish:

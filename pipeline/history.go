@@ -257,6 +257,9 @@ func Describe(ev event.Event) string {
 			return fmt.Sprintf("content of l%d taken back: serial %d, %d records, %d added, %d removed",
 				f.Rollback, f.Serial, f.Records, f.Added, f.Removed)
 		}
+		if f.Transfer == event.ByUpdate {
+			return loadedByUpdate(f)
+		}
 		if f.Peer != "" {
 			from = f.Peer + " by " + f.Transfer
 		}
@@ -304,7 +307,7 @@ func Describe(ev event.Event) string {
 		return fmt.Sprintf("%d unused chunks swept, %d bytes", f.Chunks, f.Bytes)
 	default:
 		for _, describe := range []func(event.Event) string{
-			describeJournal, describeRetention, describeReview, describeHold, describeRollover, describeTold, describeWorkers, describeAccess, describeProposal, describeCatalog,
+			describeJournal, describeRetention, describeReview, describeHold, describeRollover, describeTold, describeUpdate, describeWorkers, describeAccess, describeProposal, describeCatalog,
 		} {
 			if text := describe(ev); text != "" {
 				return text

@@ -43,7 +43,7 @@ func sourceWords(source string) []string {
 
 // IsTransfer reports whether a source names servers.
 func IsTransfer(source string) bool {
-	if strings.HasPrefix(source, "/") {
+	if strings.HasPrefix(source, "/") || IsUpdateSource(source) {
 		return false
 	}
 	words := sourceWords(source)
@@ -60,8 +60,12 @@ func IsTransfer(source string) bool {
 }
 
 // CanonicalSource is a source as events write it: servers in full and
-// separated by commas, or the absolute path of a file.
+// separated by commas, the absolute path of a file, or update: with the names of
+// name servers in full.
 func CanonicalSource(source string) (string, error) {
+	if IsUpdateSource(source) {
+		return canonicalUpdateSource(source)
+	}
 	servers, err := ParseSource(source)
 	if err != nil {
 		return "", err

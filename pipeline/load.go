@@ -64,7 +64,7 @@ func loadFailed(source string, err error) *event.LoadFailed {
 
 // sourceName is a file's name without its folder, or the servers.
 func sourceName(source string) string {
-	if IsTransfer(source) {
+	if IsTransfer(source) || IsUpdateSource(source) {
 		return source
 	}
 	return filepath.Base(source)
@@ -109,13 +109,13 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 		return nil, err
 	}
 	defer give(e.heavy)
-	files, err := OpenZoneFile(c.Source)
+	files, name, closeFiles, err := sourceFile(c.Source)
 	if err != nil {
-		return nil, fmt.Errorf("open source: %w", err)
+		return nil, err
 	}
-	defer files.Close() //nolint:errcheck // opened for reading
+	defer closeFiles() //nolint:errcheck // opened for reading
 	in, err := zone.Load(ctx, zone.LoadOptions{
-		FS: files, File: files.Name, Origin: apex, Spill: e.spill,
+		FS: files, File: name, Origin: apex, Spill: e.spill,
 		MaxTTL: p.loadTTL(), ClampTTL: p.ClampTTL(), KeepSigned: c.PassThrough, SkipZONEMD: p.Checks().ZONEMD == zonemdIgnore,
 		Glue:     p.Checks().Glue,
 		Progress: func(read, total int64) { report(Progress{Stage: "load", Done: read, Total: total}) },
@@ -124,7 +124,7 @@ func (e *Engine) load(ctx context.Context, s State, c Load, report func(Progress
 		return nil, err
 	}
 	defer in.Close() //nolint:errcheck // temporary files
-	facts := &event.InstanceLoaded{Source: c.Source, Base: c.Base, PassThrough: c.PassThrough}
+	facts := &event.InstanceLoaded{Source: c.Source, Base: c.Base, PassThrough: c.PassThrough, UpdatesTo: c.UpdatesTo}
 	return facts, e.takeLoaded(ctx, s, c, p, in, facts)
 }
 
@@ -203,7 +203,7 @@ func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, fact
 	if err != nil {
 		return err
 	}
-	if changes == 0 && s.LoadFailure == nil && s.Released == nil {
+	if changes == 0 && s.LoadFailure == nil && s.Released == nil && !s.updated() {
 		return errUnchanged
 	}
 	// Where a failure stands there, or a hold has ended, the good input is told

@@ -34,6 +34,7 @@ type settings struct {
 	maxTTL   time.Duration
 	clampTTL bool
 	stop     bool // on expiry
+	updates  []UpdateRule
 
 	useCSK    bool
 	algorithm uint8

@@ -32,9 +32,10 @@ const maxPolicy = 64 << 10
 type policyFile struct {
 	Version any `toml:"version"`
 	Loader  struct {
-		OnExpire any        `toml:"on-expire"`
-		Review   reviewFile `toml:"review"`
-		Checks   checksFile `toml:"checks"`
+		OnExpire any          `toml:"on-expire"`
+		Review   reviewFile   `toml:"review"`
+		Checks   checksFile   `toml:"checks"`
+		Update   []updateFile `toml:"update"`
 	} `toml:"loader"`
 	KeyManager struct {
 		DSAlgorithm         any `toml:"ds-algorithm"`
@@ -142,6 +143,7 @@ func Parse(name string, text []byte) (Policy, error) {
 	r.loader(&f)
 	r.keyManager(&f)
 	r.signer(&f)
+	r.updates(&f)
 	r.denial(&f)
 	r.server(&f)
 	r.retention(&f)

@@ -180,6 +180,8 @@ func refusedText(f *event.AccessRefused) string {
 		text += ", no known token"
 	case event.RefusedLimit:
 		text += ", too many requests"
+	case event.RefusedUpdate:
+		text += ", which loader.update of its policy does not allow"
 	}
 	if f.Peers > 1 {
 		return text + fmt.Sprintf("; from %d addresses, most from %s", f.Peers, f.Peer)

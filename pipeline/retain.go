@@ -50,6 +50,7 @@ const (
 	loadedChunks chunkKind = iota
 	signedChunks
 	snapshotChunks
+	updateChunks
 )
 
 // chunkEvent is an event of a zone with chunks.
@@ -73,7 +74,8 @@ type holdings struct {
 	all       []chunkEvent // ascending
 	published []held       // ascending
 	gone      journal.SeqSet
-	grants    State // the grants folded so far: what a former owner wrote does not count
+	taken     uint64 // the newest dynamic update that a loaded instance has
+	grants    State  // the grants folded so far: what a former owner wrote does not count
 }
 
 // take adds what an event of the zone says.
@@ -88,8 +90,11 @@ func (h *holdings) take(rec journal.Record) {
 		n := chunkEvent{seq: rec.Seq, kind: loadedChunks}
 		if counts {
 			n.base = f.Base
+			h.taken = max(h.taken, f.UpdatesTo)
 		}
 		h.add(n, f.Manifest)
+	case *event.UpdateAccepted:
+		h.add(chunkEvent{seq: rec.Seq, kind: updateChunks}, f.Manifest)
 	case *event.InstanceSigned:
 		n := chunkEvent{seq: rec.Seq, kind: signedChunks}
 		if counts {
@@ -301,8 +306,17 @@ func (h *holdings) closure(at int, taken map[uint64]uint64, want [2]uint64) map[
 	keep := map[uint64]bool{}
 	var need []uint64
 	for _, n := range h.all {
-		if n.kind != snapshotChunks && n.seq >= first[n.kind] {
-			need = append(need, n.seq)
+		switch n.kind {
+		case loadedChunks, signedChunks:
+			if n.seq >= first[n.kind] {
+				need = append(need, n.seq)
+			}
+		case updateChunks:
+			// Once an instance has them they are of no use: it is rebuilt without.
+			if n.seq > h.taken || n.seq >= first[0] {
+				need = append(need, n.seq)
+			}
+		case snapshotChunks:
 		}
 	}
 	for len(need) > 0 {

@@ -72,7 +72,7 @@ func PartitionOf(id event.ZoneID) int {
 // RoleOf is the role whose work a command is.
 func RoleOf(c Command) Role {
 	switch c.(type) {
-	case Load, Rollback:
+	case Load, Rollback, ApplyUpdates:
 		return RoleLoad
 	case OpenReview, RunHook, CloseReview:
 		return RoleReview
@@ -90,7 +90,7 @@ func RoleOf(c Command) Role {
 // they belong to none, and any worker may write them.
 func RoleOfEvent(f event.Facts) Role {
 	switch f := f.(type) {
-	case *event.InstanceLoaded, *event.LoadFailed:
+	case *event.InstanceLoaded, *event.LoadFailed, *event.UpdateAccepted:
 		return RoleLoad
 	case *event.ReviewRequested, *event.ReviewApproved, *event.ReviewRejected, *event.InstanceAbandoned, *event.ZoneHalted:
 		return RoleReview

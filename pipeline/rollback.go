@@ -48,7 +48,8 @@ func (Rollback) command() {}
 func brings(c Command) bool {
 	_, load := c.(Load)
 	_, back := c.(Rollback)
-	return load || back
+	_, updates := c.(ApplyUpdates)
+	return load || back || updates
 }
 
 // evolveHold folds the beginning and the end of a hold, and what is loaded

@@ -38,6 +38,7 @@ type runner struct {
 	fetches    fetches         // guarded by mu
 	sight      sight           // guarded by mu
 	probing    probing         // guarded by mu
+	updating   updating        // guarded by mu
 	// answered: guarded by mu; when a server of the source last answered the
 	// worker that loads the zone, where that is another process.
 	answered time.Time
@@ -137,7 +138,7 @@ func (r *runner) step() {
 			continue
 		}
 		if l, ok := c.(Load); ok {
-			l.Hint = r.up.hint
+			l.Hint, l.UpdatesTo = r.up.hint, r.state.Updates.last()
 			c = l
 		}
 		if !r.e.start(func(ctx context.Context) { r.run(ctx, c) }) {
@@ -309,7 +310,7 @@ func (r *runner) do(ctx context.Context, s State, c Command) ([]event.Facts, err
 			return nil, err
 		}
 		defer give(r.e.handing)
-	case Load, Rollback, BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview,
+	case Load, Rollback, ApplyUpdates, BindPolicy, GenerateKeys, ActivateKeys, AdoptKeys, BeginRollover, AdvanceRollover, DestroyKeys, RunHook, CloseReview,
 		ChangeCDS, RunParentHook, PushDS, PushSignal, NotifyParent: // a load takes its place itself
 	}
 	return r.e.do(ctx, s, c, r.report)

@@ -95,6 +95,10 @@ func peerFields(f event.Facts) (fields []string) {
 		}
 	case *event.AccessRefused:
 		return []string{"facts.peer"}
+	case *event.UpdateAccepted:
+		for i := range f.Updates {
+			fields = append(fields, fmt.Sprintf("facts.updates.%d.address", i), fmt.Sprintf("facts.updates.%d.certificate", i))
+		}
 	case *event.InstanceFetched:
 		for i, fetch := range f.Fetches {
 			if fetch.Peer() != fetch.Address {

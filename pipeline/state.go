@@ -66,6 +66,8 @@ type State struct {
 	// the source was read in full.
 	Held     *Hold    `json:"held,omitempty"`
 	Released *Release `json:"released,omitempty"`
+	// Updates is what dynamic updates made of it.
+	Updates Updates `json:"updates,omitzero"`
 
 	// Member is the zone's place in the catalog that it comes from; nil where it
 	// was added by hand. It is replaced, never changed.

@@ -255,6 +255,7 @@ func (p Policy) tsigNames() []string {
 			names = append(names, line.Key)
 		}
 	}
+	names = append(names, p.updateKeys()...)
 	for _, ep := range slices.Concat(p.set.notifyTo, p.set.parent.Servers, p.set.parent.Signal) {
 		names = append(names, ep.Key)
 	}

@@ -215,12 +215,32 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 	out := newChunkSink(ctx, e.journal.NewChunks(t.s.Zone, t.c.Identity()))
 	check := newEditCheck(z, t.ep.String(), t.policy.Checks().Glue)
 	hasher := zone.Hasher{Set: *state}
+	if err := z.send(out, check, &hasher, facts); err != nil {
+		return err
+	}
+	if facts.Earliest, err = z.earliest(base.Earliest, e.clock.Now().Add(t.policy.RemainTime())); err != nil {
+		return err
+	}
+	if err := t.checkZONEMD(ctx, base.ZONEMD, facts); err != nil {
+		return err
+	}
+	facts.Stripped, facts.Notices = z.stripped, z.notices(check.notices)
+	facts.ContentDigest = hasher.Set.Sum()
+	if err := out.putState(&hasher.Set); err != nil {
+		return err
+	}
+	facts.Manifest, err = out.finish()
+	return err
+}
+
+// send sends what changed, checks it, and counts and hashes it.
+func (z *zoneEdit) send(out *chunkSink, check *editCheck, hasher *zone.Hasher, facts *event.InstanceLoaded) error {
 	keys := slices.Sorted(maps.Keys(z.sets))
 	for len(keys) > 0 {
 		n := sameOwner(keys)
 		moved := false
 		for _, key := range keys[:n] {
-			now, same, err := z.change(&hasher, []byte(key), facts)
+			now, same, err := z.change(hasher, []byte(key), facts)
 			if err != nil {
 				return err
 			}
@@ -249,19 +269,7 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 		return err
 	}
 	facts.Serial = uint32(serialOf(check.soa))
-	if facts.Earliest, err = z.earliest(base.Earliest, e.clock.Now().Add(t.policy.RemainTime())); err != nil {
-		return err
-	}
-	if err := t.checkZONEMD(ctx, base.ZONEMD, facts); err != nil {
-		return err
-	}
-	facts.Stripped, facts.Notices = z.stripped, z.notices(check.notices)
-	facts.ContentDigest = hasher.Set.Sum()
-	if err := out.putState(&hasher.Set); err != nil {
-		return err
-	}
-	facts.Manifest, err = out.finish()
-	return err
+	return nil
 }
 
 // sameOwner is how many of the first keys are of one name; keys are sorted.

@@ -57,10 +57,10 @@ type encoder struct {
 	extra *extra // what the additional section of the first message says
 
 	answers   int
-	authority bool // the records stand in the authority section
-	records  int64 // of all messages
-	messages int64
-	bytes    int64
+	authority bool  // the records stand in the authority section
+	records   int64 // of all messages
+	messages  int64
+	bytes     int64
 
 	table    table
 	apex     []byte

@@ -69,6 +69,8 @@ func (r *run) do(c pipeline.Command) ([]event.Facts, error) {
 		return r.approve(c.Stage, c.Instance)
 	case pipeline.Rollback:
 		return nil, errors.New("a rehearsal on paper has no versions to go back to")
+	case pipeline.ApplyUpdates:
+		return nil, errors.New("a rehearsal on paper takes no updates")
 	case pipeline.HandKeys:
 		return nil, errors.New("a rehearsal on paper has no other processes to hand keys to")
 	case pipeline.AdoptKeys:
