@@ -90,7 +90,7 @@ func absoluteSource(source string) (string, error) {
 	if err != nil {
 		return "", usagef("%v", err)
 	}
-	if _, err := os.Stat(full); err != nil && !pipeline.IsTransfer(source) && likeServer(source) {
+	if _, err := os.Stat(full); err != nil && !pipeline.IsTransfer(source) && !pipeline.IsUpdateSource(source) && likeServer(source) {
 		return "", &usageError{
 			msg:  fmt.Sprintf("source %q is neither a file nor a server", source),
 			hint: "a server is IP[:PORT][^TSIGKEY], an IPv6 address with a port [IP]:PORT",

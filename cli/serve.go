@@ -270,7 +270,7 @@ func (s *serving) listenEverywhere(ctx context.Context) error {
 func (s *serving) listen(ctx context.Context) (err error) {
 	s.xfr, err = xfr.NewServer(xfr.Config{
 		Source: s.engine.Source(), Keys: s.engine.TSIG(), WeakTSIG: s.cfg.Server.WeakTSIG,
-		AllowsNotify: s.engine.AllowsNotify, Notified: s.engine.Notified, Transferred: s.engine.Transferred,
+		AllowsNotify: s.engine.AllowsNotify, Notified: s.engine.Notified, Update: s.engine.Update, Enclosing: s.engine.UpdateZone, Transferred: s.engine.Transferred,
 		ClientRoots: s.secure.clients,
 		Listeners:   s.sockets, Grace: time.Duration(s.cfg.Server.StopGrace),
 		Logger: s.log.With("part", "publication"),

@@ -279,10 +279,18 @@ func zoneReload(e *env) *urfave.Command {
 		Name: "reload", Usage: "load a zone now; what changed is signed and published", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.BoolFlag{Name: "full", Usage: "take everything from the zone's servers by AXFR, whatever its serial"}, noWaitFlag(),
+			&urfave.BoolFlag{Name: "full", Usage: "take everything from the zone's servers by AXFR, whatever its serial"},
+			&urfave.BoolFlag{Name: "replace", Usage: "with --full: put the source's contents in the place of what dynamic updates made"}, noWaitFlag(),
 		},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
-			if err := client.Reload(c.Context, args[0], c.Bool("full")); err != nil {
+			if c.Bool("replace") && !c.Bool("full") {
+				return usagef("--replace needs --full")
+			}
+			reload := func() error { return client.Reload(c.Context, args[0], c.Bool("full")) }
+			if c.Bool("replace") {
+				reload = func() error { return client.Replace(c.Context, args[0]) }
+			}
+			if err := reload(); err != nil {
 				return err
 			}
 			return e.asked(c, client, args[0])

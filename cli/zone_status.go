@@ -47,6 +47,7 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 	err = e.fields(
 		"loaded", instanceText(s.Loaded),
 		"published", instanceText(s.Published),
+		"updates", updatesText(s.Updates),
 		"signatures valid until", expiry,
 		"signatures replaced", exchangeText(s.Exchange),
 		"seen from outside", observationText(s.Observation),
@@ -61,6 +62,21 @@ func (e *env) printStatus(s pipeline.ZoneStatus, detailed bool) error {
 		return e.rolloverLines(s)
 	}
 	return e.printDetails(s)
+}
+
+// updatesText tells what dynamic updates did to a zone.
+func updatesText(u *pipeline.UpdatesStatus) string {
+	if u == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%d taken since the source was read", u.Taken)
+	if u.Waiting > 0 {
+		text += fmt.Sprintf(", %d wait", u.Waiting)
+	}
+	if u.LastAt != nil {
+		text += fmt.Sprintf("; the last by key %s, %s", u.LastKey, when(*u.LastAt))
+	}
+	return text
 }
 
 // untold is the last error where no notice tells it.

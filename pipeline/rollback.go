@@ -177,5 +177,8 @@ func (s State) afterLoadFailure(reason string) string {
 	if s.Held != nil {
 		return "it is tried again by itself; or roll back to another version, or: sluice zone release " + s.Name
 	}
+	if s.updated() && s.Updates.Source == s.Source {
+		return "it is tried again by itself; see: sluice zone history " + s.Name
+	}
 	return loadHint(s.Source, reason) + ", then: sluice zone reload " + s.Name
 }

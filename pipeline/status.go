@@ -149,6 +149,7 @@ func (r *runner) describe(st *ZoneStatus, brief bool) {
 	r.describeMode(st)
 	r.describeReviews(st)
 	r.describeCatalogs(st)
+	r.describeUpdates(st)
 	st.WaitsFor, st.Since = waits(s, *st, r.lanes)
 	if p, err := r.e.boundPolicy(s); err == nil && st.WaitsFor == "" && len(s.Keys.Signing()) == 0 && len(backupNotices(s, p)) > 0 {
 		st.WaitsFor = "its keys to be marked as backed up"

@@ -71,6 +71,8 @@ type ZoneStatus struct {
 	// are told of new versions.
 	Upstream    *UpstreamStatus   `json:"upstream,omitempty"`
 	Secondaries []SecondaryStatus `json:"secondaries,omitempty"`
+	// Updates is what dynamic updates did to it; nil where it takes none.
+	Updates *UpdatesStatus `json:"updates,omitempty"`
 	// Fetched is what each peer took last.
 	Fetched []FetchStatus `json:"fetched,omitempty"`
 	// Reviews is what is under review, and what halted the zone there.

@@ -58,6 +58,12 @@ func (c *Client) Reload(ctx context.Context, name string, full bool) error {
 	return c.act(ctx, http.MethodPost, zonePath(name, "reload"), url.Values{"full": {strconv.FormatBool(full)}})
 }
 
+// Replace is Reload in full that also puts the source's contents in the place of
+// what dynamic updates made.
+func (c *Client) Replace(ctx context.Context, name string) error {
+	return c.act(ctx, http.MethodPost, zonePath(name, "reload"), url.Values{"full": {"true"}, "replace": {"true"}})
+}
+
 // Await waits until the zone is at rest.
 func (c *Client) Await(ctx context.Context, name string, progress func(pipeline.Progress)) (pipeline.ZoneStatus, error) {
 	return streamOne[pipeline.ZoneStatus](ctx, c, zonePath(name, "await"), nil, progress)

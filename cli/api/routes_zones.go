@@ -68,7 +68,8 @@ func liveRoutes() []Route {
 	return tagged(
 		"zones",
 		change("POST", "/zones/{zone}/reload", "reloadZone", RoleOperator, "Load the zone now.",
-			nil, askedFor(), (*server).reloadZone, yesNo("full", "take everything, whatever the serial")),
+			nil, askedFor(), (*server).reloadZone, yesNo("full", "take everything, whatever the serial"),
+			yesNo("replace", "with full: put the source's contents in the place of what dynamic updates made")),
 		change("POST", "/zones/{zone}/resign", "resignZone", RoleOperator, "Sign the zone now.",
 			nil, askedFor(), (*server).resignZone, yesNo("full", "make all signatures anew")),
 		change("POST", "/zones/{zone}/notify", "notifySecondaries", RoleOperator, "Send NOTIFY to the secondaries again.",

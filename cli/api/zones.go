@@ -68,7 +68,19 @@ func (s *server) reloadZone(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.engine.Reload(r.Context(), actorOf(r.Context()), r.PathValue("zone"), full); err != nil {
+	replace, err := boolParam(r, "replace")
+	if err != nil {
+		return err
+	}
+	if replace && !full {
+		return fmt.Errorf("%w: replace needs full", pipeline.ErrInvalid)
+	}
+	if replace {
+		err = s.engine.Replace(r.Context(), actorOf(r.Context()), r.PathValue("zone"))
+	} else {
+		err = s.engine.Reload(r.Context(), actorOf(r.Context()), r.PathValue("zone"), full)
+	}
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)

@@ -93,7 +93,7 @@ func processFamilies() []family {
 		{"clock_rehearsal", gauge, "1 where the clock is simulated.", nil},
 		{"journal_away_since_timestamp_seconds", gauge, "Since when the journal does not answer this process; absent where it does.", nil},
 
-		{"loads_total", counter, "Loads by source (file, transfer) and result (loaded, unchanged, failed).", []string{"source", "result"}},
+		{"loads_total", counter, "Loads by source (file, transfer, update) and result (loaded, unchanged, failed).", []string{"source", "result"}},
 		{"load_seconds_total", counter, "Time that loads took.", []string{"source", "result"}},
 		{"signings_total", counter, "Signing runs by mode (sign, pass-through, unsigned) and result (signed, failed).", []string{"mode", "result"}},
 		{"signing_seconds_total", counter, "Time that signing runs took.", []string{"mode", "result"}},
@@ -111,6 +111,8 @@ func processFamilies() []family {
 		{"transfers_out_under_way", gauge, "Transfers that are being sent.", nil},
 		{"notifies_in_total", counter, "NOTIFYs that came, by result (taken, refused).", []string{"result"}},
 		{"notifies_out_total", counter, "NOTIFYs that were sent, by result (acknowledged, refused, silent).", []string{"result"}},
+		{"updates_total", counter, "Signed dynamic updates that came, by result (accepted, unchanged, prerequisite, refused, failed).", []string{"result"}},
+		{"updates_unsigned_total", counter, "Dynamic updates that were refused because nobody had signed them.", nil},
 		{"dns_requests_total", counter, "Requests to the publication listeners.", nil},
 		{"dns_refused_total", counter, "Requests that were answered without records.", nil},
 		{"dns_dropped_total", counter, "Messages that were not answered.", nil},

@@ -30,11 +30,12 @@ func (s *scrape) process(m pipeline.Measurement) {
 // work tells what the process has done.
 func (s *scrape) work(m pipeline.Measurement) {
 	c := m.Counts
-	s.counts("loads_total", "load_seconds_total", c.Loads, []string{"file", "transfer"}, []string{"loaded", "unchanged", "failed"})
+	s.counts("loads_total", "load_seconds_total", c.Loads, []string{"file", "transfer", "update"}, []string{"loaded", "unchanged", "failed"})
 	s.counts("signings_total", "signing_seconds_total", c.Signings, []string{string(pipeline.ModeSign)}, []string{"signed", "failed"})
 	s.counts("verifications_total", "verification_seconds_total", c.Verifications, []string{""}, []string{"passed", "failed"})
 	s.counts("hook_runs_total", "hook_seconds_total", c.Hooks,
 		[]string{"review", "parent", "checkpoint", "alarm"}, []string{"ok", "rejected", "timeout", "not-started", "failed"})
+	s.counts("updates_total", "", c.Updates, []string{""}, []string{"accepted", "unchanged", "prerequisite", "refused", "failed"})
 	s.counts("probes_total", "probe_seconds_total", c.Probes, nil, nil)
 	s.count("signatures_made_total", c.Made)
 	for _, k := range c.Keystores {
@@ -86,6 +87,7 @@ func (s *scrape) peers(m pipeline.Measurement) {
 	s.set("transfers_out_under_way", float64(out.TransfersUnderWay))
 	s.count("notifies_in_total", out.Notifies, "taken")
 	s.count("notifies_in_total", out.NotifiesRefused, "refused")
+	s.count("updates_unsigned_total", out.UpdatesRefused)
 	s.count("dns_requests_total", out.Requests)
 	s.count("dns_refused_total", out.Refused)
 	s.count("dns_dropped_total", out.Dropped)
