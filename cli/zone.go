@@ -90,7 +90,7 @@ func zoneAdd(e *env) *urfave.Command {
 		Name: "add", Usage: "add a zone: it is loaded, signed and published", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "source", Usage: "where the zone comes from: a zone file, or servers as IP[:PORT][^TSIGKEY], separated by commas (`SOURCE`)"},
+			&urfave.StringFlag{Name: "source", Usage: "where the zone comes from: a zone file, or servers as IP[:PORT][^TSIGKEY], separated by commas, or update:NS,... for one that begins empty and takes dynamic updates (`SOURCE`)"},
 			&urfave.StringFlag{Name: "policy", Value: "default", Usage: "`NAME` of its policy"},
 			&urfave.StringSliceFlag{Name: "import-ksk-file", Usage: "take this key as KSK: BIND's K*.private `FILE`, the .key file beside it"},
 			&urfave.StringSliceFlag{Name: "import-zsk-file", Usage: "take this key as ZSK: `FILE` as above"},

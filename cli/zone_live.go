@@ -16,7 +16,7 @@ func zoneSet(e *env) *urfave.Command {
 		Name: "set", Usage: "give a zone another source or policy", ArgsUsage: "ZONE",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "source", Usage: "a zone file, or servers as IP[:PORT][^TSIGKEY], separated by commas (`SOURCE`)"},
+			&urfave.StringFlag{Name: "source", Usage: "a zone file, or servers as IP[:PORT][^TSIGKEY], separated by commas, or update:NS,... (`SOURCE`)"},
 			&urfave.StringFlag{Name: "policy", Usage: "`NAME` of its policy"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "tell what would change, and change nothing"},
 			reasonFlag(),

@@ -127,7 +127,7 @@ func zoneNotices() []NoticeCode {
 	return []NoticeCode{
 		NoticeInput, NoticeLoadFailed, NoticeSignFailed, NoticeWorkFailed, NoticeZoneBroken, NoticeExpiryNear,
 		NoticeSourceUnreachable, NoticeSourceExpired, NoticeSourceBehind, NoticeSourceSignatures, NoticeSerialNotKept, NoticeModePending,
-		NoticeMaintenance, NoticeHeld, NoticeReleasePending, NoticeReviewWaits, NoticeReviewHalted, NoticeProposed, NoticeLoadedDropped, NoticeSignedDropped,
+		NoticeMaintenance, NoticeHeld, NoticeUpdatesRefused, NoticeUpdatesWait, NoticeUpdatesLost, NoticeReleasePending, NoticeReviewWaits, NoticeReviewHalted, NoticeProposed, NoticeLoadedDropped, NoticeSignedDropped,
 		NoticeRefreshDropped, NoticeRoleRests, NoticeRoleUnheld, NoticePassedOver, NoticeKeystoreDown, NoticeKeysMissing, NoticeKeysLacking,
 		NoticeKeysUnproved, NoticeKeysDiffer, NoticeAlgorithmDiffers, NoticeBackupWanted, NoticeForeignAlgorithm, NoticeForeignLacksKeys,
 		NoticeRolloverDue, NoticeRolloverPerson, NoticeRolloverBlocked, NoticeRolloverBackup, NoticeRolloverProof, NoticeServerSilent,
@@ -153,6 +153,8 @@ func (c NoticeCode) Topic() string {
 		return "parents"
 	case NoticeCatalogHeld, NoticeCatalogConflict, NoticeCatalogGroup, NoticeCatalogMember, NoticeCatalogRemoval:
 		return "catalog"
+	case NoticeUpdatesRefused, NoticeUpdatesWait, NoticeUpdatesLost:
+		return "update"
 	case NoticeAlarmNotSent:
 		return "notices"
 	case NoticeProposed, NoticeCertificate:

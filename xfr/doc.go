@@ -1,5 +1,5 @@
 // Package xfr speaks the transfer protocol on both sides: SOA, AXFR
-// (RFC 5936), IXFR (RFC 1995) and NOTIFY (RFC 1996) over UDP, TCP and TLS
+// (RFC 5936), IXFR (RFC 1995), NOTIFY (RFC 1996) and UPDATE (RFC 2136) over UDP, TCP and TLS
 // (RFC 9103), with TSIG (RFC 8945), extended errors (RFC 8914) and access
 // lists. It knows zones as read views and as streams of records only, and
 // never holds one.
@@ -18,6 +18,11 @@
 //     case only, so case arrives as it was loaded.
 //   - A zone is read, encoded and sent by three goroutines side by side.
 //   - Requests on a TCP connection are answered one after another.
+//   - An update is read only where somebody takes updates, and only its signature and
+//     form are looked at here. Over TCP it may fill a message, where other requests
+//     have 4 KiB. Over UDP it is answered aside: 64 at a time, further ones are lost.
+//   - A question for the SOA of a name below a zone that takes updates is answered with
+//     that zone's SOA in the authority section, so that nsupdate finds the zone.
 //   - Transfers over TLS are not padded.
 //
 // A transfer that goes wrong after its first message closes the connection:
