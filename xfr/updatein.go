@@ -168,16 +168,18 @@ var errTooLong = errors.New("request too long")
 // an update, which may fill a message.
 func (s *Server) serveLong(ctx context.Context, c net.Conn, n int, from netip.AddrPort, conn *streamConn) error {
 	var header [headerLen]byte
-	if _, err := io.ReadFull(c, header[:]); err != nil {
-		return err
-	}
 	place := false
-	if s.cfg.Update != nil && isUpdate(header[:]) {
-		select {
-		case s.updating <- struct{}{}:
-			place = true
-			defer func() { <-s.updating }()
-		default:
+	if s.cfg.Update != nil {
+		if _, err := io.ReadFull(c, header[:]); err != nil {
+			return err
+		}
+		if isUpdate(header[:]) {
+			select {
+			case s.updating <- struct{}{}:
+				place = true
+				defer func() { <-s.updating }()
+			default:
+			}
 		}
 	}
 	if !place {
