@@ -113,7 +113,8 @@ func TestUpdate_NsupdateAndKnsupdate(t *testing.T) {
 		{"over TCP, the key from a file", []string{"nsupdate", "-v", "-k", keyFile}, "zone example.com\nupdate add b.example.com 60 A 192.0.2.12\nsend\n", "", "b.example.com. 60 IN A 192.0.2.12"},
 		{"the zone is found", []string{"nsupdate", "-y", upd}, "update add c.deep.example.com 60 TXT \"found\"\nsend\n", "", `c.deep.example.com. 60 IN TXT "found"`},
 		{
-			"prerequisites that hold", []string{"nsupdate", "-y", upd},
+			"prerequisites that hold",
+			[]string{"nsupdate", "-y", upd},
 			"zone example.com\nprereq yxdomain a.example.com\nprereq nxrrset a.example.com AAAA\nprereq yxrrset a.example.com A 192.0.2.11\nprereq nxdomain nobody.example.com\n" +
 				"update delete a.example.com A\nupdate add a.example.com 60 A 192.0.2.13\nsend\n", "", "a.example.com. 60 IN A 192.0.2.13",
 		},
@@ -125,7 +126,8 @@ func TestUpdate_NsupdateAndKnsupdate(t *testing.T) {
 		{"the signer's own", []string{"nsupdate", "-y", upd}, "zone example.com\nupdate delete example.com DNSKEY\nsend\n", "REFUSED", ""},
 		{"another zone", []string{"nsupdate", "-y", upd}, "zone example.org\nupdate delete a.example.org\nsend\n", "NOTAUTH", ""},
 		{
-			"knsupdate", []string{"knsupdate", "-y", upd},
+			"knsupdate",
+			[]string{"knsupdate", "-y", upd},
 			"zone example.com.\norigin example.com.\nttl 60\nprereq yxdomain a\nupdate add d A 192.0.2.14\nsend\nquit\n", "", "d.example.com. 60 IN A 192.0.2.14",
 		},
 		{"knsupdate over TCP", []string{"knsupdate", "-v", "-y", upd}, "zone example.com.\nupdate add e.example.com. 60 A 192.0.2.15\nsend\nquit\n", "", "e.example.com. 60 IN A 192.0.2.15"},

@@ -286,7 +286,9 @@ func FuzzUpdate(f *testing.F) {
 	for _, fill := range []func(*dns.Msg){
 		func(m *dns.Msg) { m.Insert(rrs(f, "www 60 A 192.0.2.1", "@ 60 MX 10 www")) },
 		func(m *dns.Msg) { m.RemoveName(rrs(f, "@ A 192.0.2.1")) },
-		func(m *dns.Msg) { m.Insert(rrs(f, "*.w 60 NS ns", "w 60 DNAME x", "w CNAME y", "@ DNSKEY 256 3 13 AQ==")) },
+		func(m *dns.Msg) {
+			m.Insert(rrs(f, "*.w 60 NS ns", "w 60 DNAME x", "w CNAME y", "@ DNSKEY 256 3 13 AQ=="))
+		},
 	} {
 		f.Add(appendChanges(nil, message(f, updatingMsg(fill)).Changes))
 	}
