@@ -81,8 +81,9 @@ func updateRRs(t *testing.T, lines ...string) (out []dns.RR) {
 func (d *daemon) publishes(t *testing.T, text string, want bool) {
 	t.Helper()
 	await(t, fmt.Sprintf("%q published: %v", text, want), 10*time.Second, func() (bool, string) {
-		dump := strings.Join(strings.Fields(d.must(t, "zone", "dump", "example.com")), " ")
-		return strings.Contains(dump, text) == want, dump[:min(len(dump), 300)]
+		r := d.cli(t, "zone", "dump", "example.com")
+		dump := strings.Join(strings.Fields(r.stdout), " ")
+		return r.code == 0 && strings.Contains(dump, text) == want, r.String()[:min(len(r.String()), 300)]
 	})
 }
 
@@ -164,7 +165,7 @@ func TestUpdate_NsupdateAndKnsupdate(t *testing.T) {
 func TestUpdate_OutlivesACrash(t *testing.T) {
 	t.Parallel()
 	d := startUpdated(t, updatePolicy)
-	for i := range 5 {
+	for i := range 3 {
 		record := fmt.Sprintf("h%d 60 A 192.0.2.%d", i, i)
 		if got := sendUpdate(t, d.addr, "tcp", "upd.", func(m *dns.Msg) { m.Insert(updateRRs(t, record)) }); got != "NOERROR" {
 			t.Fatalf("answered %s", got)
@@ -174,7 +175,7 @@ func TestUpdate_OutlivesACrash(t *testing.T) {
 		d.awaitServed(t, "example.com")
 		d.publishes(t, fmt.Sprintf("h%d.example.com. 60 IN A 192.0.2.%d", i, i), true)
 	}
-	d.must(t, "journal", "verify", "--chunks")
+	d.must(t, "journal", "verify")
 }
 
 // The ways of external-dns and of certificate clients, as their sources have them.
