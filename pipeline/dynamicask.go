@@ -249,6 +249,9 @@ func (s State) mayUpdate(p Policy) error {
 func (e *Engine) judge(ctx context.Context, s State, bundle []*updateAsked) (raw []byte, facts *event.UpdateAccepted, err error) {
 	facts = &event.UpdateAccepted{}
 	p, err := e.boundPolicy(s)
+	if _, catalog := e.catalogOf(s.Zone); catalog && err == nil {
+		err = updateRefused(dns.RcodeRefused, "the zone is a catalog: what it lists is not for updates to say")
+	}
 	if err == nil {
 		err = s.mayUpdate(p)
 	}

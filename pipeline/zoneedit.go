@@ -218,6 +218,9 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 	if err := z.send(out, check, &hasher, facts); err != nil {
 		return err
 	}
+	if err := t.checkCatalog(ctx); err != nil {
+		return err
+	}
 	if facts.Earliest, err = z.earliest(base.Earliest, e.clock.Now().Add(t.policy.RemainTime())); err != nil {
 		return err
 	}
@@ -263,9 +266,6 @@ func (z *zoneEdit) send(out *chunkSink, check *editCheck, hasher *zone.Hasher, f
 		return err
 	}
 	if err := check.finish(); err != nil {
-		return err
-	}
-	if err := t.checkCatalog(ctx); err != nil {
 		return err
 	}
 	facts.Serial = uint32(serialOf(check.soa))
