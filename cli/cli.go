@@ -38,7 +38,8 @@ type env struct {
 
 // Main runs the command line of this process and returns its exit code: 0
 // done, 1 failed, 2 wrong usage, 3 no such object, 4 not possible now, 5
-// daemon not reachable.
+// daemon not reachable, 10 there is something to do, which only plan
+// --detailed-exitcode says.
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -58,7 +59,7 @@ func (e *env) run(ctx context.Context, argv []string) int {
 		return 0
 	}
 	switch {
-	case errors.Is(err, errSilent):
+	case errors.Is(err, errSilent), errors.Is(err, errChanges):
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		e.note("sluice: interrupted")
 	default:
@@ -103,6 +104,9 @@ func newApp(e *env) *urfave.App {
 			workerCommand(e),
 			tokenCommand(e),
 			policyCommand(e),
+			planCommand(e),
+			applyCommand(e),
+			fleetCommand(e),
 			migrateCommand(e),
 			journalCommand(e),
 			clusterCommand(e),
@@ -213,6 +217,8 @@ func exitCode(err error) int {
 		return 4
 	case errors.Is(err, api.ErrUnreachable):
 		return 5
+	case errors.Is(err, errChanges):
+		return 10
 	default:
 		return 1
 	}

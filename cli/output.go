@@ -39,10 +39,7 @@ func (e *env) printf(format string, args ...any) error {
 
 // printJSON prints one document.
 func (e *env) printJSON(v any) error {
-	enc := json.NewEncoder(e.stdout)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return writeJSON(e.stdout, v)
 }
 
 // printLine prints one object of a stream on a line of its own.

@@ -51,7 +51,7 @@ type ZoneOutlook struct {
 	// MissingKeys are those of the wish that it never had.
 	MissingKeys []string `json:"missing_keys,omitempty"`
 	// Bound tells by which event the zone has its source and its policy; nil of a
-	// zone that is not there.
+	// zone that is not there, or does not change.
 	Bound *ZoneBinding `json:"bound,omitempty"`
 	// Refused says why it is not possible now; "" where nothing speaks against it.
 	Refused string `json:"refused,omitempty"`
@@ -150,12 +150,11 @@ func (e *Engine) zoneOutlook(ctx context.Context, want ZoneWish, closed bool, po
 		return refuse(err)
 	}
 	s := r.snapshot()
-	if out.Bound, err = e.bindingOf(ctx, s, closed); err != nil {
-		return refuse(err)
-	}
 	if want.Remove {
-		out.Change = zoneRemoved
-		out.Refused = removalDoubt(s)
+		out.Change, out.Refused = zoneRemoved, removalDoubt(s)
+		if out.Bound, err = e.bindingOf(ctx, s, closed); err != nil {
+			return refuse(err)
+		}
 		return out
 	}
 	for _, id := range want.Keys {
@@ -164,8 +163,13 @@ func (e *Engine) zoneOutlook(ctx context.Context, want ZoneWish, closed bool, po
 		}
 	}
 	out.Changes, err = e.changeOutlook(ctx, s, want, policy)
-	if len(out.Changes) > 0 || err != nil {
-		out.Change = zoneChanged
+	if err == nil && len(out.Changes) == 0 {
+		return out
+	}
+	out.Change = zoneChanged
+	bound, readErr := e.bindingOf(ctx, s, closed)
+	if out.Bound = bound; err == nil {
+		err = readErr
 	}
 	if err != nil {
 		return refuse(err)

@@ -6,18 +6,16 @@
 //	zones/*.toml         more zones, in files of the same form
 //	keys/                key files that zones name
 //
-// A file of zones is TOML: version = "v1", and one [[zone]] for each.
+// A file of zones is TOML: version = "v1", and one [[zone]] for each. Make
+// compares a folder with what runs, and Apply makes what runs like the folder,
+// each zone all or nothing.
 package fleet
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -29,12 +27,17 @@ const Version = "v1"
 type Fleet struct {
 	Policies map[string][]byte // the text of each, by name
 	Zones    []Zone            // in the order of their names
+
+	// Dir is the folder, and Digest the SHA-256 of what Read read there, in hex.
+	Dir    string
+	Digest string
 }
 
 // Zone is a zone as it is to be.
 type Zone struct {
 	Name string `toml:"name"`
-	// Source is a file on the daemon's machine, or IP[:PORT][^TSIGKEY].
+	// Source is a file on the daemon's machine, or IP[:PORT][^TSIGKEY]. A
+	// relative path is below the folder.
 	Source string `toml:"source"`
 	Policy string `toml:"policy,omitempty"` // "" is "default"
 	// SerialFloor is a serial that published ones stand above, or "auto"; it
@@ -43,8 +46,10 @@ type Zone struct {
 	// Keys are what the zone is added with, where another signer had it before.
 	Keys []Key `toml:"key,omitempty"`
 
-	// File is where it was read, for messages.
+	// File and Line are where it was read, for messages; Line is 0 where it is
+	// not known.
 	File string `toml:"-"`
+	Line int    `toml:"-"`
 }
 
 // Key is a key of a former signer.
@@ -67,50 +72,6 @@ type zonesFile struct {
 	Zones   []Zone `toml:"zone"`
 }
 
-// Read reads a folder. Errors name the file and the line.
-func Read(dir string) (Fleet, error) {
-	f := Fleet{Policies: map[string][]byte{}}
-	policies, err := filepath.Glob(filepath.Join(dir, "policies", "*.toml"))
-	if err != nil {
-		return f, err
-	}
-	for _, path := range policies {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return f, err
-		}
-		f.Policies[strings.TrimSuffix(filepath.Base(path), ".toml")] = text
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "zones", "*.toml"))
-	if err != nil {
-		return f, err
-	}
-	for _, path := range append([]string{filepath.Join(dir, "zones.toml")}, files...) {
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return f, err
-		}
-		var z zonesFile
-		d := toml.NewDecoder(bytes.NewReader(text))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&z); err != nil {
-			return f, fmt.Errorf("%s: %w", path, err)
-		}
-		if z.Version != Version {
-			return f, fmt.Errorf("%s: version %q: want %q", path, z.Version, Version)
-		}
-		for i := range z.Zones {
-			z.Zones[i].File = path
-		}
-		f.Zones = append(f.Zones, z.Zones...)
-	}
-	slices.SortFunc(f.Zones, func(a, b Zone) int { return strings.Compare(a.Name, b.Name) })
-	return f, nil
-}
-
 // Write writes a folder, which must not hold such files yet.
 func (f Fleet) Write(dir string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "policies"), 0o755); err != nil {
@@ -131,6 +92,9 @@ func (f Fleet) Write(dir string) error {
 // writeNew writes a file that is not there yet.
 func writeNew(path string, text []byte) (err error) {
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s is there already, and is not replaced: give another folder", path)
+	}
 	if err != nil {
 		return err
 	}
