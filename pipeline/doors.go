@@ -37,13 +37,7 @@ func (e *Engine) AddZone(ctx context.Context, actor event.Actor, z NewZone) (Zon
 	if err != nil {
 		return ZoneStatus{}, err
 	}
-	err = e.appendInstance(ctx, actor, facts, func() error {
-		if _, ok := e.names[facts.Name]; ok {
-			return fmt.Errorf("zone %s is already here: %w; to change it: sluice zone set %s", facts.Name, ErrState, facts.Name)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := e.addTogether(ctx, actor, facts); err != nil {
 		return ZoneStatus{}, err
 	}
 	return e.Zone(ctx, facts.Name)
@@ -133,6 +127,15 @@ func (e *Engine) fitsOthers(z *event.ZoneAdded) error {
 	return sameAlgorithms(z.Public, ours)
 }
 
+// mayAppendInstance refuses events of the whole instance in a process that
+// writes none.
+func (e *Engine) mayAppendInstance(facts event.Facts) error {
+	if e.member() {
+		return errorState("%s concerns the whole instance: do it at the main process, which has the store; see: sluice worker list", facts.EventType())
+	}
+	return nil
+}
+
 // appendInstance appends one event of the whole instance, and waits until it
 // is folded. allowed is asked with mu held, again after each conflict.
 func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts event.Facts, allowed func() error) error {
@@ -142,8 +145,8 @@ func (e *Engine) appendInstance(ctx context.Context, actor event.Actor, facts ev
 // appendInstanceAll is appendInstance for several events, all or none; cause is
 // the sequence of the event that led to them, or 0.
 func (e *Engine) appendInstanceAll(ctx context.Context, actor event.Actor, cause uint64, facts []event.Facts, allowed func() error) error {
-	if e.member() {
-		return errorState("%s concerns the whole instance: do it at the main process, which has the store; see: sluice worker list", facts[0].EventType())
+	if err := e.mayAppendInstance(facts[0]); err != nil {
+		return err
 	}
 	e.adding.Lock()
 	defer e.adding.Unlock()

@@ -177,6 +177,7 @@ type Engine struct {
 	work             sync.WaitGroup
 	tsig             sync.Mutex  // held while the TSIG keys change
 	policing         sync.Mutex  // held while policies are read or written
+	additions        additions   // zones that wait to be added
 	adding           sync.Mutex  // held while an event of the whole instance is appended: they would only come in each other's way
 	clocking         sync.Mutex  // held while it is recorded how the clock is
 	newest           time.Time   // of the journal's newest event at the start

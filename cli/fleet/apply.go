@@ -78,8 +78,8 @@ func (p Plan) CheckRemovals(most int) error {
 	return nil
 }
 
-// Apply carries a plan out that Make has made: first new policies, then zones,
-// then policies that change, then zones that go over to those, then removals. A
+// Apply carries a plan out that Make has made: first new policies, then zones and
+// removals, then policies that change, then zones that go over to those. A
 // zone changes in one event or not at all, and only where nobody changed it since
 // the plan was made; what fails for one stops no other. Errors: the brake on
 // removals, and a daemon that went away, with what was done by then.
@@ -104,9 +104,9 @@ func Apply(ctx context.Context, client *api.Client, p Plan, how Applying) (Repor
 	r.changing = changing
 	late := func(z ZoneChange) bool { return changing[z.Policy] && (z.Action == Add || z.WasPolicy != "") }
 	r.zones(ctx, func(z ZoneChange) bool { return z.Action != Remove && !late(z) })
+	r.zones(ctx, func(z ZoneChange) bool { return z.Action == Remove })
 	r.policies(ctx, Change)
 	r.zones(ctx, func(z ZoneChange) bool { return z.Action != Remove && late(z) })
-	r.zones(ctx, func(z ZoneChange) bool { return z.Action == Remove })
 	r.policies(ctx, Remove)
 	if how.Wait {
 		r.wait(ctx)
@@ -124,8 +124,8 @@ type applier struct {
 	lost   map[string]string // why policies were not put
 	// changing are the policies whose texts change.
 	changing map[string]bool
-	done   atomic.Int64
-	stop   context.CancelCauseFunc
+	done     atomic.Int64
+	stop     context.CancelCauseFunc
 	Report
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -121,10 +122,9 @@ func digest(sum hash.Hash, dir, path string, text []byte) {
 
 // parseZones reads a file of zones.
 func parseZones(path string, text []byte) ([]Zone, error) {
-	var z zonesFile
-	d := toml.NewDecoder(bytes.NewReader(text))
-	if err := d.DisallowUnknownFields().Decode(&z); err != nil {
-		return nil, decodeFault(path, err)
+	z, err := decodeZones(text)
+	if err != nil {
+		return nil, decodeFault(path, text, err)
 	}
 	if z.Version != Version {
 		return nil, fmt.Errorf("%s: version %q: want version = %q", path, z.Version, Version)
@@ -142,6 +142,11 @@ func parseZones(path string, text []byte) ([]Zone, error) {
 		}
 	}
 	return z.Zones, errors.Join(faults...)
+}
+
+func decodeZones(text []byte) (z zonesFile, err error) {
+	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&z)
+	return z, err
 }
 
 // fault is an error that says where the zone was read.
@@ -169,7 +174,7 @@ func zoneLines(text []byte) []int {
 }
 
 // decodeFault gives the decoder's errors the file and the line.
-func decodeFault(path string, err error) error {
+func decodeFault(path string, text []byte, err error) error {
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var all []error
 		for i := range strict.Errors {
@@ -183,7 +188,35 @@ func decodeFault(path string, err error) error {
 		row, _ := decode.Position()
 		return fmt.Errorf("%s, line %d: %s", path, row, strings.TrimPrefix(decode.Error(), "toml: "))
 	}
-	return fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "toml: "))
+	// The decoder names Go types here and no line.
+	const fault = "a value of the wrong type: texts stand in quotes, public is true or false, [[zone]] and [[zone.key]] are tables"
+	if line := wrongZone(text); line > 0 {
+		return fmt.Errorf("%s, line %d: the zone that begins here has %s", path, line, fault)
+	}
+	return fmt.Errorf("%s: %s", path, fault)
+}
+
+// wrongZone is the line on which the first [[zone]] begins that cannot be
+// decoded; 0 where it cannot be told.
+func wrongZone(text []byte) int {
+	lines := zoneLines(text)
+	ends := make([]int, 0, len(lines)) // of the text up to the zone behind each
+	at, n := 0, 0
+	for line := range bytes.Lines(text) {
+		if n++; len(ends) < len(lines)-1 && n == lines[len(ends)+1] {
+			ends = append(ends, at)
+		}
+		at += len(line)
+	}
+	if len(lines) == 0 {
+		return 0
+	}
+	ends = append(ends, len(text))
+	i := sort.Search(len(ends)-1, func(i int) bool {
+		_, err := decodeZones(text[:ends[i]])
+		return err != nil
+	})
+	return lines[i]
 }
 
 // twice finds zones that stand more than once.
