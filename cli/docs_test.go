@@ -11,6 +11,7 @@ import (
 
 	"sluice/cli/api"
 	"sluice/cli/chain"
+	"sluice/cli/fleet"
 	"sluice/cli/migrate"
 	"sluice/journal"
 	"sluice/journal/audit"
@@ -72,6 +73,9 @@ func TestJSONPage_NamesEveryField(t *testing.T) {
 		pipeline.PolicyChange{},
 		pipeline.PolicyPlan{},
 		pipeline.FleetOutlook{},
+		fleet.Plan{},
+		fleet.Report{},
+		fleetExport{},
 		policyCheckResult{},
 		pipeline.Reloaded{},
 		pipeline.JournalStatus{},

@@ -80,6 +80,9 @@ func (e *env) printFleetPlan(plan fleet.Plan) error {
 	if s.Drift > 0 {
 		fmt.Fprintf(&b, "; %s left as they are", count(uint64(s.Drift), "difference"))
 	}
+	if s.Catalogs > 0 {
+		fmt.Fprintf(&b, "; %d left to catalogs", s.Catalogs)
+	}
 	if s.Refused > 0 {
 		fmt.Fprintf(&b, "; %s", e.paint(red, fmt.Sprintf("%d refused", s.Refused)))
 	}

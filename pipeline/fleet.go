@@ -53,6 +53,8 @@ type ZoneOutlook struct {
 	// Bound tells by which event the zone has its source and its policy; nil of a
 	// zone that is not there, or does not change.
 	Bound *ZoneBinding `json:"bound,omitempty"`
+	// Catalog is the catalog that it comes from, or itself where it is one; "" else.
+	Catalog string `json:"catalog,omitempty"`
 	// Refused says why it is not possible now; "" where nothing speaks against it.
 	Refused string `json:"refused,omitempty"`
 }
@@ -150,6 +152,13 @@ func (e *Engine) zoneOutlook(ctx context.Context, want ZoneWish, closed bool, po
 		return refuse(err)
 	}
 	s := r.snapshot()
+	if err := e.removable(s); err != nil {
+		out.Catalog = e.catalogName(s)
+		if want.Remove {
+			out.Change = zoneRemoved
+			return refuse(err)
+		}
+	}
 	if want.Remove {
 		out.Change, out.Refused = zoneRemoved, removalDoubt(s)
 		if out.Bound, err = e.bindingOf(ctx, s, closed); err != nil {
@@ -175,6 +184,15 @@ func (e *Engine) zoneOutlook(ctx context.Context, want ZoneWish, closed bool, po
 		return refuse(err)
 	}
 	return out
+}
+
+// catalogName is the catalog that a zone is, or comes from.
+func (e *Engine) catalogName(s State) string {
+	if c, ok := e.catalogOf(s.Zone); ok {
+		return c.Name
+	}
+	c, _ := e.listedBy(s)
+	return c.Name
 }
 
 // changeOutlook says what a wish changes of a zone that is there.

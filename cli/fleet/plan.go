@@ -109,8 +109,9 @@ type Summary struct {
 	Unchanged int `json:"unchanged"`
 	Policies  int `json:"policies"` // that are added, changed or removed
 	Drift     int `json:"drift"`
-	Refused   int `json:"refused"` // zones and policies
-	Running   int `json:"running"` // zones that run now
+	Refused   int `json:"refused"`  // zones and policies
+	Catalogs  int `json:"catalogs"` // zones that are left to catalogs
+	Running   int `json:"running"`  // zones that run now
 }
 
 // Empty reports whether there is nothing to do.
@@ -455,6 +456,8 @@ func (m *maker) told(c ZoneChange, out pipeline.ZoneOutlook) {
 		p.Drift = append(p.Drift, Drift{Zone: c.Zone, Text: "it never had key " + id + ", which the folder has: sluice key import " + c.Zone + " --help"})
 	}
 	switch {
+	case c.File == "" && out.Catalog != "": // the catalog says what becomes of it
+		p.Summary.Catalogs++
 	case c.Action == "" && c.File == "":
 		p.Drift = append(p.Drift, Drift{Zone: c.Zone, Text: "it runs and is not in the folder", Bound: out.Bound, ByHand: byHand})
 	case c.Action != "":
