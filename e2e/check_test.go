@@ -111,7 +111,7 @@ func TestCheck_ZonesThatWeSignAreSecure(t *testing.T) {
 	t.Parallel()
 	w := startChainWorld(t, "")
 	policy := filepath.Join(filepath.Dir(w.d.data), "policies", "default.toml")
-	for i, denial := range []string{"nsec", "nsec3-opt-out"} {
+	for i, denial := range []string{"nsec", "nsec3", "nsec3-opt-out"} {
 		if i > 0 {
 			old, err := serialAt(w.d.addr, example)
 			if err != nil {

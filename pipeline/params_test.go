@@ -13,7 +13,7 @@ import (
 // changes of the contents follow it as before.
 func TestEngine_DenialChangesLive(t *testing.T) {
 	policies := map[string]Policy{}
-	order := []string{"default", "nsec3", "salt", "opt-out", "ttl", "ed25519", "nsec"}
+	order := []string{"default", "nsec3", "opt-out", "nsec3", "salt", "opt-out", "ttl", "ed25519", "nsec"}
 	for name, text := range map[string]string{
 		"default": "",
 		"nsec3":   "[signer.denial]\ntype = \"nsec3\"\n",

@@ -134,7 +134,9 @@ func (e *Engine) gate(ctx context.Context, s State, signed uint64) (*signer.Repo
 	}
 	content := [32]byte(s.Signed.Facts.ContentDigest)
 	opts := signer.VerifyOptions{Every: gateEvery, ContentSum: &content, Spill: e.signSpill, AlsoSigning: alsoSigning(s, s.Signed.Facts)}
-	if p := s.Published; p != nil && p.Signed.mode() == ModeSign && s.Signed.Facts.Base == p.Signed.Seq {
+	// Opt-out that comes or goes changes each NSEC3 record, whatever its name's
+	// changes are.
+	if p := s.Published; p != nil && p.Signed.mode() == ModeSign && s.Signed.Facts.Base == p.Signed.Seq && s.Signed.Facts.Denial == p.Signed.Facts.Denial {
 		sum := [32]byte(s.Signed.Facts.SignedDigest)
 		changed := opts
 		changed.SignedSum = &sum
