@@ -329,6 +329,49 @@ func (w *migration) note() {
 	}
 }
 
+// answers is how many answers a resolver has given.
+func (w *migration) answers(who string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.asked[who]
+}
+
+// TestMigrationWorld_SeesWhatIsBogus has a zone go to somebody who signs it with
+// other keys: all who look on have to see that.
+func TestMigrationWorld_SeesWhatIsBogus(t *testing.T) {
+	t.Parallel()
+	w := newMigration(t, "x.com")
+	source := writeFile(t, filepath.Join(shortDir(t), "zone"), fmt.Sprintf(migratedZone, 1, ""))
+	first, other := w.startSluice(t), w.startSluice(t)
+	first.must(t, "zone", "add", "x.com", "--source", source)
+	w.take(t, first.addr)
+	serial := w.awaitPublic(t, first.addr, "x.com")
+	var ds []string
+	for line := range strings.Lines(first.must(t, "key", "ds", "x.com", "--format", "ds")) {
+		if rr, err := dns.NewRR(strings.TrimSpace(line)); err == nil && rr != nil && rr.Header().Rrtype == dns.TypeDS {
+			ds = append(ds, rr.String())
+		}
+	}
+	w.give(t, "x.com", ds...)
+	w.watch(t)
+	other.must(t, "zone", "add", "x.com", "--source", source, "--serial-floor", fmt.Sprint(serial), "--force")
+	w.take(t, other.addr)
+	w.awaitPublic(t, other.addr, "x.com")
+	await(t, "both resolvers say that it is bogus", time.Minute, func() (bool, string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		seen := map[string]bool{}
+		for _, text := range w.bad {
+			for _, who := range []string{"warm", "cold"} {
+				if strings.Contains(text, who) && strings.Contains(text, "SERVFAIL") {
+					seen[who] = true
+				}
+			}
+		}
+		return len(seen) == 2, fmt.Sprint(w.bad)
+	})
+}
+
 // end ends the looking on.
 func (w *migration) end() {
 	select {
@@ -339,9 +382,15 @@ func (w *migration) end() {
 	w.watches.Wait()
 }
 
-// judge ends the looking on, and says what was wrong.
+// judge looks on for longer than the TTLs of the zones, ends the looking on, and
+// says what was wrong.
 func (w *migration) judge(t *testing.T) {
 	t.Helper()
+	before := w.answers("warm")
+	await(t, "the warm resolver has answered for longer than its cache holds anything", time.Minute, func() (bool, string) {
+		now := w.answers("warm")
+		return now >= before+175, fmt.Sprint(before, now)
+	})
 	w.end()
 	w.mu.Lock()
 	defer w.mu.Unlock()
