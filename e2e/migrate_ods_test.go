@@ -29,14 +29,15 @@ func TestMigrate_OpenDNSSECAndBack(t *testing.T) {
 	old.must(t, "enforcer", "zonelist", "import")
 	w.take(t, old.addr)
 	for _, z := range w.zones {
-		await(t, z+" is signed and public", time.Minute, func() (bool, string) {
+		var ds, tags []string
+		await(t, z+" is signed and public, with its KSK", time.Minute, func() (bool, string) {
 			m, err := query(w.public.addr, "www."+z, dns.TypeA)
-			return err == nil && has(m.Answer, dns.TypeRRSIG), fmt.Sprint(m, err, old.ask(t, "signer", "queue"))
+			if err != nil || !has(m.Answer, dns.TypeRRSIG) {
+				return false, fmt.Sprint(m, err, old.ask(t, "signer", "queue"))
+			}
+			ds, tags = dsOf(t, w.public.addr, z)
+			return len(ds) == 1, fmt.Sprint(ds)
 		})
-		ds, tags := dsOf(t, w.public.addr, z)
-		if len(ds) != 1 {
-			t.Fatalf("%s: DS %q", z, ds)
-		}
 		w.give(t, z, ds...)
 		await(t, z+" knows that its DS is there", time.Minute, func() (bool, string) {
 			old.ask(t, "enforcer", "key", "ds-submit", "--zone", z, "--keytag", tags[0])
@@ -110,6 +111,9 @@ func (o *openDNSSEC) takeBack(t *testing.T, w *migration, d *daemon, plan string
 		}
 		o.must(t, "signer", "clear", z)
 		o.must(t, "signer", "sign", z, "--serial", fmt.Sprint(ours+1000))
+		if z == "b.com" {
+			o.must(t, "signer", "retransfer", z)
+		}
 		await(t, "OpenDNSSEC is above us with "+z, 30*time.Second, func() (bool, string) {
 			theirs, err := serialAt(o.addr, z)
 			return err == nil && theirs >= ours+1000, fmt.Sprint(theirs, ours, err)

@@ -184,7 +184,7 @@ func (o *openDNSSEC) stopEnforcer(t *testing.T) {
 func (o *openDNSSEC) ask(t *testing.T, who string, words ...string) result {
 	t.Helper()
 	socket := map[string]string{"enforcer": "enforcer.sock", "signer": "engine.sock"}[who]
-	return run(t, "ods-"+who, append([]string{"-s", filepath.Join(o.dir, "run", socket)}, words...)...)
+	return run(t, "ods-"+who, "-s", filepath.Join(o.dir, "run", socket), strings.Join(words, " ")) // it takes few arguments
 }
 
 func (o *openDNSSEC) must(t *testing.T, who string, words ...string) string {

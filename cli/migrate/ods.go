@@ -143,7 +143,13 @@ func (r *odsReading) zone(ctx context.Context, z *odsZone) (Zone, error) {
 	if out.Serial = published.serial; out.Serial == nil {
 		out.Notes = append(out.Notes, "no file of the signer tells the serial that it published: the servers are asked")
 	}
-	out.Back = []string{fmt.Sprintf("Its signer takes a serial by: ods-signer sign %s --serial N", z.name)}
+	out.Back = []string{
+		"Its signer forgets the signatures that it has, and takes a serial: in place of N one above ours.",
+		"$ ods-signer clear " + z.name, "$ ods-signer sign " + z.name + " --serial N",
+	}
+	if !odsFile(z.inputType) {
+		out.Back = append(out.Back, "$ ods-signer retransfer "+z.name)
+	}
 	if out.Refused != "" || p.passthrough || len(p.keys) == 0 && len(z.keys) == 0 {
 		return out, nil
 	}
@@ -419,11 +425,13 @@ func (r *odsReading) steps() {
 		"From here on neither ods-enforcer zone delete nor ods-enforcer key purge: both delete keys from the token that sign here. When all zones are switched, and caches have forgotten: ods-signer stop.",
 	}
 	r.f.Back = []string{
-		"The keys are on their tokens as before, and the enforcer's database tells how they stood when it was stopped. It can go on from there as long as here no key of the zone " +
-			"has come or gone since: sluice key list must show the keys of the plan, all published, and the parent must have the DS that it had. " +
-			"Where a rollover has moved on here, bring it to its end first, and give OpenDNSSEC the new keys: ods-enforcer key import.",
-		"Give the signer a serial above ours for each zone first (as said with the zone), then:",
+		"OpenDNSSEC has its keys on the token as before, and its database says how they stood. It can go on from there as long as, of each zone, all keys that sign here stand in its " +
+			"DNSKEY RRset, all keys that sign there stand in ours, and the parent has the DS that it had. So as long as you may want to go back, let no rollover " +
+			"remove a key here: auto-done = false in the tables of the policy's roles. Keys that were made here since are given to it by ods-enforcer key import.",
+		"Its enforcer goes on with the rollovers that it was in; the signer has to run. Compare both before the secondaries go back:",
 		"$ ods-enforcer start",
 		"$ ods-enforcer key list --verbose",
+		"$ sluice key list ZONE",
+		"Then give each zone its serial, as said with the zone.",
 	}
 }
