@@ -20,6 +20,9 @@ knot-dnsutils     kdig
 knot-dnssecutils  kzonecheck
 ldnsutils         ldns-verify-zone
 nsd               nsd
+opendnssec-common       ods-kasp2html
+opendnssec-enforcer-sqlite3 ods-enforcerd
+opendnssec-signer       ods-signerd
 pdns-backend-sqlite3 /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql
 pdns-server       pdns_server
 prometheus        promtool

@@ -84,8 +84,30 @@ func TestMigrate_OpenDNSSECAndBack(t *testing.T) {
 		m, err := query(w.warm.addr, "new.a.com", dns.TypeA)
 		return err == nil && m.AuthenticatedData && len(m.Answer) > 0, fmt.Sprint(m, err)
 	})
+	w.forgotten(t, d.addr, "the former signer")
 	old.takeBack(t, w, d, plan)
+	w.forgotten(t, old.addr, "us")
 	w.judge(t)
+}
+
+// forgotten waits until the cache that keeps what it has holds nothing any more
+// of whom a primary came after: TTLs are those of the SOA records, or less.
+func (w *migration) forgotten(t *testing.T, primary, whom string) {
+	t.Helper()
+	for _, z := range w.zones {
+		await(t, "what "+whom+" signed of "+z+" is forgotten", 30*time.Second, func() (bool, string) {
+			want, err := serialAt(primary, z)
+			if err != nil {
+				return false, err.Error()
+			}
+			m, err := query(w.warm.addr, z, dns.TypeSOA)
+			if err != nil || len(m.Answer) == 0 {
+				return false, fmt.Sprint(m, err)
+			}
+			soa, ok := m.Answer[0].(*dns.SOA)
+			return ok && int32(soa.Serial-want) >= 0, fmt.Sprint(m, want)
+		})
+	}
 }
 
 // sluice runs a command that uses the token itself.
