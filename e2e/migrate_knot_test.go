@@ -136,15 +136,15 @@ func awaitAbove(t *testing.T, addr, name string, serial uint32) {
 	})
 }
 
-// TestMigrate_KnotAndBack has zones that knotd signs come to us, one with a CSK
-// and one in the middle of a rollover of its ZSK, and go back to knotd with the
-// keys as they stand then.
+// TestMigrate_KnotAndBack has zones that knotd signs come to us, one with a CSK,
+// one in the middle of a rollover of its ZSK and one of its KSK, and go back to
+// knotd with the keys as they stand then.
 func TestMigrate_KnotAndBack(t *testing.T) {
 	t.Parallel()
 	need(t, "knotd", "knotc", "keymgr")
-	zones := []string{"rolls.com", "single.com"}
+	zones := []string{"keys.com", "rolls.com", "single.com"}
 	w := newMigration(t, zones...)
-	old := startMigratedKnot(t, w.public.addr, map[string]string{"rolls.com": "short", "single.com": "one"})
+	old := startMigratedKnot(t, w.public.addr, map[string]string{"keys.com": "short", "rolls.com": "short", "single.com": "one"})
 	for _, z := range zones {
 		awaitAbove(t, old.addr, z, 0)
 		await(t, "knotd signs "+z, 30*time.Second, func() (bool, string) {
@@ -162,12 +162,14 @@ func TestMigrate_KnotAndBack(t *testing.T) {
 	}
 	w.watch(t)
 
-	// The plan, in the middle of a rollover of which the key management then ends.
-	old.knotc(t, "zone-key-rollover", "rolls.com", "zsk")
-	await(t, "rolls.com has two ZSKs", 20*time.Second, func() (bool, string) {
-		keys := old.keys(t, "rolls.com")
-		return len(keys) == 3, fmt.Sprint(keys)
-	})
+	// The plan, in the middle of rollovers of which the key management then ends.
+	for name, role := range map[string]string{"rolls.com": "zsk", "keys.com": "ksk"} {
+		old.knotc(t, "zone-key-rollover", name, role)
+		await(t, name+" has another "+role, 20*time.Second, func() (bool, string) {
+			keys := old.keys(t, name)
+			return len(keys) == 3, fmt.Sprint(keys)
+		})
+	}
 	old.configure(t, "on")
 	old.knotc(t, "reload")
 	d := w.startSluice(t)
@@ -181,8 +183,10 @@ func TestMigrate_KnotAndBack(t *testing.T) {
 	}
 	w.adapt(t, dir)
 	w.importPlan(t, d, dir)
-	if list := d.must(t, "--json", "key", "status", "rolls.com"); !strings.Contains(list, `"zsk"`) {
-		t.Errorf("the rollover does not go on: %s", list)
+	for name, role := range map[string]string{"rolls.com": "zsk", "keys.com": "ksk"} {
+		if list := d.must(t, "--json", "key", "status", name); !strings.Contains(list, `"`+role+`"`) {
+			t.Errorf("the rollover of %s does not go on: %s", name, list)
+		}
 	}
 	w.check(t, d, dir, "ready")
 
@@ -191,10 +195,13 @@ func TestMigrate_KnotAndBack(t *testing.T) {
 	writeFile(t, old.zoneFile("single.com"), fmt.Sprintf(migratedZone, 3, "more IN A 192.0.2.82\n"))
 	d.must(t, "zone", "reload", "single.com")
 	d.must(t, "zone", "resign", "rolls.com", "--full")
-	await(t, "the rollover of rolls.com ends here", time.Minute, func() (bool, string) {
-		text := d.must(t, "--json", "key", "status", "rolls.com")
-		return strings.TrimSpace(text) == "[]", text
-	})
+	for _, name := range []string{"rolls.com", "keys.com"} {
+		await(t, "the rollover of "+name+" ends here", 90*time.Second, func() (bool, string) {
+			w.follow(t)
+			text := d.must(t, "--json", "key", "status", name)
+			return strings.TrimSpace(text) == "[]", text
+		})
+	}
 	for _, z := range zones {
 		w.awaitPublic(t, d.addr, z)
 	}

@@ -173,7 +173,7 @@ func copySQLite(path, dir string) (string, error) {
 			return to, nil
 		}
 	}
-	return "", errors.New("it changes all the time: stop the enforcer (ods-enforcer stop), and try again")
+	return "", errors.New("it changes all the time: stop the program that writes to it (OpenDNSSEC: ods-enforcer stop), and try again")
 }
 
 func headOf(path string) ([]byte, error) {

@@ -10,12 +10,8 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-
-	_ "github.com/ncruces/go-sqlite3/driver" // the driver "sqlite3"
-	_ "github.com/ncruces/go-sqlite3/embed"  // SQLite itself
 )
 
 // isSQLite reports whether a file is an SQLite database.
@@ -40,37 +36,16 @@ func copyDatabase(path string) (db *sql.DB, done func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	remove := func() error { return os.RemoveAll(dir) }
-	to := filepath.Join(dir, "copy.sqlite")
-	for _, suffix := range []string{"", "-wal"} {
-		err := copyFile(to+suffix, path+suffix)
-		if suffix != "" && errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, errors.Join(err, remove())
-		}
+	gone := func() error { return os.RemoveAll(dir) }
+	to, err := copySQLite(path, dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, gone())
 	}
 	if db, err = sql.Open("sqlite3", "file:"+(&url.URL{Path: to}).EscapedPath()); err != nil {
-		return nil, nil, errors.Join(err, remove())
+		return nil, nil, errors.Join(err, gone())
 	}
 	db.SetMaxOpenConns(1)
-	return db, func() error { return errors.Join(db.Close(), remove()) }, nil
-}
-
-func copyFile(to, from string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close() //nolint:errcheck // opened for reading
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	_, err = io.Copy(out, in)
-	return err
+	return db, func() error { return errors.Join(db.Close(), gone()) }, nil
 }
 
 // readPDNSDatabase reads a database of the backend gsqlite3.
