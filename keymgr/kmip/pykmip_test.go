@@ -19,24 +19,6 @@ import (
 	"sluice/keymgr/keystoretest"
 )
 
-// launcher starts PyKMIP's server, which wants ssl.wrap_socket: Python 3.12 has
-// none any more.
-const launcher = `import ssl
-if not hasattr(ssl, "wrap_socket"):
-    def wrap_socket(sock, keyfile, certfile, server_side, cert_reqs, ssl_version, ca_certs,
-                    do_handshake_on_connect, suppress_ragged_eofs, ciphers):
-        context = ssl.SSLContext(ssl_version)
-        context.verify_mode = cert_reqs
-        context.load_verify_locations(ca_certs)
-        context.load_cert_chain(certfile, keyfile)
-        context.set_ciphers(ciphers)
-        return context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=do_handshake_on_connect,
-                                   suppress_ragged_eofs=suppress_ragged_eofs)
-    ssl.wrap_socket = wrap_socket
-from kmip.services.server.server import main
-main()
-`
-
 // pykmip is PyKMIP's server with its database in a folder of the test.
 type pykmip struct {
 	ca   *authority
@@ -69,7 +51,7 @@ func newPyKMIP(t *testing.T) *pykmip {
 	// Of the cipher suites that PyKMIP has, those that are safe want ECDSA.
 	cert, key := p.ca.issue(t, "pykmip", true)
 	for name, text := range map[string]string{
-		"ca.pem": p.ca.pem, "cert.pem": cert, "key.pem": key, "start.py": launcher,
+		"ca.pem": p.ca.pem, "cert.pem": cert, "key.pem": key,
 		"server.conf": fmt.Sprintf(`[server]
 hostname=127.0.0.1
 port=%s
@@ -97,7 +79,7 @@ database_path=%[2]s/db
 func (p *pykmip) start(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "/usr/bin/python3", filepath.Join(p.dir, "start.py"), "-f", filepath.Join(p.dir, "server.conf"), "-l", filepath.Join(p.dir, "log"))
+	cmd := exec.CommandContext(ctx, "/usr/bin/python3", filepath.Join("testdata", "pykmip.py"), "-f", filepath.Join(p.dir, "server.conf"), "-l", filepath.Join(p.dir, "log"))
 	// It has a second process that looks after its policies.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
