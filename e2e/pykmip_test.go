@@ -164,7 +164,7 @@ send-notify-to = [%[1]q]
 		t.Error(out)
 	}
 	d.must(t, "zone", "add", example, "--source", filepath.Join(dir, "zone"), "--policy", "kms")
-	serial := d.awaitServed(t, example)
+	d.awaitServed(t, example)
 	if k := d.keystore(t, "kms"); k.Keys != 2 || k.State != "ready" {
 		t.Errorf("keystore %+v, want 2 keys", k)
 	}
