@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"sluice/signer/zone"
 )
 
@@ -99,7 +101,7 @@ func (c *Client) SetLimits(l Limits) {
 }
 
 // SOA asks ep for the SOA of a zone: over UDP, and over TCP where the answer
-// is truncated or does not come; over TLS alone where ep says so. The value
+// is truncated, refused or does not come; over TLS alone where ep says so. The value
 // is that of the SOA RRset. A server that is not authoritative is an error,
 // an answer with an RCODE an *RcodeError.
 func (c *Client) SOA(ctx context.Context, ep Endpoint, name zone.Name) (zone.Serial, zone.Value, error) {
@@ -123,6 +125,12 @@ var (
 func (c *Client) soa(ctx context.Context, ep Endpoint, name zone.Name) (zone.Serial, zone.Value, error) {
 	q := &query{name: name, qtype: zone.TypeSOA, edns: true}
 	r, err := c.ask(ctx, ep, q, c.cfg.Tries)
+	if code, ok := errors.AsType[*RcodeError](err); ok && code.Rcode == dns.RcodeRefused && ep.TLS == nil {
+		// Knot DNS tells of a catalog zone over TCP alone, where it may be had whole.
+		if over, tcpErr := c.ask(ctx, ep, q, nil); tcpErr == nil {
+			r, err = over, nil
+		}
+	}
 	if err != nil {
 		return 0, nil, err
 	}
