@@ -98,6 +98,11 @@ func (e *env) argumentValues(ctx context.Context, path, given []string) []candid
 		})
 	case slices.Contains([]string{"keystore show", "keystore test", "keystore remove"}, command):
 		return e.keystoreNames(ctx)
+	case slices.Contains([]string{"catalog show", "catalog set", "catalog approve", "catalog remove"}, command):
+		return e.named(ctx, func(ctx context.Context, client *api.Client) ([]string, error) {
+			all, err := client.Catalogs(ctx)
+			return names(all, func(c pipeline.CatalogStatus) string { return c.Name }), err
+		})
 	}
 	return nil
 }

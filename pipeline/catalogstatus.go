@@ -170,6 +170,7 @@ func (r *runner) describeCatalogs(st *ZoneStatus) {
 				n.Text += ": " + fault.Why
 			}
 		}
+		n.Hint = "it is tried again by itself; look at the parent yourself, then: sluice zone remove " + s.Name + " --force"
 	}
 	st.Notices = append(st.Notices, n)
 }
