@@ -269,7 +269,7 @@ func (v expectation) dsNotices(o keymgr.Observation) []Notice {
 	if !trusted {
 		out = append(out, Notice{
 			Severity: severityAlarm, Code: NoticeDSMismatch, Text: "no DS at the parent is of a key that signs: the zone is bogus for everyone who validates",
-			Hint: "have the parent take what this prints: sluice key ds " + v.zone,
+			Hint: "have the parent take what this prints: sluice key ds " + v.zone + "; how it is seen from outside: sluice check " + v.zone,
 		})
 	}
 	return few(out)

@@ -207,6 +207,11 @@ func (z *testZone) other(change func(*testZone)) *testZone {
 
 func (tr *tree) config() Config {
 	tr.t.Helper()
+	for _, s := range slices.Concat([]*testServer{tr.rootAt}, tr.parentAt, tr.zoneAt) {
+		s.mu.Lock() // what was changed up to now is seen by who answers
+		s.asked = 0
+		s.mu.Unlock()
+	}
 	cfg := Config{Now: time.Now(), Timeout: 300 * time.Millisecond, Roots: []netip.AddrPort{tr.rootAt.addr}}
 	for _, text := range tr.anchors {
 		a, err := observe.ParseAnchor(text)
