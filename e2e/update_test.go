@@ -158,6 +158,16 @@ func TestUpdate_NsupdateAndKnsupdate(t *testing.T) {
 	}
 	d.must(t, "zone", "reload", "--full", "--replace", "example.com")
 	d.publishes(t, "a.example.com. 60 IN A", false)
+
+	// A zone without a file.
+	d.must(t, "zone", "add", "dyn.example", "--source", "update:ns1.example.net,ns2.example.net")
+	if out, ok := feed(t, server+"zone dyn.example\nupdate add www.dyn.example 60 A 192.0.2.1\nsend\n", "nsupdate", "-y", upd); !ok {
+		t.Fatal(out)
+	}
+	await(t, "the update of dyn.example is loaded", 10*time.Second, func() (bool, string) {
+		dump := d.must(t, "zone", "dump", "--loaded", "dyn.example")
+		return strings.Contains(dump, "www.dyn.example."), dump
+	})
 }
 
 // What an update that was answered NOERROR brought is there after the process was

@@ -242,3 +242,28 @@ func TestUpdate_WhileAZoneIsHeld(t *testing.T) {
 		t.Errorf("published:\n%s", text)
 	}
 }
+
+// Retention purges what instances have of updates, and never what still waits.
+func TestRetention_KeepsUpdatesThatWait(t *testing.T) {
+	z := &pastZone{}
+	publish := func(l uint64) {
+		s := z.add(&event.InstanceSigned{Loaded: l, Manifest: z.manifest(60)})
+		z.add(&event.InstancePublished{Signed: s, Loaded: l})
+	}
+	publish(z.add(&event.InstanceLoaded{Manifest: z.manifest(40)}))
+	taken := z.add(&event.UpdateAccepted{Updates: []event.AcceptedUpdate{{Added: 1}}, Manifest: z.manifest(1)})
+	waits := z.add(&event.UpdateAccepted{Updates: []event.AcceptedUpdate{{Added: 1}}, Manifest: z.manifest(1)})
+	publish(z.add(&event.InstanceLoaded{Manifest: z.manifest(40), Transfer: event.ByUpdate, Updates: 1, UpdatesTo: taken}))
+	h := &holdings{}
+	for _, rec := range z.recs {
+		h.take(rec)
+	}
+	h.settle()
+	purged := map[uint64]bool{}
+	for _, n := range h.plan(h.oldest(RetentionPolicy{Versions: 1}, z.recs[len(z.recs)-1].Event.Time, 0)).purge {
+		purged[n.seq] = true
+	}
+	if !purged[1] || !purged[taken] || purged[waits] {
+		t.Errorf("purged %v, where l1 and update %d are to go and update %d to stay", purged, taken, waits)
+	}
+}

@@ -10,7 +10,7 @@ import (
 // ever: new optional fields keep it, a changed meaning takes a new name and
 // the old type stays for decoding.
 func registered() []func() Facts {
-	return []func() Facts{
+	return append(registeredZones(),
 		func() Facts { return new(AccessGranted) },
 		func() Facts { return new(AccessRefused) },
 		func() Facts { return new(AccessUsed) },
@@ -83,6 +83,12 @@ func registered() []func() Facts {
 		func() Facts { return new(WorkerGranted) },
 		func() Facts { return new(WorkerQuarantined) },
 		func() Facts { return new(WorkerRemoved) },
+	)
+}
+
+// registeredZones is those of it that say that a zone is there, and how it stands.
+func registeredZones() []func() Facts {
+	return []func() Facts{
 		func() Facts { return new(ZoneAdded) },
 		func() Facts { return new(ZoneChanged) },
 		func() Facts { return new(ZoneHalted) },
