@@ -515,7 +515,7 @@ func (z Zone) keyFiles(dir string) ([]pipeline.KeyFile, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, pipeline.KeyFile{Path: filepath.Clean(path), Role: keymgr.Role(k.Role), Public: k.Public})
+		out = append(out, pipeline.KeyFile{Path: filepath.Clean(path), Role: keymgr.Role(k.Role), Public: k.Public, Keystore: k.Keystore, ID: k.ID})
 	}
 	return out, nil
 }
