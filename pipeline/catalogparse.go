@@ -44,7 +44,6 @@ type catalogReader struct {
 	version bool
 	entries []catalogEntry
 	byName  map[string]string // label by member
-	buf     []byte
 }
 
 func newCatalogReader(apex zone.Name, most uint64) *catalogReader {

@@ -91,7 +91,7 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		reg.Broken = fmt.Sprintf("the journal is damaged: event %d of the instance does not follow event %d", rec.Event.N, reg.Head.N)
 		e.log.ErrorContext(ctx, "journal damaged", "seq", rec.Seq, "error", reg.Broken)
 	}
-	reg.Head = rec.Head()
+	reg.Head, reg.Catalogs = rec.Head(), foldCatalogs(reg.Catalogs, rec)
 	var added *State
 	switch f := rec.Event.Facts.(type) {
 	case *event.ZoneAdded:
@@ -134,7 +134,6 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	default:
 		reg = foldJournal(reg, rec)
 	}
-	reg.Catalogs = foldCatalogs(reg.Catalogs, rec)
 	states := make([]store.ZoneState, 0, 2)
 	data, err := json.Marshal(reg)
 	if err != nil {

@@ -130,3 +130,16 @@ func (*MemberListed) EventType() string { return "member.listed" }
 
 // EventType implements Facts.
 func (*MemberUnlisted) EventType() string { return "member.unlisted" }
+
+// catalogTypes are the types of facts about catalogs.
+func catalogTypes() []func() Facts {
+	return []func() Facts{
+		func() Facts { return new(CatalogAdded) },
+		func() Facts { return new(CatalogApproved) },
+		func() Facts { return new(CatalogChanged) },
+		func() Facts { return new(CatalogHeld) },
+		func() Facts { return new(CatalogRemoved) },
+		func() Facts { return new(MemberListed) },
+		func() Facts { return new(MemberUnlisted) },
+	}
+}

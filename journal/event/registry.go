@@ -18,11 +18,6 @@ func registered() []func() Facts {
 		func() Facts { return new(BulkPurged) },
 		func() Facts { return new(BulkSwept) },
 		func() Facts { return new(CDSChanged) },
-		func() Facts { return new(CatalogAdded) },
-		func() Facts { return new(CatalogApproved) },
-		func() Facts { return new(CatalogChanged) },
-		func() Facts { return new(CatalogHeld) },
-		func() Facts { return new(CatalogRemoved) },
 		func() Facts { return new(ClockAccepted) },
 		func() Facts { return new(ClockDoubted) },
 		func() Facts { return new(DSNotified) },
@@ -58,8 +53,6 @@ func registered() []func() Facts {
 		func() Facts { return new(KeystoreRemoved) },
 		func() Facts { return new(LoadFailed) },
 		func() Facts { return new(MaintenanceChanged) },
-		func() Facts { return new(MemberListed) },
-		func() Facts { return new(MemberUnlisted) },
 		func() Facts { return new(PolicyBound) },
 		func() Facts { return new(SerialRaised) },
 		func() Facts { return new(ReviewApproved) },
@@ -88,7 +81,7 @@ func registered() []func() Facts {
 
 // registeredZones is those of it that say that a zone is there, and how it stands.
 func registeredZones() []func() Facts {
-	return []func() Facts{
+	return append(catalogTypes(), []func() Facts{
 		func() Facts { return new(ZoneAdded) },
 		func() Facts { return new(ZoneChanged) },
 		func() Facts { return new(ZoneHalted) },
@@ -96,7 +89,7 @@ func registeredZones() []func() Facts {
 		func() Facts { return new(ZoneReleased) },
 		func() Facts { return new(ZoneRemoved) },
 		func() Facts { return new(ZoneReset) },
-	}
+	}...)
 }
 
 // byName indexes registered by wire name; it never changes.
