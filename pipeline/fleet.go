@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/signer/zone"
@@ -80,7 +82,7 @@ const (
 // leaves out what is sealed. Zones and policies are in the order of the wish.
 // Errors: ErrInvalid where a policy's text has a fault.
 func (e *Engine) Outlook(ctx context.Context, actor event.Actor, w FleetWish, closed bool) (FleetOutlook, error) {
-	out := FleetOutlook{Policies: make([]PolicyPlan, 0, len(w.Policies)), Zones: make([]ZoneOutlook, 0, len(w.Zones))}
+	out := FleetOutlook{Policies: make([]PolicyPlan, 0, len(w.Policies)), Zones: []ZoneOutlook{}}
 	wished := map[string]Policy{}
 	for i, want := range slices.Concat(w.With, w.Policies) {
 		if err := CheckPolicyName(want.Name); err != nil {
@@ -100,19 +102,30 @@ func (e *Engine) Outlook(ctx context.Context, actor event.Actor, w FleetWish, cl
 		}
 		out.Policies = append(out.Policies, plan)
 	}
-	for _, want := range w.Zones {
-		if err := ctx.Err(); err != nil {
-			return out, err
+	policy := func(name string) (Policy, error) {
+		if p, ok := wished[name]; ok {
+			return p, nil
 		}
-		out.Zones = append(out.Zones, e.zoneOutlook(ctx, want, closed, func(name string) (Policy, error) {
-			if p, ok := wished[name]; ok {
-				return p, nil
-			}
-			return e.usablePolicy(name)
-		}))
+		return e.usablePolicy(name)
 	}
-	return out, nil
+	out.Zones = make([]ZoneOutlook, len(w.Zones))
+	var work errgroup.Group
+	work.SetLimit(lookedAt)
+	for i, want := range w.Zones {
+		work.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			out.Zones[i] = e.zoneOutlook(ctx, want, closed, policy)
+			return nil
+		})
+	}
+	return out, work.Wait()
 }
+
+// lookedAt is how many zones of an outlook are looked at at a time: each reads an
+// event.
+const lookedAt = 16
 
 // zoneOutlook says what would change of one zone.
 func (e *Engine) zoneOutlook(ctx context.Context, want ZoneWish, closed bool, policy func(string) (Policy, error)) ZoneOutlook {
