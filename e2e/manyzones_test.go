@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/cli/metrics"
 	"sluice/e2e/manyzones"
 )
 
@@ -44,7 +45,8 @@ func TestManyZones_KeysDueOnOneDay(t *testing.T) {
 			t.Errorf("%s: %d MiB, want less than %d", p.Name, p.Peak>>20, most>>20)
 		}
 	}
-	if s := r.Scrape; s.Series < 20*cfg.Zones || s.CPU > time.Duration(cfg.Zones)*2*time.Millisecond {
+	// Of more zones those alone have series that need a person.
+	if s := r.Scrape; s.Series < 20*cfg.Zones && cfg.Zones <= metrics.DefaultZonesLimit || s.CPU > time.Duration(cfg.Zones)*2*time.Millisecond {
 		t.Errorf("a scrape has %d series, %d bytes, and takes %s of CPU", s.Series, s.Bytes, s.CPU)
 	}
 	t.Log("\n" + r.Markdown())

@@ -31,7 +31,7 @@ func Rest(ctx context.Context, cfg Config) (*Report, error) {
 			}
 		}
 	}
-	return &r.report, r.finish(r.prepare(ctx, "1h", "auto"), func() error { return r.rest(ctx) })
+	return &r.report, r.finish(r.prepare(ctx, "1h"), func() error { return r.rest(ctx) })
 }
 
 // day is the longest that adding all zones may take.

@@ -83,7 +83,7 @@ type seen struct {
 // Run rolls all keys on one day.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := newRun(cfg)
-	err := r.finish(r.prepare(ctx, "3h", "all"), func() error { return r.all(ctx) })
+	err := r.finish(r.prepare(ctx, "3h"), func() error { return r.all(ctx) })
 	r.report.Begun, r.report.Ended = r.seen.begun, r.seen.ended
 	for i := range cfg.Zones {
 		name := zoneName(i)
@@ -188,9 +188,8 @@ func zoneName(i int) string { return fmt.Sprintf("z%05d.%s", i, top) }
 // held says whether a zone has the silent server.
 func held(i int) bool { return i%shared == shared-1 }
 
-// prepare writes zones, policies and the config: how often a zone is observed, and
-// which have metrics of their own.
-func (r *run) prepare(ctx context.Context, observed, metrics string) (err error) {
+// prepare writes zones, policies and the config; a zone is observed so often.
+func (r *run) prepare(ctx context.Context, observed string) (err error) {
 	if r.Zones < shared {
 		return fmt.Errorf("%d zones: want at least %d", r.Zones, shared)
 	}
@@ -216,8 +215,8 @@ func (r *run) prepare(ctx context.Context, observed, metrics string) (err error)
 			return err
 		}
 	}
-	text := fmt.Sprintf("version = \"v1\"\npolicy-dir = %q\n[daemon]\nlog-level = \"error\"\nresolvers = [%q]\ntrust-anchors = [%q]\n[metrics]\nzones = %q\n",
-		filepath.Join(r.Dir, "policies"), r.world.parent, r.world.anchor(), metrics)
+	text := fmt.Sprintf("version = \"v1\"\npolicy-dir = %q\n[daemon]\nlog-level = \"error\"\nresolvers = [%q]\ntrust-anchors = [%q]\n",
+		filepath.Join(r.Dir, "policies"), r.world.parent, r.world.anchor())
 	return os.WriteFile(r.config(), []byte(text), 0o600)
 }
 
