@@ -65,7 +65,8 @@ func (e *Engine) Alive(ctx context.Context) error {
 // look walks the parts of the engine and says which it is at.
 func (e *Engine) look(ctx context.Context, part chan<- string) error {
 	part <- "states of the zones"
-	e.states()
+	for range e.eachState() {
+	}
 	part <- "projection"
 	e.store.Position()
 	last := uint64(0)

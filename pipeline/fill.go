@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -149,10 +150,10 @@ func fillLevel(s journal.StreamStatus) int {
 
 // bulkReserve is what new contents leave of BULK's limit: the signing of the zone
 // that needs most, as a whole, once more.
-func bulkReserve(zones []State, limit int64) uint64 {
+func bulkReserve(zones iter.Seq[State], limit int64) uint64 {
 	most := uint64(0)
-	for _, s := range zones {
-		most = max(most, signNeed([]State{s})/signCopies)
+	for s := range zones {
+		most = max(most, signNeedOf(s)/signCopies)
 	}
 	return min(most+inFlight, uint64(max(limit, 0))/bulkShare)
 }
@@ -164,7 +165,7 @@ func (e *Engine) bulkRoom(ctx context.Context) error {
 	if err != nil || st.Bulk.MaxBytes <= 0 {
 		return nil //nolint:nilerr // the write itself tells
 	}
-	reserve := bulkReserve(e.states(), st.Bulk.MaxBytes)
+	reserve := bulkReserve(e.eachState(), st.Bulk.MaxBytes)
 	if st.Bulk.Bytes+reserve < uint64(st.Bulk.MaxBytes) {
 		return nil
 	}

@@ -153,7 +153,7 @@ func (w *wants) due(what string) bool {
 // keys that were destroyed.
 func (w *wants) keys(ctx context.Context) {
 	asked := 0
-	for _, s := range w.e.states() {
+	for s := range w.e.eachState() {
 		for _, k := range s.Keys.Keys {
 			switch {
 			case k.Foreign || k.Keystore != w.e.keystore.Name() || s.Removed != 0:
@@ -277,7 +277,7 @@ func (e *Engine) lacking() []int {
 		return nil
 	}
 	var out []int
-	for _, s := range e.states() {
+	for s := range e.eachState() {
 		if p := PartitionOf(s.Zone); s.Removed == 0 && !slices.Contains(out, p) && len(e.lacks(s)) > 0 {
 			out = append(out, p)
 		}

@@ -64,7 +64,7 @@ func (e *Engine) usedKeystores() []keymgr.TokenKeystore {
 		return nil
 	}
 	var names []string
-	for _, s := range e.states() {
+	for s := range e.eachState() {
 		for _, k := range s.Keys.Signing() {
 			if k.Keystore != e.keystore.Name() && !slices.Contains(names, k.Keystore) {
 				names = append(names, k.Keystore)
@@ -145,7 +145,7 @@ func (e *Engine) keystoreTrouble(s State) (reason, hint string) {
 // be used.
 func (e *Engine) keystoreAlarms() []string {
 	zones := map[string]int{}
-	for _, s := range e.states() {
+	for s := range e.eachState() {
 		var seen []string
 		for _, k := range s.Keys.Signing() {
 			if k.Keystore != e.keystore.Name() && !slices.Contains(seen, k.Keystore) {

@@ -62,9 +62,9 @@ func (e *Engine) missingKeysNotice(s State) (n Notice, some bool) {
 // where none does.
 func (e *Engine) missingKeysAlarm() string {
 	zones, first := 0, ""
-	for _, s := range e.states() {
+	for s := range e.eachState() {
 		if len(e.missingKeys(s)) > 0 {
-			if zones++; first == "" {
+			if zones++; first == "" || s.Name < first {
 				first = s.Name
 			}
 		}

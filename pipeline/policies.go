@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -138,17 +139,35 @@ func addDefault(policies map[string]Policy, faults map[string]error) {
 // states lists the zones that live, by name.
 func (e *Engine) states() []State {
 	e.mu.RLock()
-	all := make([]*runner, 0, len(e.names))
-	for _, id := range e.names {
-		all = append(all, e.runners[id])
+	names := slices.Sorted(maps.Keys(e.names))
+	all := make([]*runner, 0, len(names))
+	for _, name := range names {
+		all = append(all, e.runners[e.names[name]])
 	}
 	e.mu.RUnlock()
 	out := make([]State, 0, len(all))
 	for _, r := range all {
 		out = append(out, r.snapshot())
 	}
-	slices.SortFunc(out, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// eachState goes through the zones that live, in no order. What is done again and
+// again does it so: with many zones sorting them, and holding them all, is work.
+func (e *Engine) eachState() iter.Seq[State] {
+	return func(yield func(State) bool) {
+		e.mu.RLock()
+		all := make([]*runner, 0, len(e.names))
+		for _, id := range e.names {
+			all = append(all, e.runners[id])
+		}
+		e.mu.RUnlock()
+		for _, r := range all {
+			if !yield(r.snapshot()) {
+				return
+			}
+		}
+	}
 }
 
 // ReloadPolicies reads the policy folder again. Zones of a changed policy are

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -236,23 +237,28 @@ const signCopies = 3
 // signNeed is how many bytes it takes at most to sign all that zones publish
 // once more: the chunks in the journal, the projection's copy, and as much
 // again for what is written only for a while.
-func signNeed(zones []State) uint64 {
+func signNeed(zones iter.Seq[State]) uint64 {
+	total := uint64(0)
+	for s := range zones {
+		total += signNeedOf(s)
+	}
+	return total
+}
+
+// signNeedOf is that of one zone.
+func signNeedOf(s State) uint64 {
 	const (
 		perZone      = 16 << 10
 		perSignature = 150 // owner, key, header, and its share of the denial chain
 	)
-	total := uint64(0)
-	for _, s := range zones {
-		if s.Published == nil {
-			continue
-		}
-		length := uint64(0)
-		for _, k := range s.Keys.Signing() {
-			length = max(length, signatureLength(k.Algorithm, base64.StdEncoding.DecodedLen(len(k.DNSKEY))))
-		}
-		total += signCopies * (perZone + s.Published.Signed.Facts.Signatures*(perSignature+length))
+	if s.Published == nil {
+		return 0
 	}
-	return total
+	length := uint64(0)
+	for _, k := range s.Keys.Signing() {
+		length = max(length, signatureLength(k.Algorithm, base64.StdEncoding.DecodedLen(len(k.DNSKEY))))
+	}
+	return signCopies * (perZone + s.Published.Signed.Facts.Signatures*(perSignature+length))
 }
 
 // signatureLength is about how long the signatures of a key are, which follows

@@ -5,6 +5,7 @@ package pipeline
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -185,7 +186,7 @@ func TestReserve_FollowsWhatZonesNeed(t *testing.T) {
 }
 
 func TestSignNeed_CountsSignatures(t *testing.T) {
-	if n := signNeed([]State{boundState(withLoaded(5))}); n != 0 {
+	if n := signNeed(slices.Values([]State{boundState(withLoaded(5))})); n != 0 {
 		t.Errorf("a zone that is not published needs %d bytes", n)
 	}
 	published := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5))
@@ -196,11 +197,11 @@ func TestSignNeed_CountsSignatures(t *testing.T) {
 	asPublished(&published)
 	// An RRSIG of algorithm 13 has more than 100 bytes with its key, and stands
 	// in the journal and in the projection.
-	one := signNeed([]State{published})
+	one := signNeed(slices.Values([]State{published}))
 	if least := uint64(2 * 100 * 1_000_000); one < least || one > 5*least {
 		t.Errorf("a million signatures need %d bytes", one)
 	}
-	if two := signNeed([]State{published, boundState(), published}); two != 2*one {
+	if two := signNeed(slices.Values([]State{published, boundState(), published})); two != 2*one {
 		t.Errorf("two zones need %d bytes, one %d", two, one)
 	}
 	for _, c := range []struct {

@@ -145,7 +145,7 @@ func (e *Engine) keepReserve(ctx context.Context) {
 	e.mu.RUnlock()
 	if folded != e.reservedFor {
 		e.reservedFor = folded
-		err = r.want(d, signNeed(e.states()))
+		err = r.want(d, signNeed(e.eachState()))
 	}
 	lacked, released := r.missing(), r.status().State == "released"
 	if err = errors.Join(err, r.fill(d)); err != nil {
