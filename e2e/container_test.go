@@ -38,7 +38,11 @@ func TestContainer_TheRecipeMakesAnImageThatSigns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	zone := writeFile(t, filepath.Join(image, "tmp", "zone"), exampleZone())
+	text, err := os.ReadFile("testdata/example.com.zone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone := writeFile(t, filepath.Join(image, "tmp", "zone"), string(text))
 	if err := os.Chmod(zone, 0o644); err != nil {
 		t.Fatal(err)
 	}
