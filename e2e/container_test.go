@@ -38,11 +38,7 @@ func TestContainer_TheRecipeMakesAnImageThatSigns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile("testdata/example.com.zone")
-	if err != nil {
-		t.Fatal(err)
-	}
-	zone := writeFile(t, filepath.Join(image, "tmp", "zone"), string(text))
+	zone := writeFile(t, filepath.Join(image, "tmp", "zone"), "$TTL 300\n@ SOA ns hostmaster 1 7200 3600 1209600 300\n@ NS ns\nns A 192.0.2.1\n")
 	if err := os.Chmod(zone, 0o644); err != nil {
 		t.Fatal(err)
 	}
