@@ -269,7 +269,12 @@ func (j *NATS) ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, su
 
 func (j *NATS) readLines(ctx context.Context, zone event.ZoneID, first, last uint64, fn func(storedLine) error) error {
 	for next := first; next <= last; {
-		p, err := j.page(ctx, zone, next, pageEvents)
+		// No more than can stand up to last: who wants one event reads one.
+		limit := pageEvents
+		if left := last - next; left < pageEvents {
+			limit = int(left) + 1
+		}
+		p, err := j.page(ctx, zone, next, limit)
 		if err != nil {
 			return fmt.Errorf("read journal from %d: %w", next, err)
 		}

@@ -84,6 +84,28 @@ func TestOpen_KeepsEventsAndIdentity(t *testing.T) {
 	}
 }
 
+// Who wants one event does not pay for those behind it.
+func TestRead_OneEventCostsOne(t *testing.T) {
+	j := openDir(t, journal.Config{Dir: t.TempDir()})
+	events := make([]event.Event, 400)
+	for i := range events {
+		events[i] = changed(i)
+	}
+	mustAppend(t, j, journal.Head{}, events...)
+	for _, last := range []uint64{1, 2} {
+		var seen uint64
+		allocs := testing.AllocsPerRun(5, func() {
+			seen = 0
+			if err := j.Read(t.Context(), zone, 1, last, func(journal.Record) error { seen++; return nil }); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if seen != last || allocs > 1000 {
+			t.Errorf("%d events up to %d, with %.0f allocations", seen, last, allocs)
+		}
+	}
+}
+
 func TestOpen_RefusesAStoreInUse(t *testing.T) {
 	dir := t.TempDir()
 	j := openDir(t, journal.Config{Dir: dir})
