@@ -397,8 +397,7 @@ func (j *job) part(from, to int) error {
 	_, wasRefused := refused(err)
 	broken, wasLost := lost(err)
 	if broken.slow {
-		_, err = s.note(nil, false, s.away(err))
-		return err
+		return s.gone(err)
 	}
 	if !wasRefused && !wasLost && !errors.Is(err, errBatch) {
 		return err

@@ -297,8 +297,22 @@ func (s *Store) putBack(c *conn) {
 func (s *Store) do(ctx context.Context, fn func(context.Context, *server) error) error {
 	err := s.try(ctx, fn)
 	if _, ok := lost(err); ok {
-		_, err = s.note(nil, false, s.away(err))
+		err = s.gone(err)
 	}
+	return err
+}
+
+// gone notes that the server is away, unless somebody else has connected
+// meanwhile: nothing would take that back while the connection works.
+func (s *Store) gone(err error) error {
+	err = s.away(err)
+	s.mu.Lock()
+	connected := s.server != nil
+	s.mu.Unlock()
+	if connected {
+		return err
+	}
+	_, err = s.note(nil, false, err)
 	return err
 }
 
