@@ -25,6 +25,10 @@ type addition struct {
 	actor event.Actor
 	facts *event.ZoneAdded
 	done  chan error // has room for what became of it
+	// tried: an append of it was begun behind after, and may have come about
+	// though nobody was told. Owned by who holds adding.
+	tried bool
+	after uint64
 }
 
 func (a *additions) push(some ...*addition) {
@@ -55,7 +59,7 @@ func (e *Engine) addTogether(ctx context.Context, actor event.Actor, facts *even
 	if err := e.mayAppendInstance(facts); err != nil {
 		return err
 	}
-	a := &addition{actor, facts, make(chan error, 1)}
+	a := &addition{actor: actor, facts: facts, done: make(chan error, 1)}
 	e.additions.push(a)
 	e.adding.Lock()
 	defer e.adding.Unlock()
@@ -97,6 +101,9 @@ func (e *Engine) addAll(ctx context.Context, batch []*addition) error {
 			}
 			names[name] = true
 			fit, facts = append(fit, one), append(facts, one.facts)
+			if !one.tried {
+				one.tried, one.after = true, head.Seq
+			}
 		}
 		e.mu.RUnlock()
 		if !ready {
@@ -117,6 +124,9 @@ func (e *Engine) addAll(ctx context.Context, batch []*addition) error {
 			return err
 		}
 		for one, why := range refused {
+			if e.addedBefore(one) {
+				why = nil
+			}
 			one.done <- why
 		}
 		for _, one := range fit {
@@ -124,4 +134,15 @@ func (e *Engine) addAll(ctx context.Context, batch []*addition) error {
 		}
 		return nil
 	}
+}
+
+// addedBefore reports whether an addition came about by an append of which nobody
+// was told: who began it had given up.
+func (e *Engine) addedBefore(one *addition) bool {
+	r, err := e.find(one.facts.Name)
+	if err != nil || !one.tried {
+		return false
+	}
+	s := r.snapshot()
+	return s.Added.Seq > one.after && s.Added.Actor == one.actor
 }

@@ -83,3 +83,74 @@ func TestAddZone_ManyShareAnAppend(t *testing.T) {
 		t.Errorf("%d appends", j.appends)
 	}
 }
+
+// forgetfulJournal stores an append of zones, and then has who asked give up before
+// the answer.
+type forgetfulJournal struct {
+	*countingJournal
+	lost int // the number of the append
+}
+
+type giveUp struct{}
+
+func (f *forgetfulJournal) Append(ctx context.Context, id event.ZoneID, head journal.Head, events ...event.Event) (journal.Head, error) {
+	next, err := f.countingJournal.Append(ctx, id, head, events...)
+	f.mu.Lock()
+	lost := f.appends == f.lost
+	f.mu.Unlock()
+	if stop, ok := ctx.Value(giveUp{}).(context.CancelFunc); ok && lost && events[0].Type == "zone.added" {
+		stop()
+		return head, ctx.Err()
+	}
+	return next, err
+}
+
+// Who gives up takes nobody along: zones that went with its append are added, and
+// those who asked for them are told so.
+func TestAddZone_OneGivesUpAfterTheAppend(t *testing.T) {
+	j := &forgetfulJournal{&countingJournal{Memory: journaltest.New(), slow: make(chan struct{})}, 2}
+	r := newRig(t, j, nil)
+	file := r.zoneFile(smallZone)
+	var work sync.WaitGroup
+	var mu sync.Mutex
+	var results []error
+	add := func(name string) {
+		work.Go(func() {
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			_, err := r.e.AddZone(context.WithValue(ctx, giveUp{}, stop), testActor, NewZone{Name: name, Source: file})
+			mu.Lock()
+			defer mu.Unlock()
+			results = append(results, err)
+		})
+	}
+	add("first.example")
+	until(t, "the first append is under way", func() bool {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return j.appends == 1
+	})
+	const zones = 5
+	for i := range zones {
+		add(fmt.Sprintf("z%d.example", i))
+	}
+	until(t, "all wait", func() bool {
+		r.e.additions.mu.Lock()
+		defer r.e.additions.mu.Unlock()
+		return len(r.e.additions.waiting) >= zones
+	})
+	close(j.slow)
+	work.Wait()
+	gone := 0
+	for _, err := range results {
+		if errors.Is(err, context.Canceled) {
+			gone++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	all, err := r.e.FindZones(t.Context(), ZoneQuery{})
+	if err != nil || len(all) != zones+1 || gone != 1 {
+		t.Errorf("%d zones, %d gave up, %v", len(all), gone, err)
+	}
+}
