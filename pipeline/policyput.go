@@ -138,6 +138,7 @@ func (e *Engine) PutPolicy(ctx context.Context, actor event.Actor, name string, 
 			return plan, err
 		}
 	}
+	e.catalogs.poke() // members may wait for a policy
 	plan.Done = true
 	return plan, nil
 }
