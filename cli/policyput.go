@@ -42,7 +42,7 @@ func policyPut(e *env) *urfave.Command {
 					err = e.printPolicyPlan(plan)
 				}
 				if err == nil && plan.Refused != "" {
-					return errSilent
+					return errRefused
 				}
 				return err
 			})
