@@ -30,6 +30,8 @@ const (
 	maxHosts       = 400 // whose addresses are looked up
 	tries          = 2   // over UDP
 	udpSize        = 1232
+	wideSize       = 4096 // where TCP is shut
+	silentEnough   = 8    // silent addresses of a family, with none that answers: this machine has no way to it
 )
 
 // server is one address of a name server.
@@ -40,6 +42,7 @@ type server struct {
 	mu     sync.Mutex
 	dead   *trouble // guarded by mu; it answered nothing: it is not asked again
 	plain  bool     // guarded by mu; it answers without EDNS alone
+	shut   bool     // guarded by mu; it does not answer over TCP
 	seen   []trouble
 	millis int64   // guarded by mu; of the first answer
 	serial *uint32 // guarded by mu
@@ -67,18 +70,26 @@ func (s *server) note(t trouble) {
 	s.seen = append(s.seen, t)
 }
 
+// isDead reports whether it is known that it does not answer.
+func (s *server) isDead() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dead != nil
+}
+
 // question is what is asked, always with DO.
 type question struct {
 	name zone.Name
 	t    zone.Type
 	tcp  bool // over TCP at once
-	loud bool // ask also a server that was silent
+	wide bool // over UDP, with room for a large answer
 }
 
 // reply is an answer, grouped by RRset.
 type reply struct {
 	rcode                     int
 	aa, recursive             bool
+	ra                        bool // it is what resolvers say
 	answer, authority, extras []validate.RRset
 	problem                   *trouble // instead of all else
 }
@@ -100,6 +111,56 @@ type asker struct {
 	mu    sync.Mutex
 	count int64 // guarded by mu; questions so far
 	over  bool  // guarded by mu; a bound was reached
+	// v4 and v6 are what addresses of these families do. Guarded by mu.
+	v4, v6 family
+}
+
+// family is what came of asking addresses of IPv4 or IPv6.
+type family struct {
+	answered bool // one did
+	silent   int
+}
+
+// heard takes note of whether an address answers.
+func (a *asker) heard(addr netip.Addr, answers bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f := &a.v6
+	if addr.Is4() {
+		f = &a.v4
+	}
+	if answers {
+		f.answered = true
+	} else {
+		f.silent++
+	}
+}
+
+// noWay says why an address is not asked: many of its family are silent, and none
+// answers, while those of the other do. That is this machine's network.
+func (a *asker) noWay(addr netip.Addr) *trouble {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	name, mine, other := "IPv6", a.v6, a.v4
+	if addr.Is4() {
+		name, mine, other = "IPv4", a.v4, a.v6
+	}
+	if a.recurse || mine.answered || mine.silent < silentEnough || !other.answered {
+		return nil
+	}
+	return &trouble{CodeServerUnreachable, "this machine has no way to the address: nothing answers it over " + name}
+}
+
+// excuse takes back that servers are silent that this machine has no way to.
+func (a *asker) excuse(servers []*server) {
+	for _, s := range servers {
+		why := a.noWay(s.addr.Addr())
+		s.mu.Lock()
+		if why != nil && s.dead != nil {
+			s.dead = why
+		}
+		s.mu.Unlock()
+	}
 }
 
 // spend takes one of the questions that are left.
@@ -125,7 +186,13 @@ func (a *asker) ask(ctx context.Context, s *server, q question) *reply {
 	s.mu.Lock()
 	dead, plain := s.dead, s.plain
 	s.mu.Unlock()
-	if dead != nil && !q.loud {
+	if dead == nil {
+		dead = a.noWay(s.addr.Addr())
+	}
+	if dead != nil {
+		s.mu.Lock()
+		s.dead = dead
+		s.mu.Unlock()
 		return &reply{problem: dead}
 	}
 	m, t := a.exchange(ctx, s, q, !plain)
@@ -135,8 +202,12 @@ func (a *asker) ask(ctx context.Context, s *server, q question) *reply {
 			s.dead = t
 			s.mu.Unlock()
 		}
+		if t.code == CodeServerSilent {
+			a.heard(s.addr.Addr(), false)
+		}
 		return &reply{problem: t}
 	}
+	a.heard(s.addr.Addr(), true)
 	return a.read(q, m)
 }
 
@@ -164,15 +235,40 @@ func (a *asker) exchange(ctx context.Context, s *server, q question, edns bool) 
 		return nil, t
 	}
 	if m.Truncated {
-		whole, t := a.overTCP(ctx, s, q, edns)
-		if t != nil {
-			if t.code == CodeServerSilent {
-				t = &trouble{CodeServerTCP, "truncates the answer over UDP, and does not answer over TCP: " + t.text}
-			}
-			s.note(*t)
-			return nil, t
+		return a.whole(ctx, s, q, edns)
+	}
+	return m, nil
+}
+
+// whole gets an answer that is truncated over UDP: over TCP, and where that is shut
+// over UDP with room for more, so that it goes on with what answers.
+func (a *asker) whole(ctx context.Context, s *server, q question, edns bool) (*dns.Msg, *trouble) {
+	s.mu.Lock()
+	shut := s.shut
+	s.mu.Unlock()
+	t := &trouble{CodeServerTCP, "truncates the answer over UDP, and does not answer over TCP"}
+	if !shut {
+		m, why := a.overTCP(ctx, s, q, edns)
+		if why == nil {
+			return m, nil
 		}
-		return whole, nil
+		if why.code != CodeServerSilent && why.code != CodeServerUnreachable {
+			s.note(*why)
+			return nil, why
+		}
+		t.text += ": " + why.text
+		s.note(*t)
+		s.mu.Lock()
+		s.shut = true
+		s.mu.Unlock()
+	}
+	if !edns {
+		return nil, t
+	}
+	q.wide = true
+	m, why := a.once(ctx, s, q, edns, "udp")
+	if why != nil || m.Truncated {
+		return nil, t
 	}
 	return m, nil
 }
@@ -191,7 +287,11 @@ func (a *asker) pack(q question, edns bool) (id uint16, msg []byte, err error) {
 	m.SetQuestion(q.name.String(), uint16(q.t))
 	m.RecursionDesired, m.CheckingDisabled = a.recurse, a.recurse
 	if edns {
-		m.SetEdns0(udpSize, true)
+		size := uint16(udpSize)
+		if q.wide {
+			size = wideSize
+		}
+		m.SetEdns0(size, true)
 	}
 	msg, err = m.Pack()
 	return m.Id, msg, err
@@ -350,7 +450,7 @@ func stream(conn net.Conn, q question, id uint16, msg []byte) (*dns.Msg, error) 
 
 // read groups an answer's records, and says where it is none.
 func (a *asker) read(q question, m *dns.Msg) *reply {
-	r := &reply{rcode: m.Rcode, aa: m.Authoritative, recursive: a.recurse}
+	r := &reply{rcode: m.Rcode, aa: m.Authoritative, recursive: a.recurse, ra: m.RecursionAvailable}
 	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
 		r.problem = &trouble{CodeServerLame, "answers " + rcodeText(m.Rcode)}
 		return r
@@ -393,6 +493,9 @@ func (r *reply) referral(apex zone.Name) *validate.RRset {
 func (r *reply) lame(apex zone.Name) *trouble {
 	if r.problem != nil {
 		return r.problem
+	}
+	if !r.aa && !r.recursive && r.ra {
+		return &trouble{CodeServerLame, fmt.Sprintf("answers as a resolver does, and is not authoritative for %s", apex)}
 	}
 	if !r.aa && !r.recursive {
 		return &trouble{CodeServerLame, fmt.Sprintf("is not authoritative for %s", apex)}

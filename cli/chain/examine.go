@@ -137,7 +137,7 @@ func (w *walk) askAll(ctx context.Context, z *zoneLink, ask []question) [][]outc
 	w.each(z, func(n int, s *server) {
 		for i, q := range slices.Backward(ask) { // TCP last: it may take long
 			r := w.ask.ask(ctx, s, q)
-			if q.tcp && r.problem != nil && r.problem.code == CodeServerSilent && s.answers() {
+			if q.tcp && r.problem != nil && (r.problem.code == CodeServerSilent || r.problem.code == CodeServerUnreachable) && s.answers() {
 				s.note(trouble{CodeServerTCP, "does not answer over TCP: " + strings.TrimPrefix(r.problem.text, "over TCP: ")})
 			}
 			if q.tcp {

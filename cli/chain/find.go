@@ -222,13 +222,23 @@ func (w *walk) lookUpType(ctx context.Context, name zone.Name, t zone.Type, dept
 	return nil
 }
 
+// maxTurned bounds how many servers are asked in turn for an address. Those of
+// which it is known that they do not answer do not count.
+const maxTurned = 8
+
 // anyOf is the first answer of servers that is one.
 func (w *walk) anyOf(ctx context.Context, servers []*server, q question) *reply {
-	for _, s := range servers[:min(len(servers), 8)] {
-		if r := w.ask.ask(ctx, s, q); r.problem == nil {
+	turned := 0
+	for _, s := range servers {
+		known := s.isDead()
+		r := w.ask.ask(ctx, s, q)
+		if r.problem == nil {
 			return r
 		}
-		if ctx.Err() != nil {
+		if !known && r.problem.code != CodeServerUnreachable {
+			turned++
+		}
+		if turned == maxTurned || ctx.Err() != nil {
 			return nil
 		}
 	}

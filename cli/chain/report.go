@@ -121,11 +121,11 @@ type Answer struct {
 }
 
 // Records are the RDATA of an RRset that was asked for, after aliases; secure
-// says that they are validated from the anchor down.
+// says that they are validated from the anchor down, and each alias too.
 func (r *Report) Records(t zone.Type) (owner zone.Name, data [][]byte, secure bool) {
 	for _, f := range r.sets {
 		if f.set.Type == t {
-			return f.set.Owner, f.set.Data, f.secure
+			return f.set.Owner, f.set.Data, f.secure && r.Verdict == Secure
 		}
 	}
 	return "", nil, false

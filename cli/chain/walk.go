@@ -334,7 +334,11 @@ func (w *walk) each(z *zoneLink, fn func(i int, s *server)) {
 		work.Go(func() { fn(i, s) })
 	}
 	work.Wait()
+	w.ask.excuse(z.servers)
 }
+
+// noWayDown is what to do where not even the first servers can be asked.
+const noWayDown = "see that this machine may ask servers on port 53, and that nothing on the way answers in their place; else ask a resolver that works here: --resolver IP"
 
 // conclude says in a sentence what came out.
 func (r *Report) conclude() {
@@ -360,10 +364,13 @@ func (r *Report) conclude() {
 	case r.Verdict == Bogus && worst != nil, r.Verdict == Unreachable && worst != nil:
 		r.Summary, r.Do = fmt.Sprintf("the chain of trust breaks at %s: %s", strings.TrimSuffix(orRoot(worst.Zone), "."), worst.Text), worst.Do
 		if r.Verdict == Unreachable {
-			r.Summary = fmt.Sprintf("no server of %s answers: %s", orRoot(last), worst.Text)
+			r.Summary = fmt.Sprintf("no server of %s answers as it must: %s", orRoot(last), worst.Text)
+			if len(r.Links) == 1 {
+				r.Do = noWayDown
+			}
 		}
 	case r.Verdict == Unreachable:
-		r.Summary, r.Do = fmt.Sprintf("no server of %s could be asked", orRoot(last)), "see that this machine may ask servers on port 53, or give --resolver"
+		r.Summary, r.Do = fmt.Sprintf("no server of %s could be asked", orRoot(last)), noWayDown
 	case r.Verdict == Indeterminate:
 		r.Summary = fmt.Sprintf("no trust anchor is at or above %s", orRoot(last))
 	case worst != nil:
