@@ -121,6 +121,9 @@ func (z *zoneLink) troubles(last bool) {
 			f.Severity = Warning
 		}
 		f.Text = strings.Join(firstOf(by[o], 3), ", ") + " " + o.text
+		if len(by[o]) > 1 {
+			f.Text = strings.Join(firstOf(by[o], 3), ", ") + ": each " + o.text
+		}
 		z.find(f)
 	}
 }
