@@ -225,6 +225,11 @@ func (p *Plan) removeKeys(dir string, before Plan) error {
 	for _, k := range before.TSIG {
 		errs = append(errs, remove(filepath.Join(dir, keyFolder, filepath.Base(k.File))))
 	}
+	for _, k := range before.Keystores {
+		if filepath.Dir(k.PINFile) == keyFolder { // not where the former signer has it
+			errs = append(errs, remove(filepath.Join(dir, k.PINFile)))
+		}
+	}
 	for _, z := range before.Zones {
 		for _, k := range z.Keys {
 			base := strings.TrimSuffix(filepath.Base(k.File), filepath.Ext(k.File))
@@ -304,10 +309,25 @@ func giveAway(dir string) error {
 	if !ok || owner.Uid == 0 {
 		return nil
 	}
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
+	root, err := os.OpenRoot(full)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // opened for reading
+	var paths []string
+	err = fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+		paths = append(paths, path)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// Folders come after what is in them: nobody else can put anything in its
+	// place meanwhile.
+	for _, path := range slices.Backward(paths) {
+		if err := root.Lchown(path, int(owner.Uid), int(owner.Gid)); err != nil {
 			return err
 		}
-		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
-	})
+	}
+	return nil
 }

@@ -271,7 +271,12 @@ func (im *importer) bringTSIG(ctx context.Context) error {
 		return err
 	}
 	for _, k := range im.plan.TSIG {
-		if slices.ContainsFunc(has, func(h pipeline.TSIGKey) bool { return strings.EqualFold(dotted(h.Name), dotted(k.Name)) && !h.Missing }) {
+		i := slices.IndexFunc(has, func(h pipeline.TSIGKey) bool { return strings.EqualFold(dotted(h.Name), dotted(k.Name)) && !h.Missing })
+		if i >= 0 && !strings.EqualFold(dotted(has[i].Algorithm), dotted(k.Algorithm)) {
+			return fmt.Errorf("TSIG key %s is here with the algorithm %s, not %s: it is another one; give one of them another name: %w",
+				k.Name, has[i].Algorithm, k.Algorithm, pipeline.ErrState)
+		}
+		if i >= 0 {
 			continue
 		}
 		secret, err := os.ReadFile(filepath.Join(im.dir, k.File))
