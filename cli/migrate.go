@@ -269,8 +269,8 @@ func (e *env) checkedText(list []migrate.Checked) error {
 func migrateBack(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name: "back", Usage: "take zones back to the former signer", ArgsUsage: "DIR",
-		Description: "As long as no public server shows what is published here, the zones are taken away\n" +
-			"here. After that their keys, as they stand now, are written to DIR/back, with what is\n" +
+		Description: "As long as all public servers answer, and none shows what is published here, the zones\n" +
+			"are taken away here. After that their keys, as they stand now, are written to DIR/back, with what is\n" +
 			"to be done at the former signer; the zones go once --done says that their secondaries\n" +
 			"are there again. History and keys stay.",
 		OnUsageError: onUsageError,
@@ -292,25 +292,12 @@ func migrateBack(e *env) *urfave.Command {
 			}
 			return e.clientAction(func(client *api.Client) error {
 				list, err := migrate.Back(c.Context, client, args[0], migrate.BackQuery{Zones: c.StringSlice("zone"), Done: c.Bool("done")})
+				// What was done before an error is told, too.
+				if printErr := e.returnedText(list, err); err == nil {
+					err = printErr
+				}
 				if err != nil {
 					return err
-				}
-				if e.json {
-					return e.printJSON(list)
-				}
-				for _, one := range list {
-					text := one.Zone + ": " + one.Outcome
-					if one.Text != "" {
-						text += ": " + one.Text
-					}
-					if err := e.printf("%s\n", text); err != nil {
-						return err
-					}
-					for _, s := range one.Steps {
-						if err := e.printf("  %s\n", strings.TrimPrefix(s, "$ ")); err != nil {
-							return err
-						}
-					}
 				}
 				if c.Bool("done") && slices.ContainsFunc(list, func(one migrate.Returned) bool { return one.Outcome == migrate.Waits }) {
 					return fmt.Errorf("not all zones were taken away: %w", pipeline.ErrState)
@@ -319,4 +306,29 @@ func migrateBack(e *env) *urfave.Command {
 			})
 		},
 	}
+}
+
+// returnedText tells how zones go back; err is what ended it early.
+func (e *env) returnedText(list []migrate.Returned, err error) error {
+	if e.json {
+		if err != nil && len(list) == 0 {
+			return nil
+		}
+		return e.printJSON(list)
+	}
+	for _, one := range list {
+		text := one.Zone + ": " + one.Outcome
+		if one.Text != "" {
+			text += ": " + one.Text
+		}
+		if err := e.printf("%s\n", text); err != nil {
+			return err
+		}
+		for _, s := range one.Steps {
+			if err := e.printf("  %s\n", strings.TrimPrefix(s, "$ ")); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -47,8 +47,8 @@ type BackQuery struct {
 	Done bool
 }
 
-// Back takes zones back to their former signer. As long as no public server
-// shows what is published here, a zone is only taken away. After that its keys
+// Back takes zones back to their former signer. As long as all public servers
+// answer, and none shows what is published here, a zone is only taken away. After that its keys
 // are written to the folder, and it goes once Done is said. Where a public
 // server is seen to show it still, Done is refused.
 func Back(ctx context.Context, client *api.Client, dir string, q BackQuery) ([]Returned, error) {
@@ -101,7 +101,11 @@ func (c *checker) back(ctx context.Context, z PlannedZone, dir string, done bool
 		}
 		c.shown(&seen, z, st)
 	}
-	asked := st.Observation != nil && (seen.Servers > 0 || st.Published == nil)
+	all := 0 // one that is silent may hold what was published here
+	if st.Observation != nil {
+		all = len(st.Observation.Zone)
+	}
+	asked := st.Observation != nil && (seen.Servers > 0 && seen.Servers == all || st.Published == nil)
 	written := slices.ContainsFunc(st.Keys, func(k keymgr.Key) bool { return k.State != keymgr.Generated }) && c.wasGiven(dir, z)
 	switch {
 	case seen.Ours > 0 && done:
@@ -120,8 +124,10 @@ func (c *checker) back(ctx context.Context, z PlannedZone, dir string, done bool
 		return out, err
 	}
 	switch {
-	case !asked:
+	case seen.Servers == 0:
 		out.Text = "no public server answers: they may hold what was published here"
+	case !asked && seen.Ours == 0:
+		out.Text = fmt.Sprintf("%d of %d addresses of public servers do not answer: they may hold what was published here", all-seen.Servers, all)
 	case seen.Ours == 0:
 		out.Text = "no public server shows serials from here any longer"
 	default:
