@@ -29,10 +29,12 @@ type bindReader struct {
 	keys    map[string]string    // TSIG keys: algorithm by name in lower case
 	rules   map[string]statement // dnssec-policy
 	tls     map[string]block
+	stores  map[string]block // key-store, by name
 	version string
+	entries int // entries of the address match list that is being read
 
 	out      Former
-	policies map[string]string   // names by text
+	policies policySet
 	used     map[string]bool     // TSIG keys
 	left     map[string][]string // zones that are left out, by why
 	why      []string
@@ -73,8 +75,9 @@ func ReadBIND(ctx context.Context, source string, o Options) (Former, error) {
 		return Former{}, fmt.Errorf("read the configuration of named: %w", err)
 	}
 	r := &bindReader{
-		conf: conf, o: o, dir: filepath.Dir(source), policies: map[string]string{}, used: map[string]bool{},
+		conf: conf, o: o, dir: filepath.Dir(source), policies: policySet{kind: "bind"}, used: map[string]bool{},
 		lists: map[string]statement{}, acls: map[string]block{}, keys: map[string]string{}, rules: map[string]statement{}, tls: map[string]block{},
+		stores: map[string]block{},
 	}
 	r.out.Software = r.software(ctx)
 	if err := r.definitions(conf); err != nil {
@@ -95,6 +98,7 @@ func ReadBIND(ctx context.Context, source string, o Options) (Former, error) {
 			return Former{}, fmt.Errorf("%s: zone %s is not signed there, or not there", source, name)
 		}
 	}
+	r.out.Policies = r.policies.list
 	r.out.TSIG = slices.DeleteFunc(r.out.TSIG, func(k TSIGKey) bool { return !r.used[strings.ToLower(k.Name)] })
 	for _, why := range r.why {
 		r.out.Unequal = append(r.out.Unequal, fmt.Sprintf("left out: %s: %s", few(r.left[why], 20), why))
@@ -132,6 +136,8 @@ func (r *bindReader) definitions(conf block) error {
 			r.rules[s.word(1)] = s
 		case "tls":
 			r.tls[s.word(1)] = b
+		case "key-store":
+			r.stores[s.word(1)] = b
 		case "key":
 			if err := r.tsig(s, b); err != nil {
 				return err
@@ -285,8 +291,8 @@ func (z bindZone) inline() bool { return z.yes("inline-signing") }
 // fill reads what a zone has.
 func (r *bindReader) fill(one *Zone, z bindZone, apex zone.Name, rule string, isSecondary bool) error {
 	file := z.word("file")
-	if file != "" && !filepath.IsAbs(file) {
-		file = filepath.Join(r.dir, file)
+	if file != "" {
+		file = below(r.dir, file)
 	}
 	switch {
 	case isSecondary:
@@ -315,15 +321,13 @@ func (r *bindReader) fill(one *Zone, z bindZone, apex zone.Name, rule string, is
 		one.Unequal = append(one.Unequal, "it takes dynamic updates ("+"allow-update or update-policy"+"): give them to Sluice in place of named, see `sluice help takeover`")
 		one.Stop = append(one.Stop, "Write all updates of "+z.name+" to its file, and let no more come:", "$ rndc freeze "+z.name)
 	}
-	dir := cmp.Or(z.word("key-directory"), ".")
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(r.dir, dir)
-	}
-	if err := r.readKeys(one, z, apex, dir); err != nil {
+	dir := below(r.dir, cmp.Or(z.word("key-directory"), "."))
+	if err := r.readKeys(one, z, apex, r.keyFolders(rule, dir)); err != nil {
 		return err
 	}
-	if n, ok := signedSerial(file + ".signed"); ok && file != "" {
-		one.Serial = &n
+	if file != "" {
+		// Without inline-signing the file itself is the signed zone.
+		one.Serial = higher(signedSerial(file+".signed"), higher(signedSerial(file), readHead(file, apex).serial))
 	}
 	if err := r.outbound(one, z); err != nil {
 		return err
@@ -354,8 +358,10 @@ func (r *bindReader) policy(one *Zone, z bindZone, rule, file, dir string) error
 	if err := r.transfers(p, z); err != nil {
 		return err
 	}
-	name := cmp.Or(rule, byHand)
-	one.Policy = r.name(name, p)
+	if one.Policy, err = r.name(cmp.Or(rule, byHand), p); err != nil {
+		one.Refused = err.Error()
+		return nil //nolint:nilerr // of this zone alone
+	}
 	signed := file + ".signed"
 	one.Back = []string{
 		fmt.Sprintf("Put the K* files of %s that were written into %s, in place of those that are there, readable for named.", z.name, dir),
@@ -390,29 +396,16 @@ func (r *bindReader) rule(rule string) (*policyText, error) {
 }
 
 // name is the name of a policy with a text; equal ones have one.
-func (r *bindReader) name(former string, p *policyText) string {
+func (r *bindReader) name(former string, p *policyText) (string, error) {
 	head := "From BIND's dnssec-policy " + fmt.Sprintf("%q", former) + "."
 	if former == byHand {
 		head = "For zones that BIND signs without a dnssec-policy."
 	}
-	text := p.text(head)
-	if name, ok := r.policies[string(text)]; ok {
-		return name
-	}
-	base := "bind-" + strings.ToLower(safeName(former))
+	base := r.policies.kind + "-" + strings.ToLower(policyName(former))
 	if former == byHand {
-		base = byHand
+		base, former = byHand, ""
 	}
-	name := base
-	for n := 2; slices.ContainsFunc(r.out.Policies, func(o Policy) bool { return o.Name == name }); n++ {
-		name = fmt.Sprintf("%s-%d", base, n)
-	}
-	r.policies[string(text)] = name
-	if former == byHand {
-		former = ""
-	}
-	r.out.Policies = append(r.out.Policies, Policy{Name: name, Former: former, Text: text, Unequal: p.unequal})
-	return name
+	return r.policies.put(base, head, Policy{Former: former, Text: p.text(head), Unequal: p.unequal})
 }
 
 // steps says how named's key management ends, and how it takes zones back.

@@ -166,6 +166,73 @@ func TestReadBIND_Refused(t *testing.T) {
 	}
 }
 
+// Iterations that validators do not put up with, and address lists that name each
+// other, do not stop the plan.
+func TestReadBIND_OddConfigurations(t *testing.T) {
+	dir := bindFolder(t)
+	conf := filepath.Join(dir, "named.conf")
+	const zone = `zone "example.com" { type primary; file "z"; key-directory "keys"; inline-signing yes; dnssec-policy "p"; allow-transfer { "a"; }; };`
+	lists := strings.Repeat(`"a"; "b"; `, 20)
+	writeText(t, conf, `options { directory "`+dir+`"; }; acl "a" { `+lists+`}; acl "b" { `+lists+`};
+dnssec-policy "p" { nsec3param iterations 150 optout no; };`+zone)
+	f, err := ReadBIND(t.Context(), conf, Options{Now: atLife()})
+	if err != nil || len(f.Zones) != 1 || f.Zones[0].Refused != "" {
+		t.Fatalf("%+v, %v", f.Zones, err)
+	}
+	if text := string(f.Policies[0].Text); !strings.Contains(text, "iterations = 0") {
+		t.Errorf("policy %s", text)
+	}
+	if told := strings.Join(f.Policies[0].Unequal, "\n"); !strings.Contains(told, "iterations 150") || !strings.Contains(told, "set server.outbound.provide-xfr-to yourself") {
+		t.Errorf("told %s", told)
+	}
+	// What does not fit together refuses its zones alone.
+	writeText(t, conf, `options { directory "`+dir+`"; }; dnssec-policy "p" { nsec3param iterations many; };`+zone)
+	if f, err := ReadBIND(t.Context(), conf, Options{Now: atLife()}); err != nil || !strings.Contains(f.Zones[0].Refused, `named.conf:1: nsec3param iterations "many"`) {
+		t.Errorf("%+v, %v", f.Zones, err)
+	}
+	writeText(t, conf, `options { directory "`+dir+`"; }; dnssec-policy "p" { signatures-validity 0; };`+zone)
+	if f, err := ReadBIND(t.Context(), conf, Options{Now: atLife()}); err != nil || !strings.Contains(f.Zones[0].Refused, "do not fit together") {
+		t.Errorf("%+v, %v", f.Zones, err)
+	}
+}
+
+// The keys of a policy are in its key stores, too, and where nothing stands apart
+// the file itself has the serial.
+func TestReadBIND_KeyStoresAndSerialOfTheFile(t *testing.T) {
+	dir := bindFolder(t)
+	conf := filepath.Join(dir, "named.conf")
+	writeText(t, conf, `options { directory "`+dir+`"; }; key-store "ksk" { directory "kskdir"; };
+dnssec-policy "p" { inline-signing no; keys { ksk key-store "ksk" lifetime 0 algorithm 13; zsk lifetime 0 algorithm 13; }; };
+zone "example.com" { type primary; file "z"; key-directory "keys"; dnssec-policy "p"; };`)
+	writeText(t, filepath.Join(dir, "z"), "example.com. 300 IN SOA a.example.com. h.example.com. 41 1 1 1 1\n")
+	if f, err := ReadBIND(t.Context(), conf, Options{Now: atLife()}); err != nil || !strings.Contains(f.Zones[0].Refused, "kskdir is not there") {
+		t.Fatalf("%+v, %v", f.Zones, err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "kskdir"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before, err := ReadBIND(t.Context(), conf, Options{Now: atLife()})
+	if err != nil || len(before.Zones[0].Keys) < 2 {
+		t.Fatalf("%+v, %v", before.Zones, err)
+	}
+	if n := before.Zones[0].Serial; n == nil || *n != 41 {
+		t.Errorf("serial %v", n)
+	}
+	moved, err := filepath.Glob(filepath.Join(dir, "keys", "Kexample.com.*49080.*"))
+	if err != nil || len(moved) == 0 {
+		t.Fatal(moved, err)
+	}
+	for _, path := range moved {
+		if err := os.Rename(path, filepath.Join(dir, "kskdir", filepath.Base(path))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after, err := ReadBIND(t.Context(), conf, Options{Now: atLife()})
+	if err != nil || len(after.Zones[0].Keys) != len(before.Zones[0].Keys) {
+		t.Errorf("%d keys in one folder, %d in two, %v", len(before.Zones[0].Keys), len(after.Zones[0].Keys), err)
+	}
+}
+
 // What a zone does not say comes from its template, its view, the options.
 func TestReadBIND_Inherits(t *testing.T) {
 	dir := bindFolder(t)
@@ -201,8 +268,8 @@ func TestReadBIND_Duration(t *testing.T) {
 // the file.
 func TestSignedSerial_JournalThenFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "zone.signed")
-	if n, ok := signedSerial(path); ok {
-		t.Errorf("no file: %d", n)
+	if n := signedSerial(path); n != nil {
+		t.Errorf("no file: %d", *n)
 	}
 	raw := binary.BigEndian.AppendUint32(nil, 2)
 	raw = append(raw, make([]byte, 8)...)                              // version 0, time
@@ -210,15 +277,15 @@ func TestSignedSerial_JournalThenFile(t *testing.T) {
 	raw = append(raw, 0, 1, 0, 3, 1, 'a', 0, 0, 22, 0, 0)              // of records, owner, length, mname, rname
 	raw = binary.BigEndian.AppendUint32(raw, 2026112201)
 	writeText(t, path, string(append(raw, make([]byte, 16)...)))
-	if n, ok := signedSerial(path); !ok || n != 2026112201 {
-		t.Errorf("file: %d, %v", n, ok)
+	if n := signedSerial(path); n == nil || *n != 2026112201 {
+		t.Errorf("file: %v", n)
 	}
 	journal := append([]byte(";BIND LOG V9.2\n\x00"), make([]byte, 48)...)
 	binary.BigEndian.PutUint32(journal[28:], 100)
 	binary.BigEndian.PutUint32(journal[24:], 7)
 	writeText(t, path+".jnl", string(journal))
-	if n, ok := signedSerial(path); !ok || n != 7 {
-		t.Errorf("journal: %d, %v", n, ok)
+	if n := signedSerial(path); n == nil || *n != 7 {
+		t.Errorf("journal: %v", n)
 	}
 }
 

@@ -17,24 +17,50 @@ import (
 	"sluice/signer/zone"
 )
 
-// readKeys reads the keys of a zone out of a folder.
-func (r *bindReader) readKeys(one *Zone, z bindZone, apex zone.Name, dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		one.Refused = fmt.Sprintf("its key-directory %s is not there", dir)
-		return nil
+// keyFolders is where the keys of a policy are: its key-directory, and the
+// folders of the stores that it names (named 9.20).
+func (r *bindReader) keyFolders(rule, dir string) []string {
+	dirs := []string{dir}
+	b, _ := r.rules[rule].inner()
+	keys, _ := b.last("keys")
+	list, _ := keys.inner()
+	for _, k := range list {
+		at, ok := r.stores[k.after("key-store")].last("directory")
+		if folder := below(r.dir, at.word(1)); ok && !slices.Contains(dirs, folder) {
+			dirs = append(dirs, folder)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("%s: zone %s: key-directory: %w", z.at.at(), z.name, err)
+	return dirs
+}
+
+// readKeys reads the keys of a zone out of folders.
+func (r *bindReader) readKeys(one *Zone, z bindZone, apex zone.Name, dirs []string) error {
+	var entries []fs.DirEntry
+	in := map[string]string{} // folders, by file
+	for _, dir := range dirs {
+		found, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			one.Refused = fmt.Sprintf("its key-directory %s is not there", dir)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: zone %s: key-directory: %w", z.at.at(), z.name, err)
+		}
+		for _, e := range found {
+			if _, twice := in[e.Name()]; !twice {
+				in[e.Name()], entries = dir, append(entries, e)
+			}
+		}
 	}
 	prefix, _, _ := strings.Cut(file.FileName(apex, 0, 0), "+")
 	gone := 0
+	where := strings.Join(dirs, " and ")
 	for _, e := range entries {
 		base, ok := strings.CutSuffix(e.Name(), ".key")
 		if !ok || !strings.HasPrefix(strings.ToLower(base), strings.ToLower(prefix)+"+") {
 			continue
 		}
-		k, present, err := r.readKey(filepath.Join(dir, base), apex)
+		k, present, err := r.readKey(filepath.Join(in[e.Name()], base), apex)
 		switch {
 		case err != nil:
 			one.Refused = err.Error()
@@ -46,10 +72,10 @@ func (r *bindReader) readKeys(one *Zone, z bindZone, apex zone.Name, dir string)
 		}
 	}
 	if gone > 0 {
-		one.Notes = append(one.Notes, fmt.Sprintf("%d keys in %s are gone from the zone: they are left out", gone, dir))
+		one.Notes = append(one.Notes, fmt.Sprintf("%d keys in %s are gone from the zone: they are left out", gone, where))
 	}
 	if len(one.Keys) == 0 {
-		one.Refused = fmt.Sprintf("named is to sign it, and %s holds no key of it", dir)
+		one.Refused = fmt.Sprintf("named is to sign it, and %s holds no key of it", where)
 	}
 	return nil
 }
@@ -112,12 +138,17 @@ func dnskeyText(apex zone.Name, ttl uint32, rdata []byte) string {
 }
 
 // signedSerial is the highest serial of a zone that named keeps signed: that of
-// the end of its journal, else that of the file in raw format.
-func signedSerial(path string) (uint32, bool) {
-	if n, ok := journalSerial(path + ".jnl"); ok {
-		return n, true
+// the end of its journal, else that of the file in raw format; nil where there
+// is neither.
+func signedSerial(path string) *uint32 {
+	n, ok := journalSerial(path + ".jnl")
+	if !ok {
+		n, ok = rawSerial(path)
 	}
-	return rawSerial(path)
+	if !ok {
+		return nil
+	}
+	return &n
 }
 
 // head is the beginning of a file.
@@ -140,8 +171,7 @@ func journalSerial(path string) (uint32, bool) {
 	if len(b) < 32 || !strings.HasPrefix(string(b), ";BIND LOG V9") {
 		return 0, false
 	}
-	begin, end := binary.BigEndian.Uint32(b[20:]), binary.BigEndian.Uint32(b[28:])
-	return binary.BigEndian.Uint32(b[24:]), end > begin || end != 0
+	return binary.BigEndian.Uint32(b[24:]), binary.BigEndian.Uint32(b[28:]) != 0 // where it ends
 }
 
 // rawSerial is the serial of the SOA record that is the first of a file in

@@ -168,9 +168,13 @@ func (r *bindReader) mayTransfer(z bindZone) (prefixes []string, clear bool) {
 		return nil, true
 	}
 	b, _ := s.inner()
-	out, clear := r.prefixes(b, 0)
-	return out, clear
+	r.entries = 0
+	return r.prefixes(b, 0)
 }
+
+// maxPrefixes bounds the entries of an address match list, with those of the
+// lists that it names.
+const maxPrefixes = 10_000
 
 // prefixes reads an address match list.
 func (r *bindReader) prefixes(b block, depth int) (out []string, clear bool) {
@@ -179,6 +183,9 @@ func (r *bindReader) prefixes(b block, depth int) (out []string, clear bool) {
 		return nil, false
 	}
 	for _, s := range b {
+		if r.entries++; r.entries > maxPrefixes { // lists that name each other grow without end
+			return out, false
+		}
 		if inner, ok := s.inner(); ok && s.word(0) == "" {
 			more, good := r.prefixes(inner, depth+1)
 			out, clear = append(out, more...), clear && good

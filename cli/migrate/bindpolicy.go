@@ -108,15 +108,6 @@ func (p *policyText) text(head string) []byte {
 	return []byte(b.String())
 }
 
-// list is a list of strings in TOML.
-func tomlList(items []string) string {
-	quoted := make([]string, 0, len(items))
-	for _, item := range items {
-		quoted = append(quoted, strconv.Quote(item))
-	}
-	return "[" + strings.Join(quoted, ", ") + "]"
-}
-
 // bindDefaults is what named has where a policy does not say otherwise.
 func bindDefaults() map[string]string {
 	return map[string]string{
@@ -255,8 +246,16 @@ func (p *policyText) rest(b block) error {
 	}
 	p.set("signer.denial", "type = %q", map[bool]string{true: "nsec3", false: "nsec"}[len(b.all("nsec3param")) > 0])
 	if s, ok := b.last("nsec3param"); ok {
-		if n := s.after("iterations"); n != "" {
-			p.set("signer.denial", "iterations = %s", n)
+		if text := s.after("iterations"); text != "" {
+			n, err := strconv.ParseUint(text, 10, 16)
+			if err != nil {
+				return fmt.Errorf("%s: nsec3param iterations %q: want a number", s.at(), text)
+			}
+			if n > maxIterations {
+				p.tell("nsec3param iterations %d: validators take a zone with so many for insecure (RFC 9276); 0 here", n)
+				n = 0
+			}
+			p.set("signer.denial", "iterations = %d", n)
 		}
 		p.set("signer.denial", "opt-out = %v", slices.Contains([]string{"yes", "true", "1"}, s.after("optout")))
 		if n := s.after("salt-length"); n != "" && n != "0" {

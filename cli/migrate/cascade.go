@@ -291,17 +291,17 @@ func (c *cascadeReader) zone(ctx context.Context, name zone.Name) (Zone, error) 
 	if key := keyOfAll(d.lists["server.outbound.provide-xfr-to"]); key != "" {
 		out.Primary += caret(key)
 	}
+	c.policies.give(&out, state.Policy.Name, d)
 	if out.Refused == "" {
 		p, err := pipeline.Parse("cascade", d.text())
 		if err != nil {
-			return out, fmt.Errorf("%s: its settings do not fit together as a policy here: %w", state.Policy.Name, err)
+			return out, err
 		}
 		if out.Keys, err = c.keys(name, p.DNSKEYTTL(), &out); err != nil {
 			out.Keys, out.Refused = nil, "its keys cannot be read: "+err.Error()
 		}
 	}
-	out.Policy, err = c.policies.name(state.Policy.Name, d)
-	return out, err
+	return out, nil
 }
 
 // source settles where the zone comes from.

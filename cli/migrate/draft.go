@@ -98,11 +98,7 @@ func (d *draft) signatures(lifetime, remain, interval time.Duration, words [3]st
 func (d *draft) text() []byte {
 	lines := maps.Clone(d.lines)
 	for key, list := range d.lists {
-		quoted := make([]string, 0, len(list))
-		for _, w := range list {
-			quoted = append(quoted, strconv.Quote(w))
-		}
-		lines[key] = "[" + strings.Join(quoted, ", ") + "]"
+		lines[key] = tomlList(list)
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s\n\nversion = \"v1\"\n", strings.Join(strings.Fields(d.title), " "))
@@ -116,6 +112,15 @@ func (d *draft) text() []byte {
 		fmt.Fprintf(&b, "%s = %s\n", key[i+1:], lines[key])
 	}
 	return b.Bytes()
+}
+
+// tomlList is a list of strings in TOML.
+func tomlList(items []string) string {
+	quoted := make([]string, 0, len(items))
+	for _, item := range items {
+		quoted = append(quoted, strconv.Quote(item))
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
 // byTable compares keys by their table, then by themselves.
@@ -149,35 +154,46 @@ func durationText(d time.Duration) string {
 // policySet is the policies that zones need. Signers that set by zone what we set
 // by policy get one for each way in which their zones are set.
 type policySet struct {
-	kind  string // the word of the former signer
+	kind  string // the word of the former signer, which names begin with
 	list  []Policy
 	texts map[string]string // name by text
 	names map[string]bool
 }
 
-// name adds a policy, and says what it is called. One with the same text is
-// there once.
-func (s *policySet) name(want string, d *draft) (string, error) {
-	text := string(d.text())
+// give has a zone get a policy. One with the same text is there once. Where the
+// settings do not fit together here, that zone alone is refused.
+func (s *policySet) give(z *Zone, want string, d *draft) {
+	base := s.kind // the daemon may have policies of other names, for other zones
+	if want != "" {
+		base += "-" + policyName(want)
+	}
+	name, err := s.put(base, d.title, Policy{Former: d.former, Text: d.text(), Unequal: d.unequal})
+	if err != nil {
+		z.Refused = orElse(z.Refused, err.Error())
+	}
+	z.Policy = name
+}
+
+// put adds a policy under a name, or that name with a number where another one
+// has it. title is what it was made of, for errors.
+func (s *policySet) put(base, title string, p Policy) (string, error) {
+	text := string(p.Text)
 	if name, ok := s.texts[text]; ok {
 		return name, nil
 	}
 	if s.texts == nil {
 		s.texts, s.names = map[string]string{}, map[string]bool{}
 	}
-	base := s.kind // the daemon may have policies of other names, for other zones
-	if want != "" {
-		base += "-" + policyName(want)
-	}
 	name := base
 	for n := 2; s.names[name]; n++ {
 		name = fmt.Sprintf("%s-%d", base, n)
 	}
-	if _, err := pipeline.Parse(name, []byte(text)); err != nil {
-		return "", fmt.Errorf("%s: its settings do not fit together as a policy here: %w", d.title, err)
+	if _, err := pipeline.Parse(name, p.Text); err != nil {
+		return "", fmt.Errorf("%s its settings do not fit together as a policy here: %w", title, err)
 	}
 	s.texts[text], s.names[name] = name, true
-	s.list = append(s.list, Policy{Name: name, Former: d.former, Text: []byte(text), Unequal: d.unequal})
+	p.Name = name
+	s.list = append(s.list, p)
 	return name, nil
 }
 

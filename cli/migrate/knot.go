@@ -213,9 +213,8 @@ func (k *knotReader) zone(ctx context.Context, z knotZone) (Zone, error) {
 			out.Refused = "Knot is to sign it, and the KASP database has no key of it: start Knot, wait until it has signed the zone, and make the plan anew"
 		}
 	}
-	want := orElse(z.word("dnssec-policy"), "default")
-	out.Policy, err = k.policies.name(want, d)
-	return out, err
+	k.policies.give(&out, orElse(z.word("dnssec-policy"), "default"), d)
+	return out, nil
 }
 
 // zoneFile is the path of a zone's file, with Knot's formatters.
@@ -338,36 +337,42 @@ func (r knotRemote) endpoints() (list []string) {
 // remotes finds servers by the names of remotes and of groups.
 func (k *knotReader) remotes(ids []string) (list []knotRemote, err error) {
 	for _, id := range ids {
+		members := []string{id}
 		if group := k.conf.find("remotes", id); group != nil {
-			members, _, _ := group.get("remote")
-			found, err := k.remotes(slices.DeleteFunc(slices.Clone(members), func(m string) bool { return m == id }))
+			members, _, _ = group.get("remote") // groups hold no groups
+		}
+		for _, one := range members {
+			r, err := k.remote(one)
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, found...)
-			continue
+			list = append(list, r)
 		}
-		b := k.conf.find("remote", id)
-		if b == nil {
-			return nil, fmt.Errorf("%s: there is no remote %q", k.path, id)
-		}
-		r := knotRemote{key: b.word("key")}
-		if r.auto, err = b.on("automatic-acl", true); err != nil {
-			return nil, err
-		}
-		texts, at, _ := b.get("address")
-		for _, text := range texts {
-			addr, ok := knotAddr(text)
-			if !ok && !strings.HasPrefix(text, "/") {
-				return nil, at.fault("remote %s: %q is no address", id, text)
-			}
-			if ok {
-				r.addrs = append(r.addrs, addr)
-			}
-		}
-		list = append(list, r)
 	}
 	return list, nil
+}
+
+// remote finds a server by its name.
+func (k *knotReader) remote(id string) (r knotRemote, err error) {
+	b := k.conf.find("remote", id)
+	if b == nil {
+		return r, fmt.Errorf("%s: there is no remote %q", k.path, id)
+	}
+	r.key = b.word("key")
+	if r.auto, err = b.on("automatic-acl", true); err != nil {
+		return r, err
+	}
+	texts, at, _ := b.get("address")
+	for _, text := range texts {
+		addr, ok := knotAddr(text)
+		if !ok && !strings.HasPrefix(text, "/") {
+			return r, at.fault("remote %s: %q is no address", id, text)
+		}
+		if ok {
+			r.addrs = append(r.addrs, addr)
+		}
+	}
+	return r, nil
 }
 
 // section is the block of a section without identifiers, all of its parts as

@@ -216,6 +216,7 @@ func TestReadKnot_MistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"zone:\n  - domain: a.example\n    dnssec-signing: on\n    notify: [ nobody\n", ":4: the list of notify is not closed"},
 		{"zone:\n  - domain: a.example\n    dnssec-signing: on\n    notify: nobody\n", "there is no remote \"nobody\""},
 		{"policy:\n  - id: p\n    zsk-lifetime: 3x\nzone:\n  - domain: a.example\n    dnssec-signing: on\n    dnssec-policy: p\n", ":3: zsk-lifetime: \"3x\": want a length of time"},
+		{"remotes:\n  - id: a\n    remote: b\n  - id: b\n    remote: a\nzone:\n  - domain: a.example\n    dnssec-signing: on\n    notify: a\n", "there is no remote \"b\""},
 		{"include: nowhere/*.conf\n", ":1: include \"nowhere/*.conf\""},
 		{"  listen: 1\n", ":1: \"listen\" stands outside of a section"},
 		{"key:\n  - id: k\n    secret: \"%%%\"\n", ":3: the secret of key k is not base64"},
@@ -356,7 +357,7 @@ func TestKnotRange_IsThosePrefixes(t *testing.T) {
 			t.Errorf("%s: %q, %v", row.text, got, err)
 		}
 	}
-	for _, bad := range []string{"10.0.0.2-10.0.0.1", "10.0.0.1-2001:db8::", "a-b", "x"} {
+	for _, bad := range []string{"10.0.0.2-10.0.0.1", "10.0.0.1-2001:db8::", "a-b", "x", "fe80::1%eth0-fe80::3%eth0"} {
 		if got, err := knotRange(bad); err == nil {
 			t.Errorf("%s: %q", bad, got)
 		}

@@ -390,7 +390,7 @@ func (k *knotReader) token(b *knotBlock) (string, error) {
 		}
 		attributes[name] = plain
 	}
-	store := Keystore{Name: policyName(b.id), Module: strings.TrimSpace(module), Token: attributes["token"]}
+	store := Keystore{Name: keystoreName(b.id, "knot"), Module: strings.TrimSpace(module), Token: attributes["token"]}
 	if source := strings.TrimPrefix(attributes["pin-source"], "file:"); source != "" {
 		store.PINFile = source
 	}

@@ -171,9 +171,12 @@ func (k *knotReader) signing(d *draft, b *knotBlock) error {
 	return nil
 }
 
+// maxIterations is how many iterations of NSEC3 policies may have.
+const maxIterations = 100
+
 // iterations sets NSEC3 iterations, as many as validators put up with.
 func (d *draft) iterations(n int, remark string) {
-	if n > 100 {
+	if n > maxIterations {
 		d.tell("%s %d: validators take a zone with so many for insecure (RFC 9276); 0 here.", remark, n)
 		n = 0
 	}
@@ -439,7 +442,8 @@ func knotRange(text string) ([]string, error) {
 	}
 	from, err := netip.ParseAddr(first)
 	to, err2 := netip.ParseAddr(last)
-	if err != nil || err2 != nil || from.BitLen() != to.BitLen() || to.Less(from) {
+	// An address with a zone is in no prefix.
+	if err != nil || err2 != nil || from.BitLen() != to.BitLen() || to.Less(from) || from.Zone() != "" || to.Zone() != "" {
 		return nil, fmt.Errorf("%q is no range of addresses", text)
 	}
 	var list []string

@@ -29,7 +29,7 @@ func ReadOpenDNSSEC(ctx context.Context, source string, o Options) (Former, erro
 		return Former{}, err
 	}
 	r := &odsReading{
-		conf: conf, db: db, now: o.Now, adapters: map[string]*odsAdapter{}, policies: map[string]*odsMade{}, byName: map[string]int{},
+		conf: conf, db: db, now: o.Now, adapters: map[string]*odsAdapter{}, policies: map[string]*odsMade{},
 		tokens: newODSTokens(conf, time.Now), tsig: map[string]TSIGKey{},
 	}
 	if r.listen, err = conf.listener(); err != nil {
@@ -56,8 +56,8 @@ type odsReading struct {
 
 	adapters map[string]*odsAdapter // by path
 	policies map[string]*odsMade    // by the policy and who is served
-	byName   map[string]int         // how many of ours have a name
-	tsig     map[string]TSIGKey     // by name
+	made     policySet
+	tsig     map[string]TSIGKey // by name
 	f        Former
 }
 
@@ -80,6 +80,7 @@ func (r *odsReading) read(ctx context.Context, wanted []string) error {
 		}
 		r.f.Zones = append(r.f.Zones, one)
 	}
+	r.f.Policies = r.made.list
 	r.keystores()
 	for _, k := range r.tsig {
 		r.f.TSIG = append(r.f.TSIG, k)
@@ -131,11 +132,8 @@ func (r *odsReading) zone(ctx context.Context, z *odsZone) (Zone, error) {
 		return out, err
 	}
 	p := r.db.policies[z.policy]
-	made, err := r.policy(p, serving)
-	if err != nil {
-		return out, err
-	}
-	out.Policy, out.Refused = made.name, made.refused
+	made := r.policy(p, serving)
+	out.Policy, out.Refused = made.name, orElse(out.Refused, made.refused)
 	published, err := readODSPublished(r.conf, z)
 	if err != nil {
 		return out, err
@@ -297,23 +295,16 @@ func (r *odsReading) adapter(path string) (*odsAdapter, error) {
 }
 
 // policy writes a policy for zones that are served alike.
-func (r *odsReading) policy(p *odsPolicy, serving odsServing) (*odsMade, error) {
+func (r *odsReading) policy(p *odsPolicy, serving odsServing) *odsMade {
 	id := p.name + "\x00" + serving.key()
 	if made, ok := r.policies[id]; ok {
-		return made, nil
+		return made
 	}
 	text, unequal, refused := odsPolicyText(p, r.conf, serving)
 	made := &odsMade{refused: refused}
 	r.policies[id] = made
 	if refused != "" {
-		return made, nil
-	}
-	made.name = odsPolicyName(p.name)
-	if r.byName[made.name]++; r.byName[made.name] > 1 {
-		made.name = fmt.Sprintf("%s-%d", made.name, r.byName[made.name])
-	}
-	if err := checkODSPolicy(made.name, text); err != nil {
-		return nil, fmt.Errorf("policy %q: %w", p.name, err)
+		return made
 	}
 	if said := r.kasp[p.name]; said == nil {
 		unequal = append(unequal, fmt.Sprintf("The policy stands in the enforcer's database alone, and no longer in %s.", r.conf.PolicyFile.text))
@@ -321,14 +312,18 @@ func (r *odsReading) policy(p *odsPolicy, serving odsServing) (*odsMade, error) 
 		unequal = append(unequal, fmt.Sprintf("The enforcer's database counts, and %s says otherwise: %s. ods-enforcer policy import was not run since: "+
 			"change the policy as you want it.", r.conf.PolicyFile.text, few(other, 8)))
 	}
-	r.f.Policies = append(r.f.Policies, Policy{Name: made.name, Former: p.name, Text: text, Unequal: unequal})
-	return made, nil
+	name, err := r.made.put(odsPolicyName(p.name), fmt.Sprintf("policy %q:", p.name), Policy{Former: p.name, Text: text, Unequal: unequal})
+	if err != nil {
+		made.refused = err.Error()
+	}
+	made.name = name
+	return made
 }
 
 // odsPolicyName is the name of a policy as files here may be called; that which is
 // built in is not replaced.
 func odsPolicyName(name string) string {
-	out := strings.Trim(safeName(strings.ToLower(name)), "._")
+	out := strings.Trim(policyName(strings.ToLower(name)), "._")
 	if out == "" || out == "default" {
 		return strings.TrimSuffix("opendnssec-"+out, "-")
 	}

@@ -145,8 +145,8 @@ func FuzzODSFiles(f *testing.F) {
 			if policies, err := k.policies("kasp.xml"); err == nil {
 				for name, p := range policies {
 					written, _, refused := odsPolicyText(p, &odsConf{}, odsServing{})
-					if refused == "" && checkODSPolicy("p", written) != nil && p.name == name {
-						t.Errorf("%s\n%v", written, checkODSPolicy("p", written))
+					if _, err := pipeline.Parse("p", written); refused == "" && err != nil && p.name == name {
+						t.Errorf("%s\n%v", written, err)
 					}
 				}
 			}
@@ -277,6 +277,38 @@ func TestODSKASP_NamesTheLine(t *testing.T) {
 		if _, err := read(strings.Replace(good, row.old, row.new, 1)); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: error %v, want %q in it", row.new, err, row.want)
 		}
+	}
+}
+
+// A policy that is written twice, for zones that are served otherwise, takes no
+// other policy's name.
+func TestODSPolicies_HaveNamesOfTheirOwn(t *testing.T) {
+	dir := odsFolder(t)
+	execODS(t, dir, "UPDATE policy SET name = 'lab-2' WHERE name != 'default'; UPDATE policy SET name = 'lab' WHERE name = 'default'")
+	conf, err := readODSConf(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := readODSDB(t.Context(), conf.at(conf.Enforcer.SQLite.text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &odsReading{conf: conf, db: db, policies: map[string]*odsMade{}}
+	seen := map[string]bool{}
+	for _, name := range []string{"lab", "lab", "lab-2"} {
+		for _, p := range db.policies {
+			if p.name != name {
+				continue
+			}
+			made := r.policy(p, odsServing{provide: []string{fmt.Sprintf("192.0.2.%d", len(seen))}})
+			if made.refused != "" || seen[made.name] {
+				t.Errorf("policy %s is called %q, as another one is; refused %q", name, made.name, made.refused)
+			}
+			seen[made.name] = true
+		}
+	}
+	if len(seen) != 3 || len(r.made.list) != 3 {
+		t.Errorf("policies %v", seen)
 	}
 }
 
@@ -512,6 +544,8 @@ func TestReadOpenDNSSEC_RefusesAndTells(t *testing.T) {
 		{"a signer that was not told", exec("UPDATE zone SET signconfNeedsWriting = 1"), "ods-enforcer signconf"},
 		{"a source that is not there", gone("unsigned"), "its source cannot be read now"},
 		{"no file of the signer", gone("signer/b.com.axfr", "signer/b.com.backup2"), "no file of the signer tells the serial"},
+		{"no server to take it from", edit("b.com.xml", "RequestTransfer", "Other"), "has no <RequestTransfer>"},
+		{"a policy that is none here", exec("UPDATE policy SET signaturesInceptionOffset = 2000000000"), "do not fit together as a policy here"},
 		{"no adapter", gone("b.com.xml"), "no such file"},
 		{"a CSK", exec("UPDATE policyKey SET role = 3, minimize = 5 WHERE role = 1; DELETE FROM policyKey WHERE role = 2"), "use-csk = true"},
 	} {

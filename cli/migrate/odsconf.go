@@ -183,23 +183,8 @@ func (c *odsConf) listener() (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr, port), nil
 }
 
-// odsKeystoreName is the name of a repository as keystores here may be called.
-func odsKeystoreName(name string) string {
-	var b strings.Builder
-	for _, c := range strings.ToLower(name) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
-			b.WriteRune(c)
-		case b.Len() > 0:
-			b.WriteByte('-')
-		}
-	}
-	out := strings.Trim(b.String()[:min(b.Len(), 32)], "-")
-	if out == "" || out == "file" {
-		return "opendnssec"
-	}
-	return out
-}
+// odsKeystoreName is the name of a repository here.
+func odsKeystoreName(name string) string { return keystoreName(name, "opendnssec") }
 
 // odsAdapter is addns.xml: how a zone comes in and goes out by DNS.
 type odsAdapter struct {

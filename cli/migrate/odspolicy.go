@@ -9,7 +9,6 @@ import (
 	"github.com/miekg/dns"
 
 	"sluice/keymgr"
-	"sluice/pipeline"
 )
 
 // odsServing is what a zone's adapters say of who is served.
@@ -249,9 +248,8 @@ func (w *odsWriter) denial() {
 		return
 	}
 	w.line("type = \"nsec3\"\nopt-out = %v", p.optOut)
-	const most = 100 // as policies here allow
 	iterations := p.iterations
-	if iterations > most {
+	if iterations > maxIterations {
 		iterations = 0
 		w.tell("%d iterations of NSEC3 make a zone insecure for validators (RFC 9276): 0 here.", p.iterations)
 	}
@@ -274,24 +272,17 @@ func (w *odsWriter) denial() {
 
 // serve writes [server.outbound] and [server.inbound].
 func (w *odsWriter) serve() {
-	list := func(words []string) string {
-		quoted := make([]string, 0, len(words))
-		for _, word := range words {
-			quoted = append(quoted, strconv.Quote(word))
-		}
-		return "[" + strings.Join(quoted, ", ") + "]"
-	}
 	if w.serving.byFile {
 		w.tell("The signed zone went out as a file. Here it goes out by transfer: have the name server that read the file take it as a secondary, " +
 			"and name it in server.outbound.provide-xfr-to and send-notify-to, where loopback alone is allowed now.")
 		return
 	}
-	w.line("\n[server.outbound]\nprovide-xfr-to = %s", list(w.serving.provide))
+	w.line("\n[server.outbound]\nprovide-xfr-to = %s", tomlList(w.serving.provide))
 	if len(w.serving.notify) > 0 {
-		w.line("send-notify-to = %s", list(w.serving.notify))
+		w.line("send-notify-to = %s", tomlList(w.serving.notify))
 	}
 	if len(w.serving.allow) > 0 {
-		w.line("\n[server.inbound]\nallow-notify-from = %s", list(w.serving.allow))
+		w.line("\n[server.inbound]\nallow-notify-from = %s", tomlList(w.serving.allow))
 	}
 }
 
@@ -301,12 +292,4 @@ func (w *odsWriter) soa() {
 		w.tell("OpenDNSSEC sets TTL (%s) and MINIMUM (%s) of the SOA record. Here they are those of the source: change them there where they differ.",
 			odsDuration(p.soaTTL), odsDuration(p.soaMinimum))
 	}
-}
-
-// checkODSPolicy makes sure that a policy that was written is one.
-func checkODSPolicy(name string, text []byte) error {
-	if _, err := pipeline.Parse(name, text); err != nil {
-		return fmt.Errorf("a policy that was written is wrong: %w", err)
-	}
-	return nil
 }

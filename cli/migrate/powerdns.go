@@ -232,11 +232,7 @@ func (p *pdnsReader) read(ctx context.Context) (Former, error) {
 			if err := ctx.Err(); err != nil {
 				return Former{}, err
 			}
-			one, err := p.zone(ctx, z, apex)
-			if err != nil {
-				return Former{}, fmt.Errorf("zone %s: %w", apex.Fold(), err)
-			}
-			p.out.Zones = append(p.out.Zones, one)
+			p.out.Zones = append(p.out.Zones, p.zone(ctx, z, apex))
 		}
 	}
 	if missing := wanted.missing(); missing != "" {
@@ -288,7 +284,7 @@ func (p *pdnsReader) primary() string {
 }
 
 // zone reads one zone.
-func (p *pdnsReader) zone(ctx context.Context, z *pdnsZone, apex zone.Name) (Zone, error) {
+func (p *pdnsReader) zone(ctx context.Context, z *pdnsZone, apex zone.Name) Zone {
 	out := Zone{Name: zoneName(apex), Primary: p.primary()}
 	if keys := z.meta["TSIG-ALLOW-AXFR"]; len(keys) > 0 && len(z.meta["ALLOW-AXFR-FROM"]) == 0 {
 		out.Primary += caret(keys[0])
@@ -310,9 +306,8 @@ func (p *pdnsReader) zone(ctx context.Context, z *pdnsZone, apex zone.Name) (Zon
 		}
 	}
 	settleAlgorithm(d, out.Keys)
-	var err error
-	out.Policy, err = p.policies.name("", d)
-	return out, err
+	p.policies.give(&out, "", d)
+	return out
 }
 
 // from settles where the zone comes from.

@@ -77,6 +77,25 @@ func lastWord(text []byte) string {
 	return words[len(words)-1]
 }
 
+// keystoreName is a token's name as keystores here may be called, or another
+// where nothing is left of it.
+func keystoreName(name, other string) string {
+	var b strings.Builder
+	for _, c := range strings.ToLower(name) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+			b.WriteRune(c)
+		case b.Len() > 0:
+			b.WriteByte('-')
+		}
+	}
+	out := strings.Trim(b.String()[:min(b.Len(), 32)], "-")
+	if out == "" || out == "file" {
+		return other
+	}
+	return out
+}
+
 // reachable is an address that a server listens on as one that it can be asked
 // at from the same machine.
 func reachable(at netip.AddrPort) netip.AddrPort {
