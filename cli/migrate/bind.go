@@ -351,9 +351,9 @@ func (r *bindReader) policy(one *Zone, z bindZone, rule, file, dir string) error
 		return nil //nolint:nilerr // of this zone alone
 	}
 	serial := map[string]string{"unixtime": "unix-time", "date": "date-counter"}[z.word("serial-update-method")]
-	p.set("signer", "serial-policy = %q", cmp.Or(serial, "counter"))
+	p.word("signer.serial-policy", cmp.Or(serial, "counter"), "")
 	if agents, err := r.servers(z, "parental-agents"); err == nil && len(agents) > 0 {
-		p.set("key-manager", "parent-nameservers = %s # parental-agents", tomlList(agents))
+		p.set("key-manager.parent-nameservers", tomlList(agents), "parental-agents")
 	}
 	if err := r.transfers(p, z); err != nil {
 		return err
@@ -374,7 +374,7 @@ func (r *bindReader) policy(one *Zone, z bindZone, rule, file, dir string) error
 }
 
 // rule is a dnssec-policy in our words.
-func (r *bindReader) rule(rule string) (*policyText, error) {
+func (r *bindReader) rule(rule string) (*bindPolicy, error) {
 	switch s, ok := r.rules[rule]; {
 	case ok:
 		b, _ := s.inner()
@@ -387,25 +387,25 @@ func (r *bindReader) rule(rule string) (*policyText, error) {
 	case rule != "":
 		return nil, fmt.Errorf("dnssec-policy %q is not in the configuration", rule)
 	}
-	p := &policyText{}
-	p.set("key-manager.ksk", "auto-start = false")
-	p.set("key-manager.zsk", "auto-start = false # named exchanged no keys by itself")
-	p.set("key-manager.csk", "auto-start = false")
+	p := newBindPolicy()
+	p.flag("key-manager.ksk.auto-start", false, "")
+	p.flag("key-manager.zsk.auto-start", false, "named exchanged no keys by itself")
+	p.flag("key-manager.csk.auto-start", false, "")
 	p.tell("its zones have no dnssec-policy: keys are exchanged when somebody says so (sluice key roll); new ones are ECDSAP256SHA256, change key-manager.generation where the zones have another algorithm")
 	return p, nil
 }
 
 // name is the name of a policy with a text; equal ones have one.
-func (r *bindReader) name(former string, p *policyText) (string, error) {
-	head := "From BIND's dnssec-policy " + fmt.Sprintf("%q", former) + "."
+func (r *bindReader) name(former string, p *bindPolicy) (string, error) {
+	p.title = fmt.Sprintf("From BIND's dnssec-policy %q.", former)
 	if former == byHand {
-		head = "For zones that BIND signs without a dnssec-policy."
+		p.title = "For zones that BIND signs without a dnssec-policy."
 	}
 	base := r.policies.kind + "-" + strings.ToLower(policyName(former))
 	if former == byHand {
 		base, former = byHand, ""
 	}
-	return r.policies.put(base, head, Policy{Former: former, Text: p.text(head), Unequal: p.unequal})
+	return r.policies.put(base, p.title, Policy{Former: former, Text: p.text(), Unequal: p.unequal})
 }
 
 // steps says how named's key management ends, and how it takes zones back.

@@ -119,7 +119,7 @@ func TestReadBIND_PolicyInOurWords(t *testing.T) {
 		t.Errorf("rollovers %+v, DNSKEY TTL %d", r, p.DNSKEYTTL())
 	}
 	for _, want := range []string{
-		`propagation-margin = "130m"`, `max-ttl-action = "reject"`, `signature-lifetime = "21d"`, `signature-remain-time = "7d"`, `type = "nsec3"`,
+		`propagation-margin = "2h10m"`, `max-ttl-action = "reject"`, `signature-lifetime = "3w"`, `signature-remain-time = "1w"`, `type = "nsec3"`,
 		`auto-remove = false`, `serial-policy = "unix-time"`, `ds-algorithm = "SHA-256"`,
 		`send-notify-to = ["192.0.2.8:5301^xfer", "[2001:db8::5]:5301", "192.0.2.9"]`,
 		`provide-xfr-to = ["192.0.2.7", "0.0.0.0/0^xfer", "::/0^xfer", "127.0.0.0/8", "::1", "192.0.2.8^xfer", "2001:db8::5", "192.0.2.9"]`,

@@ -223,7 +223,7 @@ func (r *bindReader) prefixes(b block, depth int) (out []string, clear bool) {
 }
 
 // transfers sets who may transfer a zone, and who is told of it.
-func (r *bindReader) transfers(p *policyText, z bindZone) error {
+func (r *bindReader) transfers(p *bindPolicy, z bindZone) error {
 	also, err := r.servers(z, "also-notify")
 	if err != nil {
 		return err
@@ -259,14 +259,14 @@ func (r *bindReader) transfers(p *policyText, z bindZone) error {
 			distinct = append(distinct, one)
 		}
 	}
-	p.set("server.outbound", "provide-xfr-to = %s", tomlList(distinct))
+	p.set("server.outbound.provide-xfr-to", tomlList(distinct), "")
 	how := strings.ToLower(z.word("notify"))
 	off := slices.Contains([]string{"no", "false", "0"}, how)
 	if len(also) > 0 && !off {
-		p.set("server.outbound", "send-notify-to = %s", tomlList(also))
+		p.set("server.outbound.send-notify-to", tomlList(also), "")
 	}
 	if !off && how != "explicit" && how != "primary-only" && how != "master-only" {
-		p.set("server.outbound", "notify-ns = true")
+		p.flag("server.outbound.notify-ns", true, "")
 	}
 	return nil
 }

@@ -76,37 +76,10 @@ func bindAlgorithm(name string) (uint8, error) {
 	return 0, fmt.Errorf("algorithm %s cannot be signed with here: roll to ecdsap256sha256 there first", name)
 }
 
-// policyText is a policy in the making.
-type policyText struct {
-	tables  map[string][]string
-	order   []string
-	unequal []string
-}
+// bindPolicy is a dnssec-policy that becomes one of ours.
+type bindPolicy struct{ *draft }
 
-func (p *policyText) set(table, format string, args ...any) {
-	if p.tables == nil {
-		p.tables = map[string][]string{}
-	}
-	if !slices.Contains(p.order, table) {
-		p.order = append(p.order, table)
-	}
-	p.tables[table] = append(p.tables[table], fmt.Sprintf(format, args...))
-}
-
-func (p *policyText) tell(format string, args ...any) {
-	p.unequal = append(p.unequal, fmt.Sprintf(format, args...))
-}
-
-// text is the file.
-func (p *policyText) text(head string) []byte {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\nversion = \"v1\"\n", head)
-	slices.Sort(p.order)
-	for _, table := range p.order {
-		fmt.Fprintf(&b, "\n[%s]\n%s\n", table, strings.Join(p.tables[table], "\n"))
-	}
-	return []byte(b.String())
-}
+func newBindPolicy() *bindPolicy { return &bindPolicy{newDraft("", "")} }
 
 // bindDefaults is what named has where a policy does not say otherwise.
 func bindDefaults() map[string]string {
@@ -117,8 +90,8 @@ func bindDefaults() map[string]string {
 }
 
 // policyOf makes our words of a dnssec-policy. Errors name file and line.
-func policyOf(b block) (*policyText, error) {
-	p := &policyText{}
+func policyOf(b block) (*bindPolicy, error) {
+	p := newBindPolicy()
 	d := map[string]time.Duration{}
 	for name, text := range bindDefaults() {
 		at := statement{}
@@ -136,21 +109,20 @@ func policyOf(b block) (*policyText, error) {
 	if err := p.keys(b); err != nil {
 		return nil, err
 	}
-	p.set("key-manager.records", "ttl = %q", seconds(max(d["dnskey-ttl"], time.Second)))
-	p.set("key-manager", "propagation-margin = %q # zone-propagation-delay and the longer of publish-safety and retire-safety",
-		seconds(d["zone-propagation-delay"]+max(d["publish-safety"], d["retire-safety"])))
-	p.set("key-manager", "parent-propagation-margin = %q # parent-propagation-delay and retire-safety", seconds(d["parent-propagation-delay"]+d["retire-safety"]))
+	p.duration("key-manager.records.ttl", max(d["dnskey-ttl"], time.Second), "")
+	p.duration("key-manager.propagation-margin", d["zone-propagation-delay"]+max(d["publish-safety"], d["retire-safety"]), "zone-propagation-delay and the longer of publish-safety and retire-safety")
+	p.duration("key-manager.parent-propagation-margin", d["parent-propagation-delay"]+d["retire-safety"], "parent-propagation-delay and retire-safety")
 	if d["purge-keys"] == 0 {
-		p.set("key-manager", "auto-remove = false # purge-keys 0")
+		p.flag("key-manager.auto-remove", false, "purge-keys 0")
 	} else {
-		p.set("key-manager", "auto-remove-delay = %q # purge-keys", seconds(d["purge-keys"]))
+		p.duration("key-manager.auto-remove-delay", d["purge-keys"], "purge-keys")
 	}
 	p.signatures(d)
 	return p, p.rest(b)
 }
 
 // signatures sets for how long signatures are valid, and when they are renewed.
-func (p *policyText) signatures(d map[string]time.Duration) {
+func (p *bindPolicy) signatures(d map[string]time.Duration) {
 	lifetime, remain := d["signatures-validity"], d["signatures-refresh"]
 	interval := 12 * time.Hour
 	if remain >= lifetime {
@@ -160,19 +132,19 @@ func (p *policyText) signatures(d map[string]time.Duration) {
 	if interval > (lifetime-remain)/4 {
 		interval = max((lifetime-remain)/4, time.Second)
 	}
-	p.set("signer", "signature-lifetime = %q # signatures-validity", seconds(lifetime))
-	p.set("signer", "signature-remain-time = %q # signatures-refresh", seconds(max(remain, time.Second)))
-	p.set("signer", "signature-refresh-interval = %q", seconds(interval))
-	p.set("signer", "signature-inception-offset = \"1h\" # as named has it")
+	p.duration("signer.signature-lifetime", lifetime, "signatures-validity")
+	p.duration("signer.signature-remain-time", max(remain, time.Second), "signatures-refresh")
+	p.duration("signer.signature-refresh-interval", interval, "")
+	p.word("signer.signature-inception-offset", "1h", "as named has it")
 }
 
 // keys sets algorithm, roles and lifetimes.
-func (p *policyText) keys(b block) error {
+func (p *bindPolicy) keys(b block) error {
 	s, ok := b.last("keys")
 	list, _ := s.inner()
 	if !ok || len(list) == 0 {
-		p.set("key-manager.generation", "use-csk = true")
-		p.set("key-manager.generation", "algorithm = \"ECDSAP256SHA256\"")
+		p.flag("key-manager.generation.use-csk", true, "")
+		p.word("key-manager.generation.algorithm", "ECDSAP256SHA256", "")
 		return nil
 	}
 	algorithm := ""
@@ -205,59 +177,54 @@ func (p *policyText) keys(b block) error {
 	if csk && pair {
 		p.tell("it has a CSK beside a KSK or a ZSK: here it is one or the other; all keys come along")
 	}
-	p.set("key-manager.generation", "use-csk = %v", csk && !pair)
-	p.set("key-manager.generation", "algorithm = %q", algorithm)
+	p.flag("key-manager.generation.use-csk", csk && !pair, "")
+	p.word("key-manager.generation.algorithm", algorithm, "")
 	return nil
 }
 
 // role sets the lifetime of keys of one role.
-func (p *policyText) role(role string, k statement) error {
-	table := "key-manager." + role
+func (p *bindPolicy) role(role string, k statement) error {
 	if role != "ksk" && role != "zsk" && role != "csk" {
 		return fmt.Errorf("%s: %q: want ksk, zsk or csk", k.at(), role)
 	}
-	if _, twice := p.tables[table]; twice {
+	if _, twice := p.lines["key-manager."+role+".validity"]; twice {
 		p.tell("it has several keys of role %s: here a zone has one that signs; all keys come along", role)
 		return nil
 	}
 	life := k.after("lifetime")
 	if life == "" || life == "unlimited" || life == "0" {
-		p.set(table, "validity = \"forever\"")
+		p.validity(role, 0, "")
 		return nil
 	}
 	d, err := bindDuration(life)
 	if err != nil {
 		return fmt.Errorf("%s: lifetime: %w", k.at(), err)
 	}
-	p.set(table, "validity = %q", seconds(d))
-	p.set(table, "auto-start = true # as named begins rollovers by itself")
+	p.validity(role, d, "")
+	p.flag("key-manager."+role+".auto-start", true, "as named begins rollovers by itself")
 	return nil
 }
 
 // rest sets what else a policy says, and tells what has no equal.
-func (p *policyText) rest(b block) error {
+func (p *bindPolicy) rest(b block) error {
 	if s, ok := b.last("max-zone-ttl"); ok && s.word(1) != "unlimited" && s.word(1) != "0" {
 		d, err := bindDuration(s.word(1))
 		if err != nil {
 			return fmt.Errorf("%s: max-zone-ttl: %w", s.at(), err)
 		}
-		p.set("loader.checks", "max-ttl = %q", seconds(d))
-		p.set("loader.checks", "max-ttl-action = \"reject\"")
+		p.duration("loader.checks.max-ttl", d, "")
+		p.word("loader.checks.max-ttl-action", "reject", "")
 	}
-	p.set("signer.denial", "type = %q", map[bool]string{true: "nsec3", false: "nsec"}[len(b.all("nsec3param")) > 0])
+	p.word("signer.denial.type", map[bool]string{true: "nsec3", false: "nsec"}[len(b.all("nsec3param")) > 0], "")
 	if s, ok := b.last("nsec3param"); ok {
 		if text := s.after("iterations"); text != "" {
 			n, err := strconv.ParseUint(text, 10, 16)
 			if err != nil {
 				return fmt.Errorf("%s: nsec3param iterations %q: want a number", s.at(), text)
 			}
-			if n > maxIterations {
-				p.tell("nsec3param iterations %d: validators take a zone with so many for insecure (RFC 9276); 0 here", n)
-				n = 0
-			}
-			p.set("signer.denial", "iterations = %d", n)
+			p.iterations(int(n), "nsec3param iterations")
 		}
-		p.set("signer.denial", "opt-out = %v", slices.Contains([]string{"yes", "true", "1"}, s.after("optout")))
+		p.flag("signer.denial.opt-out", slices.Contains([]string{"yes", "true", "1"}, s.after("optout")), "")
 		if n := s.after("salt-length"); n != "" && n != "0" {
 			p.tell("nsec3param salt-length %s: here there is no salt (RFC 9276); the chain is made anew without it", n)
 		}
@@ -269,7 +236,7 @@ func (p *policyText) rest(b block) error {
 			name = map[string]string{"2": "SHA-256", "4": "SHA-384", "SHA256": "SHA-256", "SHA384": "SHA-384"}[strings.ReplaceAll(name, "-", "")]
 			switch {
 			case i == 0 && name != "":
-				p.set("key-manager", "ds-algorithm = %q", name)
+				p.word("key-manager.ds-algorithm", name, "")
 			default:
 				p.tell("cds-digest-types %s: here CDS records have one digest type, see key-manager.ds-algorithm", one.word(0))
 			}

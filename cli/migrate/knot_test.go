@@ -340,6 +340,12 @@ func TestKnotKeyLife_RolloverNamesBothKeys(t *testing.T) {
 	if before.Goal != "hidden" || before.Successor != 2 || after.Goal != "omnipresent" || after.Predecessor != 1 {
 		t.Errorf("before %+v\nafter %+v", before, after)
 	}
+	// Times are in seconds: a key that came in the same one is told by its use.
+	keys[0].Publish, keys[0].Ready, keys[0].Active = 1900000000, 1900000000, 1900000000
+	keys[1].Ready = 0
+	if l := keys[0].life(keys, 0, now); l.Goal != "hidden" || l.Successor != 2 {
+		t.Errorf("in the same second %+v", l)
+	}
 	if alone.Goal != "omnipresent" || alone.Predecessor != 0 || alone.Successor != 0 {
 		t.Errorf("alone %+v", alone)
 	}

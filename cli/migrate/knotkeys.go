@@ -243,12 +243,14 @@ func firstOf(times ...int64) int64 {
 }
 
 // follows reports whether one key is to come in the place of another: it was
-// published later, has a role of it, and is to stay.
+// published later, or in the same second and is not in use yet, has a role of it,
+// and is to stay.
 func (k *knotKey) follows(old *knotKey, now time.Time) bool {
 	state := k.state(now)
 	begun := func(key *knotKey) int64 { return firstOf(key.Publish, key.PreActive, key.Active) }
+	later := begun(k) > begun(old) || begun(k) == begun(old) && k.Active == 0 && old.Active != 0
 	return k.ID != old.ID && !k.PublicOnly && !old.PublicOnly && (k.KSK && old.KSK || k.ZSK && old.ZSK) &&
-		k.stays(state) && begun(k) > begun(old)
+		k.stays(state) && later
 }
 
 // replaced reports whether another key is to take its place.
