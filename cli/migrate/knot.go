@@ -219,7 +219,8 @@ func (k *knotReader) zone(ctx context.Context, z knotZone) (Zone, error) {
 
 // zoneFile is the path of a zone's file, with Knot's formatters.
 func (k *knotReader) zoneFile(z knotZone) string {
-	text := strings.TrimSuffix(z.name.String(), ".")
+	// A name such as 0/25.2.0.192.in-addr.arpa is no path there either.
+	text := strings.ReplaceAll(strings.TrimSuffix(z.name.String(), "."), "/", "_")
 	labels := strings.Split(text, ".")
 	slices.Reverse(labels)
 	name := knotFormat(orElse(z.word("file"), "%s.zone"), text, labels)

@@ -14,6 +14,7 @@ import (
 
 	"sluice/keymgr"
 	"sluice/pipeline"
+	"sluice/signer/zone"
 )
 
 // knotNow is within the rollover that testdata/knot was recorded in.
@@ -367,6 +368,19 @@ func TestKnotRange_IsThosePrefixes(t *testing.T) {
 		if got, err := knotRange(bad); err == nil {
 			t.Errorf("%s: %q", bad, got)
 		}
+	}
+}
+
+// A name of RFC 2317 has a slash, which file names have not.
+func TestKnotZoneFile_SlashesAreUnderscores(t *testing.T) {
+	name, err := zone.ParseName("0/25.2.0.192.in-addr.arpa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &knotReader{conf: &knotConf{}}
+	z := knotZone{name: name, block: &knotBlock{items: []knotItem{{name: "storage", values: []string{"/z"}}, {name: "file", values: []string{"%s %l[5] %c[1-2]"}}}}}
+	if got := k.zoneFile(z); got != "/z/0_25.2.0.192.in-addr.arpa 0_25 _2" {
+		t.Errorf("file %q", got)
 	}
 }
 
