@@ -115,7 +115,8 @@ type Server struct {
 	cfg       Config
 	log       *slog.Logger
 	transfers chan struct{} // one entry a transfer under way
-	updating  chan struct{} // one entry an update over UDP, or a long one, under way
+	updating  chan struct{} // one entry an update over UDP under way
+	long      chan struct{} // one entry a long update over TCP under way
 	blocks    sync.Pool     // of *[2][]byte: the two blocks of a transfer
 	encoders  sync.Pool     // of *encoder
 	stats     counters
@@ -141,7 +142,7 @@ func NewServer(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg.withDefaults()}
 	s.log = s.cfg.Logger
 	s.transfers = make(chan struct{}, s.cfg.MaxTransfers)
-	s.updating = make(chan struct{}, maxUpdating)
+	s.updating, s.long = make(chan struct{}, maxUpdating), make(chan struct{}, maxUpdating)
 	s.blocks.New = func() any {
 		return &[2][]byte{make([]byte, 0, blockSize), make([]byte, 0, blockSize)}
 	}

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// maxUpdating bounds the updates over UDP, and the long ones over TCP, that
-	// are under way. Further datagrams are lost, as any may be, and further
-	// connections closed.
+	// maxUpdating bounds the updates over UDP that are under way, and the long ones
+	// over TCP, each for themselves: the latter hold their place while they are
+	// read, however slow their sender. Further datagrams are lost, as any may be,
+	// and further connections closed.
 	maxUpdating = 64
 	// updateTimeout is how long an update may take. Its client has given up then.
 	updateTimeout = 10 * time.Second
@@ -175,9 +176,9 @@ func (s *Server) serveLong(ctx context.Context, c net.Conn, n int, from netip.Ad
 		}
 		if isUpdate(header[:]) {
 			select {
-			case s.updating <- struct{}{}:
+			case s.long <- struct{}{}:
 				place = true
-				defer func() { <-s.updating }()
+				defer func() { <-s.long }()
 			default:
 			}
 		}

@@ -218,6 +218,33 @@ func TestUpdate_OverUDPHoldsUpNobody(t *testing.T) {
 	}
 }
 
+// Whoever begins long messages and does not end them holds no datagrams up.
+func TestUpdate_SlowLongOnesLeaveDatagramsAlone(t *testing.T) {
+	keys, secrets := tsigKeys(t, "hmac-sha256")
+	u := &takenUpdates{}
+	addr, s := startServer(t, Config{Source: memSource{}, Keys: keys, Update: u.update, MaxConnsPerAddr: 2 * maxUpdating})
+	for range maxUpdating {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		header := [headerLen]byte{2: dns.OpcodeUpdate << 3}
+		if _, err := conn.Write(append([]byte{0xff, 0xff}, header[:]...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); len(s.long) < maxUpdating; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d long ones under way", len(s.long))
+		}
+	}
+	r, err := sendUpdate(t, "udp", addr, updateOf(t, "www.example. 60 A 192.0.2.1"), true, secrets["transfer.key."])
+	if err != nil || r.Rcode != dns.RcodeSuccess {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
 // Who is about to update a name learns which zone it is in.
 func TestSOA_OfANameBelowAZoneThatTakesUpdates(t *testing.T) {
 	below := func(name zone.Name) (zone.Name, bool) { return exampleName, name.Under(exampleName) }
