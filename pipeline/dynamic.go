@@ -68,6 +68,13 @@ func (u Updates) messages() (n uint64) {
 // updated reports whether the contents are no longer those of the source alone.
 func (s State) updated() bool { return s.Updates.Taken > 0 || len(s.Updates.Waiting) > 0 }
 
+// sourceUnread reports whether updates would change contents of a source that was
+// given up: those of the new one take their place.
+func (s State) sourceUnread(p Policy) bool {
+	base, known := baseOf(s, loadBase(s, p))
+	return known && base.Source != s.Source
+}
+
 // ApplyUpdates makes a loaded instance of the updates that wait.
 type ApplyUpdates struct {
 	// Base is the loaded instance that they are applied to.

@@ -238,6 +238,8 @@ func (s State) mayUpdate(p Policy) error {
 		return updateRefused(dns.RcodeServerFailure, "the zone is %s; sluice zone release %s", heldText(s), s.Name)
 	case loadBase(s, p) == 0:
 		return updateRefused(dns.RcodeServerFailure, "the zone has no contents yet")
+	case s.sourceUnread(p):
+		return updateRefused(dns.RcodeServerFailure, "the zone has another source now, %s, which was not taken up yet; see: sluice zone status %s", s.Source, s.Name)
 	case s.Updates.full():
 		return updateRefused(dns.RcodeServerFailure, "%d updates wait already; see: sluice zone status %s", s.Updates.messages(), s.Name)
 	}

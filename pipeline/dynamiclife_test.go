@@ -154,6 +154,69 @@ func TestUpdate_SourceIsReadAgainOnlyWhereSomebodySaysSo(t *testing.T) {
 	}
 }
 
+// Another source takes the place of the zone's contents. Updates are not taken
+// until it was read: they would be lost with those, or keep it from being read.
+func TestUpdate_WaitsForAnotherSource(t *testing.T) {
+	for name, updated := range map[string]bool{"plain zone": false, "updated zone": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newUpdated(t, allUpdates)
+			ctx := t.Context()
+			r.add(smallZone)
+			insert := func(name string) string {
+				return r.update(func(m *dns.Msg) { m.Insert(rrs(t, name+" 60 A 192.0.2.9")) })
+			}
+			if updated {
+				if got := insert("old"); got != "NOERROR" {
+					t.Fatalf("answered %s", got)
+				}
+				r.await()
+			}
+			file := filepath.Join(t.TempDir(), "other")
+			if _, err := r.e.SetZone(ctx, testActor, "example.com", ZoneChange{Source: file}); err != nil {
+				t.Fatal(err)
+			}
+			r.await()
+			if got := insert("early"); got != "SERVFAIL" {
+				t.Errorf("before the other source is there: answered %s", got)
+			}
+			if err := os.WriteFile(file, []byte(smallZone), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.e.Reload(ctx, testActor, "example.com", false); err != nil {
+				t.Fatal(err)
+			}
+			r.await()
+			if got := r.state().Loaded.Facts.Source; got != file {
+				t.Fatalf("loaded from %s", got)
+			}
+			if got := insert("late"); got != "NOERROR" {
+				t.Errorf("once it was read: answered %s", got)
+			}
+			r.await()
+			if text := r.dump(); strings.Contains(text, "old.example.com.") || strings.Contains(text, "early.example.com.") || !strings.Contains(text, "late.example.com.") {
+				t.Errorf("published:\n%s", text)
+			}
+		})
+	}
+}
+
+// Updates are taken of a zone whose other source holds the same as the one before.
+func TestUpdate_AfterAnotherSourceOfTheSameContents(t *testing.T) {
+	r := newUpdated(t, allUpdates)
+	r.add(smallZone)
+	file := filepath.Join(t.TempDir(), "copy")
+	if err := os.WriteFile(file, []byte(smallZone), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.e.SetZone(t.Context(), testActor, "example.com", ZoneChange{Source: file}); err != nil {
+		t.Fatal(err)
+	}
+	r.await()
+	if got := r.update(func(m *dns.Msg) { m.Insert(rrs(t, "late 60 A 192.0.2.9")) }); got != "NOERROR" {
+		t.Errorf("answered %s", got)
+	}
+}
+
 func TestUpdate_ZoneWithoutAFile(t *testing.T) {
 	r := newUpdated(t, allUpdates)
 	ctx := t.Context()

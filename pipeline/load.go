@@ -142,7 +142,7 @@ func (e *Engine) takeLoaded(ctx context.Context, s State, c Load, p Policy, in *
 	if c.Base == 0 {
 		err = loadWhole(in, out, facts)
 	} else {
-		err = e.loadDiff(s, c, in, out, facts)
+		err = e.loadDiff(s, c, p, in, out, facts)
 	}
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func loadWhole(in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) err
 }
 
 // loadDiff merges the file with the instance before and sends what differs.
-func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) error {
+func (e *Engine) loadDiff(s State, c Load, p Policy, in *zone.Loaded, out *chunkSink, facts *event.InstanceLoaded) error {
 	before, err := e.store.LoadedItems(s.Zone, c.Base)
 	if err != nil {
 		return err
@@ -203,12 +203,19 @@ func (e *Engine) loadDiff(s State, c Load, in *zone.Loaded, out *chunkSink, fact
 	if err != nil {
 		return err
 	}
-	if changes == 0 && s.LoadFailure == nil && s.Released == nil && !s.updated() {
+	if changes == 0 && s.LoadFailure == nil && s.Released == nil && !s.updated() && !newlyRead(s, c, p) {
 		return errUnchanged
 	}
 	// Where a failure stands there, or a hold has ended, the good input is told
 	// though it is the same as before: it ends the one, and completes the other.
 	return nil
+}
+
+// newlyRead reports whether a load is the first of another source, which updates
+// wait for.
+func newlyRead(s State, c Load, p Policy) bool {
+	base, known := baseOf(s, c.Base)
+	return p.TakesUpdates() && known && base.Source != c.Source
 }
 
 // recordChanges counts the records that an RRset loses and gains.
