@@ -373,3 +373,25 @@ func TestRFC9432_4_3_1_ChangeOfOwnership(t *testing.T) {
 		}
 	}
 }
+
+// A catalog is read where it, or what it asks for, may have changed: not each time
+// that one of its members was published.
+func TestCatalogs_AreNotReadForEachZoneThatIsPublished(t *testing.T) {
+	c, now := newCatalogs(), time.Unix(1_800_000_000, 0)
+	look := func(what string, want bool) {
+		t.Helper()
+		if got := c.takeFollow(now); got != want {
+			t.Errorf("%s: looked at %t, want %t", what, got, want)
+		}
+	}
+	look("after the start", true)
+	c.changed()
+	look("a zone was published", false)
+	c.poke()
+	look("a version of it was published", true)
+	look("nothing happened", false)
+	c.next = now.Add(time.Second)
+	look("before a removal is due", false)
+	c.next = now
+	look("a removal is due", true)
+}

@@ -43,6 +43,7 @@ type catalogs struct {
 
 	mu      sync.Mutex
 	seen    map[event.ZoneID]catalogSeen // guarded by mu; by catalog
+	follow  bool                         // guarded by mu; what consumed ones ask for, or what is here of it, may have changed
 	produce bool                         // guarded by mu; what is published has changed
 
 	// Only the loop uses what follows.
@@ -50,6 +51,7 @@ type catalogs struct {
 	fresh []*runner                 // zones that were added lately
 	tried map[string]refusedRemoval // removals that were refused lately, by zone
 	made  time.Time                 // when produced catalogs were last made, by the machine's clock
+	next  time.Time                 // when consumed ones are to be followed next; zero for when something moves
 }
 
 // refusedRemoval is a removal that was refused.
@@ -73,14 +75,33 @@ type catalogSeen struct {
 }
 
 func newCatalogs() catalogs {
-	return catalogs{wake: make(chan struct{}, 1), seen: map[event.ZoneID]catalogSeen{}, produce: true, tried: map[string]refusedRemoval{}}
+	return catalogs{wake: make(chan struct{}, 1), seen: map[event.ZoneID]catalogSeen{}, follow: true, produce: true, tried: map[string]refusedRemoval{}}
 }
 
+// poke has the consumed catalogs looked at.
 func (c *catalogs) poke() {
+	c.mu.Lock()
+	c.follow = true
+	c.mu.Unlock()
+	c.rouse()
+}
+
+// rouse ends the loop's rest.
+func (c *catalogs) rouse() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// takeFollow reports whether the consumed catalogs are to be looked at now, and
+// takes note that they are.
+func (c *catalogs) takeFollow(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wanted := c.follow || !c.next.IsZero() && !c.next.After(now)
+	c.follow = false
+	return wanted
 }
 
 func (c *catalogs) of(id event.ZoneID) (catalogSeen, bool) {
@@ -106,12 +127,13 @@ func (e *Engine) zoneMoved(was, now State) {
 	}
 }
 
-// changed notes that what produced catalogs list may have changed.
+// changed notes that what produced catalogs list may have changed. That is no
+// reason to read those that are consumed.
 func (c *catalogs) changed() {
 	c.mu.Lock()
 	c.produce = true
 	c.mu.Unlock()
-	c.poke()
+	c.rouse()
 }
 
 // instanceMoved takes note of a folded event of the whole instance.
@@ -119,9 +141,11 @@ func (e *Engine) instanceMoved(f event.Facts) {
 	switch f.(type) {
 	case *event.CatalogAdded, *event.CatalogChanged, *event.CatalogRemoved:
 		e.catalogs.changed()
-	case *event.ZoneRemoved:
+		e.catalogs.poke()
+	case *event.ZoneRemoved: // its name may be wanted
 		if len(e.catalogsNow()) > 0 {
 			e.catalogs.changed()
+			e.catalogs.poke()
 		}
 	}
 }
@@ -131,9 +155,11 @@ func (e *Engine) instanceMoved(f event.Facts) {
 // main process, and rests where there is no catalog.
 func (e *Engine) tendCatalogs(ctx context.Context) {
 	for ctx.Err() == nil {
-		next := e.followCatalogs(ctx)
+		if e.catalogs.takeFollow(e.clock.Now()) {
+			e.catalogs.next = e.followCatalogs(ctx)
+		}
 		soon := e.produceCatalogs(ctx)
-		e.restCatalogs(ctx, next, soon)
+		e.restCatalogs(ctx, e.catalogs.next, soon)
 	}
 }
 

@@ -150,7 +150,10 @@ func (w *catalogWork) adjust(ctx context.Context, m *memberChange, s State) erro
 // refused is tried again after a while.
 func (w *catalogWork) remove(ctx context.Context, p catalogPlan) (more bool, err error) {
 	if w.e.watch.check() != nil {
-		return false, nil // the time is not known
+		for _, m := range p.Remove { // tried again by itself
+			w.fault(m.Name, errorState("its time may not have come: the clock is not trusted; see: sluice status"))
+		}
+		return false, nil
 	}
 	now := w.e.clock.Now()
 	var todo []memberNow
