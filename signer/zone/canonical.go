@@ -88,9 +88,6 @@ func CompareRData(t Type, a, b []byte) int {
 	fromB, toB := foldRange(t, b)
 	for i := range min(len(a), len(b)) {
 		x, y := a[i], b[i]
-		if x == y {
-			continue
-		}
 		if i >= fromA && i < toA {
 			x = foldByte(x)
 		}

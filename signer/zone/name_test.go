@@ -82,6 +82,13 @@ func TestRFC4034_6_3_RDataOrder(t *testing.T) {
 	})
 }
 
+// What is malformed is compared as it is, also with what is not.
+func TestCompareRData_MalformedBesideWellFormed(t *testing.T) {
+	if got := CompareRData(TypeNS, []byte("\x02bA\x00"), []byte("\x02bAa\x00")); got != 1 {
+		t.Errorf("compare as %d", got)
+	}
+}
+
 // canonicalCompare compares names label by label, as RFC 4034, 6.1 says.
 func canonicalCompare(a, b Name) int {
 	split := func(n Name) [][]byte {
