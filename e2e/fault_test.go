@@ -102,7 +102,7 @@ func TestFullDisk_LastVersionStaysServedAndReloadGoesOn(t *testing.T) {
 		{"not a block left", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			disk := smallDisk(t, "64m")
+			disk := smallDisk(t, "512m")
 			g := newGenerated(t, zonegen.Config{Kind: zonegen.Hosting, Names: 500})
 			zone := g.Apex()
 			d := daemonOn(t, disk, nil, g.source(), exampleZone())
@@ -127,8 +127,8 @@ func TestFullDisk_LastVersionStaysServedAndReloadGoesOn(t *testing.T) {
 				t.Errorf("the other zone: %v", err)
 			}
 
-			// The daemon tries again by itself as soon as there is room: what is read then
-			// must fit.
+			// The daemon tries again by itself as soon as there is room, also in that of its
+			// reserve: the disk has room for all that it may read then.
 			g.change(t, 20, 2)
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)
