@@ -30,6 +30,7 @@ journal/event < journal/audit < journal < journal/journaltest;
 journal < journal/backup < pipeline;
 journal/event, signer < keymgr;
 journal/audit < keymgr/file;
+NONE < keymgr/secrets < keymgr/pkcs11, keymgr/kmip;
 keymgr < keymgr/file, keymgr/pkcs11, keymgr/kmip, keymgr/keystoretest;
 journal, signer, xfr < pipeline/store;
 keymgr < keymgr/validate < pipeline/observe;

@@ -260,21 +260,26 @@ func Verify(rdata, message, sig []byte) error {
 		d.Write(message)
 		digest = d.Sum(nil)
 	}
-	ok := false
-	switch pub := public.(type) {
-	case *rsa.PublicKey:
-		ok = rsa.VerifyPKCS1v15(pub, h, digest, sig) == nil
-	case *ecdsa.PublicKey:
-		_, size := curveOf(algorithm)
-		ok = len(sig) == 2*size && ecdsa.Verify(pub, digest,
-			new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:]))
-	case ed25519.PublicKey:
-		ok = ed25519.Verify(pub, message, sig)
-	case ed448.PublicKey:
-		ok = ed448.Verify(pub, message, sig, "")
-	}
-	if !ok {
+	if !Verifies(public, digest, h, sig) {
 		return errBadSig
 	}
 	return nil
+}
+
+// Verifies reports whether a signature, in the form of RRSIG records, is that of
+// a public key over a digest by h; over the message itself where h is zero.
+func Verifies(public crypto.PublicKey, digest []byte, h crypto.Hash, sig []byte) bool {
+	switch pub := public.(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(pub, h, digest, sig) == nil
+	case *ecdsa.PublicKey:
+		size := (pub.Curve.Params().BitSize + 7) / 8
+		return len(sig) == 2*size &&
+			ecdsa.Verify(pub, digest, new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:]))
+	case ed25519.PublicKey:
+		return ed25519.Verify(pub, digest, sig)
+	case ed448.PublicKey:
+		return ed448.Verify(pub, digest, sig, "")
+	}
+	return false
 }

@@ -78,7 +78,7 @@ func (s *Store) reconnect(ctx context.Context, secret string) error {
 	if secret == "" {
 		return nil
 	}
-	return s.servers.logins.keep(s.token.Name, secret)
+	return s.servers.logins.Keep(s.token.Name, secret)
 }
 
 // measure makes a key, signs with it, and deletes it.

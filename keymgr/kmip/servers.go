@@ -28,7 +28,7 @@ var _ keymgr.Tokens = (*Servers)(nil)
 // NewServers keeps logins in dir, which is made (0700) once there is one. now is
 // the machine's clock.
 func NewServers(dir string, now func() time.Time) *Servers {
-	return &Servers{logins: logins{dir}, now: now}
+	return &Servers{logins: newLogins(dir), now: now}
 }
 
 // Find implements keymgr.Tokens: it connects to the server with the login, and
@@ -49,10 +49,10 @@ func (s *Servers) Find(ctx context.Context, token keymgr.Token, secret string) (
 }
 
 // KeepPIN implements keymgr.Tokens: it stores a login.
-func (s *Servers) KeepPIN(name, secret string) error { return s.logins.keep(name, secret) }
+func (s *Servers) KeepPIN(name, secret string) error { return s.logins.Keep(name, secret) }
 
 // ForgetPIN implements keymgr.Tokens.
-func (s *Servers) ForgetPIN(name string) error { return s.logins.forget(name) }
+func (s *Servers) ForgetPIN(name string) error { return s.logins.Forget(name) }
 
 // Open implements keymgr.Tokens.
 func (s *Servers) Open(token keymgr.Token) keymgr.TokenKeystore { return s.open(token) }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"sluice/keymgr"
 	"sluice/signer"
 )
 
@@ -227,7 +228,7 @@ func (k key) checked(answer item, signed, digest []byte, hash crypto.Hash) ([]by
 		return nil, fmt.Errorf("%w: an answer has no signature", errEncoding)
 	}
 	for _, sig := range k.readings(raw.value) {
-		if verifies(k.public, digest, hash, sig) {
+		if keymgr.Verifies(k.public, digest, hash, sig) {
 			return sig, nil
 		}
 	}
@@ -264,23 +265,6 @@ func (k key) readings(sig []byte) [][]byte {
 		}
 	}
 	return [][]byte{slices.Clone(sig)}
-}
-
-// verifies checks a signature as an RRSIG record has it.
-func verifies(public crypto.PublicKey, digest []byte, hash crypto.Hash, sig []byte) bool {
-	switch pub := public.(type) {
-	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(pub, hash, digest, sig) == nil
-	case *ecdsa.PublicKey:
-		size := (pub.Curve.Params().BitSize + 7) / 8
-		return len(sig) == 2*size &&
-			ecdsa.Verify(pub, digest, new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:]))
-	case ed25519.PublicKey:
-		return ed25519.Verify(pub, digest, sig)
-	case ed448.PublicKey:
-		return ed448.Verify(pub, digest, sig, "")
-	}
-	return false
 }
 
 // job is what SignMessages was asked for.

@@ -204,7 +204,7 @@ func (s *Store) meet(ctx context.Context, how attempt) (srv *server, stopped boo
 		return nil, true, err
 	}
 	if s.refused != nil && !how.asked {
-		before, err := s.refused.refused(s.token.Name, secret)
+		before, err := s.refused.Refused(s.token.Name, secret)
 		if err != nil {
 			return nil, true, err
 		}
@@ -222,7 +222,7 @@ func (s *Store) meet(ctx context.Context, how attempt) (srv *server, stopped boo
 		return nil, stopped, err
 	}
 	if s.refused != nil && how.secret == "" {
-		if err := s.refused.accept(s.token.Name); err != nil {
+		if err := s.refused.Accept(s.token.Name); err != nil {
 			c.close()
 			return nil, false, err
 		}
@@ -241,7 +241,7 @@ func (s *Store) loginRefused(err error, login keymgr.ServerLogin, secret string,
 	}
 	why := s.wrongPassword(err)
 	if s.refused != nil && how.secret == "" {
-		return true, errors.Join(why, s.refused.refuse(s.token.Name, secret))
+		return true, errors.Join(why, s.refused.Refuse(s.token.Name, secret))
 	}
 	return true, why
 }

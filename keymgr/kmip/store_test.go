@@ -171,7 +171,7 @@ func TestStore_PasswordIsTriedOnce(t *testing.T) {
 		}
 	}
 	// Nor does a later process try it.
-	later := NewServers(servers.logins.dir, time.Now).open(token)
+	later := NewServers(servers.logins.Dir, time.Now).open(token)
 	defer later.Close()
 	if err := later.Check(t.Context()); err == nil || !later.State().Stopped {
 		t.Errorf("a wrong password later: %v, %+v", err, later.State())
@@ -203,7 +203,7 @@ func TestStore_PasswordIsTriedOnce(t *testing.T) {
 func TestStore_LoginIsSecret(t *testing.T) {
 	f := newFakeServer(t)
 	s := f.store(t)
-	path := filepath.Join(s.refused.dir, "kms"+loginSuffix)
+	path := filepath.Join(s.refused.Dir, "kms"+s.refused.Suffix)
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v, %v", info.Mode(), err)

@@ -155,7 +155,7 @@ func TestOpenWith_KeepsNoPIN(t *testing.T) {
 	if err := wrong.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if refused, err := tokens.pins.refused("softhsm", "0000"); err != nil || refused {
+	if refused, err := tokens.pins.Refused("softhsm", "0000"); err != nil || refused {
 		t.Errorf("the refusal was noted: %v", err)
 	}
 }

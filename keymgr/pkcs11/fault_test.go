@@ -350,11 +350,11 @@ func TestKeystore_Fake(t *testing.T) {
 }
 
 func TestPINs_AreTheOwnersAlone(t *testing.T) {
-	p := pins{filepath.Join(t.TempDir(), "pkcs11")}
+	p := newPINs(filepath.Join(t.TempDir(), "pkcs11"))
 	if err := p.keep("hsm", testPIN); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(p.dir, "hsm.pin")
+	path := filepath.Join(p.Dir, "hsm.pin")
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -380,17 +380,17 @@ func TestPINs_AreTheOwnersAlone(t *testing.T) {
 			t.Errorf("PIN %q gives %v", bad, err)
 		}
 	}
-	if err := p.refuse("hsm", testPIN); err != nil {
+	if err := p.Refuse("hsm", testPIN); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.forget("hsm"); err != nil {
+	if err := p.Forget("hsm"); err != nil {
 		t.Fatal(err)
 	}
-	left, err := os.ReadDir(p.dir)
+	left, err := os.ReadDir(p.Dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("%v are left, %v", left, err)
 	}
-	if err := p.forget("hsm"); err != nil {
+	if err := p.Forget("hsm"); err != nil {
 		t.Errorf("again: %v", err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 // NewTokens is what a program without cgo has: all that is asked of a token
 // fails, and says why.
-func NewTokens(dir string, _ func() time.Time) *Tokens { return &Tokens{pins{dir}} }
+func NewTokens(dir string, _ func() time.Time) *Tokens { return &Tokens{newPINs(dir)} }
 
 // Tokens implements keymgr.Tokens without any.
 type Tokens struct{ pins pins }
@@ -32,7 +32,7 @@ func (t *Tokens) Find(context.Context, keymgr.Token, string) (keymgr.Token, erro
 func (t *Tokens) KeepPIN(string, string) error { return errNoCgo() }
 
 // ForgetPIN implements keymgr.Tokens.
-func (t *Tokens) ForgetPIN(name string) error { return t.pins.forget(name) }
+func (t *Tokens) ForgetPIN(name string) error { return t.pins.Forget(name) }
 
 // Open implements keymgr.Tokens.
 func (t *Tokens) Open(token keymgr.Token) keymgr.TokenKeystore { return &Store{token} }

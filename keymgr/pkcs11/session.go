@@ -61,7 +61,7 @@ func (s *Store) login(ctx context.Context, m *module, epoch uint64, how attempt)
 		return nil, false, named(err)
 	}
 	if s.refused != nil && how.pin == "" {
-		if err := s.refused.accept(want.Name); err != nil {
+		if err := s.refused.Accept(want.Name); err != nil {
 			return nil, false, err
 		}
 	}
@@ -99,7 +99,7 @@ func (s *Store) mayLogin(c *connection, pin string, asked bool) error {
 	case s.refused == nil:
 		return nil
 	}
-	refused, err := s.refused.refused(name, pin)
+	refused, err := s.refused.Refused(name, pin)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (s *Store) pinRefused(err error, pin string, how attempt) error {
 	}
 	why := wrongPIN(s.token.Name, fmt.Errorf("the token refuses the PIN: %w", err))
 	if s.refused != nil && how.pin == "" {
-		return errors.Join(why, s.refused.refuse(s.token.Name, pin))
+		return errors.Join(why, s.refused.Refuse(s.token.Name, pin))
 	}
 	return why
 }

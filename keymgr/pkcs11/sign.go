@@ -21,6 +21,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"sluice/keymgr"
 	"sluice/signer"
 )
 
@@ -115,7 +116,7 @@ func (k key) raw(digest []byte, hash crypto.Hash) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !verifies(k.public, digest, hash, sig) {
+	if !keymgr.Verifies(k.public, digest, hash, sig) {
 		return nil, &BadSignatureError{
 			Keystore: k.store.Name(), Token: tokenName(k.store.Token()), Reference: k.ref.String(),
 			Digest: slices.Clone(digest), Signature: sig,
@@ -156,23 +157,6 @@ func digestInfo(hash crypto.Hash) []byte {
 		return []byte("\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40")
 	}
 	return nil
-}
-
-// verifies checks a signature as the token gave it.
-func verifies(public crypto.PublicKey, digest []byte, hash crypto.Hash, sig []byte) bool {
-	switch pub := public.(type) {
-	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(pub, hash, digest, sig) == nil
-	case *ecdsa.PublicKey:
-		size := (pub.Curve.Params().BitSize + 7) / 8
-		return len(sig) == 2*size &&
-			ecdsa.Verify(pub, digest, new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:]))
-	case ed25519.PublicKey:
-		return ed25519.Verify(pub, digest, sig)
-	case ed448.PublicKey:
-		return ed448.Verify(pub, digest, sig, "")
-	}
-	return false
 }
 
 // batchKey is a P-256 key.

@@ -31,7 +31,7 @@ var _ keymgr.Tokens = (*Tokens)(nil)
 // NewTokens keeps PINs in dir, which is made (0700) once there is one. now is
 // the machine's clock.
 func NewTokens(dir string, now func() time.Time) *Tokens {
-	return &Tokens{pins: pins{dir}, load: loadLibrary, now: now, modules: map[string]*module{}}
+	return &Tokens{pins: newPINs(dir), load: loadLibrary, now: now, modules: map[string]*module{}}
 }
 
 // Find implements keymgr.Tokens.
@@ -60,7 +60,7 @@ func (t *Tokens) Find(ctx context.Context, token keymgr.Token, pin string) (keym
 func (t *Tokens) KeepPIN(name, pin string) error { return t.pins.keep(name, pin) }
 
 // ForgetPIN implements keymgr.Tokens.
-func (t *Tokens) ForgetPIN(name string) error { return t.pins.forget(name) }
+func (t *Tokens) ForgetPIN(name string) error { return t.pins.Forget(name) }
 
 // Open implements keymgr.Tokens.
 func (t *Tokens) Open(token keymgr.Token) keymgr.TokenKeystore { return t.open(token) }
