@@ -208,3 +208,18 @@ func TestWriter_TimesAreThoseOfTheCalendar(t *testing.T) {
 		}
 	}
 }
+
+// TestWriter_EmptyServiceParametersStandAlone: RFC 9460 2.1 allows key="" too,
+// but other programs do not read that.
+func TestWriter_EmptyServiceParametersStandAlone(t *testing.T) {
+	for _, text := range []string{
+		`1 . alpn="h2" no-default-alpn`,
+		`1 . alpn="h2" no-default-alpn port="53" ohttp`,
+		`1 . key65400="a=\"\"" key65401`,
+	} {
+		again, _ := rewrite(t, head+"a 60 SVCB "+text+"\n")
+		if !strings.Contains(again, "\tSVCB\t"+text+"\n") {
+			t.Errorf("%s is written as\n%s", text, again)
+		}
+	}
+}

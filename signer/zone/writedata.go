@@ -54,6 +54,11 @@ func libraryText(t Type, rdata []byte) (string, bool) {
 	if strings.ContainsAny(text, "\n\r\x00") {
 		return "", false
 	}
+	if t == Type(dns.TypeSVCB) || t == Type(dns.TypeHTTPS) {
+		// Knot DNS and ldns do not read an empty value. Quotes within one have a
+		// backslash before them.
+		text = strings.ReplaceAll(text, `=""`, "")
+	}
 	var back libParser
 	lex := newLexer(strings.NewReader(text), int64(len(text)), func(int) error { return nil })
 	if lex.next() != nil {
