@@ -16,10 +16,10 @@ import (
 func policyCommand(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name:         "policy",
-		Usage:        "list, show, check, put, remove and reload policies",
+		Usage:        "list, show, check, compare, put, remove and reload policies",
 		OnUsageError: onUsageError,
 		Action:       commandMissing,
-		Subcommands:  []*urfave.Command{policyList(e), policyShow(e), policyReload(e), policyCheck(e), policyPut(e), policyRemove(e)},
+		Subcommands:  []*urfave.Command{policyList(e), policyShow(e), policyReload(e), policyCheck(e), policyDiff(e), policyPut(e), policyRemove(e)},
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,7 +40,7 @@ func policyPut(e *env) *urfave.Command {
 				if e.json {
 					err = e.printJSON(plan)
 				} else {
-					err = e.printPolicyPlan(plan)
+					err = e.printPolicyPlan(plan, "without --dry-run it is")
 				}
 				if err == nil && plan.Refused != "" {
 					return errRefused
@@ -50,8 +51,36 @@ func policyPut(e *env) *urfave.Command {
 	}
 }
 
-// printPolicyPlan tells what another text of a policy does, or did.
-func (e *env) printPolicyPlan(plan pipeline.PolicyPlan) error {
+// policyDiff says what a reload would do to one policy.
+func policyDiff(e *env) *urfave.Command {
+	return &urfave.Command{
+		Name: "diff", Usage: "how a policy's file differs from what is loaded, and what a reload would do to its zones", ArgsUsage: "NAME",
+		OnUsageError: onUsageError,
+		Action: func(c *urfave.Context) error {
+			args, err := arguments(c, "NAME")
+			if err != nil {
+				return err
+			}
+			return e.clientAction(func(client *api.Client) error {
+				plan, err := client.DiffPolicy(c.Context, args[0])
+				if errors.Is(err, pipeline.ErrNotFound) {
+					return withHint(err, "see: sluice policy list")
+				}
+				if err != nil {
+					return err
+				}
+				if e.json {
+					return e.printJSON(plan)
+				}
+				return e.printPolicyPlan(plan, "sluice policy reload does that")
+			})
+		},
+	}
+}
+
+// printPolicyPlan tells what another text of a policy does, or did; where nothing
+// was done, do says how it is.
+func (e *env) printPolicyPlan(plan pipeline.PolicyPlan, do string) error {
 	var b strings.Builder
 	if diff := strings.TrimRight(plan.Diff, "\n"); diff != "" {
 		b.WriteString(diff + "\n")
@@ -66,8 +95,8 @@ func (e *env) printPolicyPlan(plan pipeline.PolicyPlan) error {
 	switch {
 	case plan.Refused != "":
 		fmt.Fprintf(&b, "%s\n", e.paint(red, "refused: "+plan.Refused))
-	case !plan.Done:
-		b.WriteString("nothing was changed; without --dry-run it is\n")
+	case !plan.Done && (plan.Diff != "" || len(plan.Effects) > 0 || plan.Change != "unchanged"):
+		fmt.Fprintf(&b, "nothing was changed; %s\n", do)
 	}
 	return e.printf("%s", b.String())
 }

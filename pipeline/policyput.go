@@ -58,6 +58,7 @@ type PolicyEffect struct {
 const (
 	policyAdded     = "added"
 	policyUpdated   = "updated"
+	policyRemoved   = "removed"
 	policyUnchanged = "unchanged"
 )
 
@@ -177,8 +178,29 @@ func (e *Engine) recordPolicy(ctx context.Context, actor event.Actor, request, r
 	return e.appendInstance(ctx, actor, &event.AccessUsed{Request: request, Reason: reason}, func() error { return nil })
 }
 
-// policyPlan says what a text does to the zones that are bound to the policy.
+// policyPlan says what a text does to the zones that are bound to the policy,
+// where actor puts it.
 func (e *Engine) policyPlan(ctx context.Context, p Policy, actor event.Actor) PolicyPlan {
+	plan := e.textPlan(p)
+	if text := e.foreignCommand(p, actor); text != "" {
+		plan.Refused = fmt.Sprintf("command %q is in no policy that is loaded: commands come from the daemon's machine alone; put it there, through its socket", text)
+	}
+	e.planZones(&plan, p, func(s State) ([]string, error) {
+		texts, err := e.turnEffects(ctx, s, p)
+		if before, perr := e.boundPolicy(s); err == nil && perr == nil && before.lifts(p) {
+			err = errorState("zone %s: the text that it is bound to wants two persons for what this one does not: make this one another policy, "+
+				"and bind the zone to it, which takes two: sluice zone set %s --policy NAME", s.Name, s.Name)
+		}
+		if err != nil && plan.Refused == "" {
+			plan.Refused = withoutState(err)
+		}
+		return texts, err
+	})
+	return plan
+}
+
+// textPlan compares a text with that of the loaded policy of its name.
+func (e *Engine) textPlan(p Policy) PolicyPlan {
 	plan := PolicyPlan{
 		Name: p.Name, Change: policyAdded, SHA256: hex.EncodeToString(p.SHA256[:]), At: NoPolicy, Zones: []string{}, Notices: p.Notices(),
 	}
@@ -191,9 +213,12 @@ func (e *Engine) policyPlan(ctx context.Context, p Policy, actor event.Actor) Po
 			plan.Diff = lineDiff(p.Name, string(old.Text), string(p.Text))
 		}
 	}
-	if text := e.foreignCommand(p, actor); text != "" {
-		plan.Refused = fmt.Sprintf("command %q is in no policy that is loaded: commands come from the daemon's machine alone; put it there, through its socket", text)
-	}
+	return plan
+}
+
+// planZones adds to a plan the zones that are bound to the policy, and what turn
+// says of each that is bound to another text, if it gives no error.
+func (e *Engine) planZones(plan *PolicyPlan, p Policy, turn func(s State) ([]string, error)) {
 	effects := effects{}
 	for _, s := range e.states() {
 		if s.Policy.Name != p.Name {
@@ -203,15 +228,8 @@ func (e *Engine) policyPlan(ctx context.Context, p Policy, actor event.Actor) Po
 		if s.Policy.SHA256 == p.SHA256 {
 			continue
 		}
-		texts, err := e.turnEffects(ctx, s, p)
-		if before, perr := e.boundPolicy(s); err == nil && perr == nil && before.lifts(p) {
-			err = errorState("zone %s: the text that it is bound to wants two persons for what this one does not: make this one another policy, "+
-				"and bind the zone to it, which takes two: sluice zone set %s --policy NAME", s.Name, s.Name)
-		}
+		texts, err := turn(s)
 		if err != nil {
-			if plan.Refused == "" {
-				plan.Refused = strings.TrimPrefix(err.Error(), ErrState.Error()+": ")
-			}
 			continue
 		}
 		if len(texts) == 0 {
@@ -220,7 +238,58 @@ func (e *Engine) policyPlan(ctx context.Context, p Policy, actor event.Actor) Po
 		effects.add(s.Name, texts)
 	}
 	plan.Effects = effects.list()
-	return plan
+}
+
+// withoutState is what an error says beside being ErrState.
+func withoutState(err error) string {
+	return strings.TrimPrefix(err.Error(), ErrState.Error()+": ")
+}
+
+// DiffPolicy says what ReloadPolicies would do to a policy and its zones; nothing
+// changes. Errors: ErrInvalid for a name that no policy can have, ErrNotFound
+// where there is neither such a policy nor a file, ErrState without a policy
+// folder and where the file has a fault.
+func (e *Engine) DiffPolicy(ctx context.Context, name string) (PolicyPlan, error) {
+	if err := errors.Join(e.hasPolicyDir(), CheckPolicyName(name)); err != nil {
+		return PolicyPlan{}, err
+	}
+	read, faults := LoadDir(e.cfg.PolicyDir)
+	byPolicy := faultsByPolicy(faults)
+	addDefault(read, byPolicy)
+	for _, at := range []string{name, ""} {
+		if fault := byPolicy[at]; fault != nil {
+			return PolicyPlan{}, errorState("%v", fault)
+		}
+	}
+	p, ok := read[name]
+	if !ok {
+		return e.diffGone(name, len(faults) > 0)
+	}
+	plan := e.textPlan(p)
+	e.planZones(&plan, p, func(s State) ([]string, error) {
+		texts, err := e.turnEffects(ctx, s, p)
+		if err != nil {
+			texts = []string{"the text that it is bound to stays: " + withoutState(err)}
+		}
+		return texts, nil
+	})
+	return plan, nil
+}
+
+// diffGone is DiffPolicy where there is no file.
+func (e *Engine) diffGone(name string, faults bool) (PolicyPlan, error) {
+	info, ok := e.policyInfo(name)
+	if !ok {
+		return PolicyPlan{}, fmt.Errorf("policy %q: %w", name, ErrNotFound)
+	}
+	plan := PolicyPlan{Name: name, Change: policyRemoved, At: info.SHA256, Zones: info.Zones}
+	switch {
+	case len(info.Zones) > 0:
+		plan.Change, plan.Notices = policyUnchanged, []string{"its file is gone; it stays as long as zones are bound to it"}
+	case faults:
+		plan.Change, plan.Notices = policyUnchanged, []string{"its file is gone; it stays as long as other files have faults: see sluice status"}
+	}
+	return plan, nil
 }
 
 // foreignCommand is a command of a policy that no loaded one has, where it comes

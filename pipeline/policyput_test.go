@@ -88,6 +88,57 @@ func (r *rig) wholeHistory(kind string) []string {
 	return out
 }
 
+func TestDiffPolicy_SaysWhatAReloadDoes(t *testing.T) {
+	r := putRig(t, nil)
+	r.add(smallZone)
+	file := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(r.e.cfg.PolicyDir, name+".toml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	diff := func(name, change string) PolicyPlan {
+		t.Helper()
+		plan, err := r.e.DiffPolicy(t.Context(), name)
+		if err != nil || plan.Done || plan.Change != change || plan.Name != name {
+			t.Errorf("%s: %+v, %v", name, plan, err)
+		}
+		return plan
+	}
+	if plan := diff("default", policyUnchanged); plan.Diff != "" || len(plan.Effects) != 0 || len(plan.Zones) != 1 {
+		t.Errorf("without a file: %+v", plan)
+	}
+	file("default", nsec3Text)
+	file("other", "version = \"v1\"\n")
+	if plan := diff("default", policyUpdated); len(plan.Effects) != 1 || !strings.Contains(plan.Effects[0].Text, "signed again") ||
+		plan.Effects[0].Zones[0] != "example.com." || !strings.Contains(plan.Diff, "+ type = \"nsec3\"") {
+		t.Errorf("%+v", plan)
+	}
+	if plan := diff("other", policyAdded); plan.At != NoPolicy {
+		t.Errorf("%+v", plan)
+	}
+	if r.zone().Policy.Text == nsec3Text {
+		t.Fatal("a diff changed something")
+	}
+	if change, err := r.e.ReloadPolicies(t.Context(), jane); err != nil || len(change.Rebound) != 1 {
+		t.Fatalf("%+v, %v", change, err)
+	}
+	diff("default", policyUnchanged)
+	if err := os.Remove(filepath.Join(r.e.cfg.PolicyDir, "other.toml")); err != nil {
+		t.Fatal(err)
+	}
+	diff("other", policyRemoved)
+	file("bad", "version = \"v9\"\n")
+	if plan := diff("other", policyUnchanged); len(plan.Notices) != 1 {
+		t.Errorf("with a fault elsewhere: %+v", plan)
+	}
+	for name, want := range map[string]error{"bad": ErrState, "none": ErrNotFound, "a/b": ErrInvalid} {
+		if plan, err := r.e.DiffPolicy(t.Context(), name); !errors.Is(err, want) {
+			t.Errorf("%s: %+v, %v", name, plan, err)
+		}
+	}
+}
+
 func TestPutPolicy_RefusesWhatWouldHurt(t *testing.T) {
 	two := reviewPolicy(t, loadedByTwo)
 	two.Name = "two"

@@ -141,6 +141,7 @@ func TestEveryOperation_AnswersAsTheDocumentSays(t *testing.T) {
 		{"POST", zone + "/reset", `{}`, 409},
 		{"POST", zone + "/keys/files", `{"files":[{"path":"/nowhere","key_role":"ksk"}]}`, 422},
 		{"POST", zone + "/keys/" + strings.Repeat("0", 16) + "/publish", "", 404},
+		{"GET", "/policies/default/diff", "", 409},
 		{"POST", "/policies/reload", "", 409},
 		{"PUT", "/policies/web", `{"text":"version = \"v1\"\n"}`, 409},
 		{"DELETE", "/policies/web?reason=x", "", 409},

@@ -8,6 +8,14 @@ import (
 	"sluice/pipeline"
 )
 
+func (s *server) diffPolicy(w http.ResponseWriter, r *http.Request) error {
+	plan, err := s.engine.DiffPolicy(r.Context(), r.PathValue("policy"))
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, plan)
+}
+
 func (s *server) putPolicy(w http.ResponseWriter, r *http.Request) error {
 	var n pipeline.NewPolicy
 	if err := readBody(r, &n); err != nil {
@@ -43,6 +51,12 @@ func (s *server) outlook(w http.ResponseWriter, r *http.Request) error {
 
 // policyPath is the path of a policy.
 func policyPath(name string) string { return "/policies/" + url.PathEscape(name) }
+
+// DiffPolicy says what reading the policy files again would do to a policy and
+// its zones.
+func (c *Client) DiffPolicy(ctx context.Context, name string) (pipeline.PolicyPlan, error) {
+	return fetch[pipeline.PolicyPlan](ctx, c, http.MethodGet, policyPath(name)+"/diff", nil, nil)
+}
 
 // PutPolicy writes a policy into the daemon's policy folder, and binds its zones
 // to it.

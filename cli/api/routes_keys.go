@@ -74,6 +74,8 @@ func policyRoutes() []Route {
 			document([]pipeline.PolicyInfo{}, "policies"), (*server).listPolicies),
 		get("/policies/{policy}", "getPolicy", RoleViewer, "A policy and its text.",
 			document(pipeline.PolicyInfo{}, "the policy"), (*server).showPolicy),
+		get("/policies/{policy}/diff", "diffPolicy", RoleViewer, "What reading the policy files anew would do to a policy and its zones; nothing is changed.",
+			document(pipeline.PolicyPlan{}, "what would change"), (*server).diffPolicy),
 		change("POST", "/policies/reload", "reloadPolicies", RoleOperator, "Read the policy files anew.",
 			nil, document(pipeline.PolicyChange{}, "what changed"), (*server).reloadPolicies),
 		change("PUT", "/policies/{policy}", "putPolicy", RoleAdmin, "Write a policy into the policy folder and bind its zones to it, or tell what that would do.",
