@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -21,7 +22,7 @@ import (
 func auditReport(e *env) *urfave.Command {
 	return &urfave.Command{
 		Name: "report", Usage: "an export as a person reads it; needs no daemon", ArgsUsage: "DIR",
-		Description:  "md has the zones, what people did, lives of keys, verdicts and incidents; csv every\nevent. With --key the export is verified first.",
+		Description:  "md has the zones, what people did, lives of keys, verdicts and incidents; csv, and --json,\nevery event. With --key the export is verified first.",
 		OnUsageError: onUsageError,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "format", Value: "md", Usage: "`FORMAT`: md or csv"},
@@ -36,6 +37,9 @@ func auditReport(e *env) *urfave.Command {
 			format := c.String("format")
 			if format != "md" && format != "csv" {
 				return usagef("--format %q: want md or csv", format)
+			}
+			if e.json && c.IsSet("format") {
+				return usagef("--format and --json: want one of them")
 			}
 			if _, err := os.Stat(filepath.Join(args[0], "manifest")); err != nil {
 				return fmt.Errorf("no export in %s: %w: %w", args[0], pipeline.ErrNotFound, err)
@@ -53,7 +57,10 @@ func auditReport(e *env) *urfave.Command {
 			}
 			dir := os.DirFS(args[0])
 			return e.writeTo(c.String("output"), func(w io.Writer) error {
-				if format == "csv" {
+				switch {
+				case e.json:
+					return reportEvents(dir, jsonLines[reportedEvent](w))
+				case format == "csv":
 					return reportCSV(dir, w)
 				}
 				return reportMarkdown(dir, proof, w)
@@ -70,25 +77,52 @@ func reportCSV(dir fs.FS, w io.Writer) error {
 	}); err != nil {
 		return err
 	}
-	names, workers := zoneNames{}, crew{}
-	err := audit.ReadEvents(dir, func(seq uint64, ev *event.Event) error {
+	err := reportEvents(dir, func(ev reportedEvent) error {
 		cause := ""
 		if ev.Cause > 0 {
 			cause = strconv.FormatUint(ev.Cause, 10)
 		}
 		return out.Write([]string{
-			strconv.FormatUint(seq, 10), when(ev.Time), names.of(ev), ev.Type, ev.Actor.Name, ev.Actor.Door, cause, pipeline.Describe(*ev),
-			ev.Actor.Role, workers.of(ev), event.SoftwareOf(ev.Facts), evidenceText(*ev),
+			strconv.FormatUint(ev.Seq, 10), when(ev.Time), ev.Zone, ev.Type, ev.Actor, ev.Door, cause, ev.Text,
+			ev.Role, ev.Worker, ev.Software, evidenceText(ev.Evidence),
 		})
 	})
 	out.Flush()
 	return cmp.Or(err, out.Error())
 }
 
+// reportedEvent is what a report tells of an event.
+type reportedEvent struct {
+	Seq      uint64           `json:"seq"`
+	Time     time.Time        `json:"time"`
+	Zone     string           `json:"zone"`
+	Type     string           `json:"type"`
+	Actor    string           `json:"actor"`
+	Door     string           `json:"door"`
+	Role     string           `json:"api_role,omitempty"`
+	Cause    uint64           `json:"cause,omitempty"`
+	Text     string           `json:"text"`
+	Worker   string           `json:"worker,omitempty"`
+	Software string           `json:"software,omitempty"`
+	Evidence []pipeline.Proof `json:"evidence,omitempty"`
+}
+
+// reportEvents gives fn every event of an export.
+func reportEvents(dir fs.FS, fn func(reportedEvent) error) error {
+	names, workers := zoneNames{}, crew{}
+	return audit.ReadEvents(dir, func(seq uint64, ev *event.Event) error {
+		return fn(reportedEvent{
+			Seq: seq, Time: ev.Time.UTC(), Zone: names.of(ev), Type: ev.Type, Actor: ev.Actor.Name, Door: ev.Actor.Door, Role: ev.Actor.Role,
+			Cause: ev.Cause, Text: pipeline.Describe(*ev), Worker: workers.of(ev), Software: event.SoftwareOf(ev.Facts),
+			Evidence: pipeline.Evidence(*ev),
+		})
+	})
+}
+
 // evidenceText is what an event can be checked by, in one cell.
-func evidenceText(ev event.Event) string {
+func evidenceText(proofs []pipeline.Proof) string {
 	var parts []string
-	for _, p := range pipeline.Evidence(ev) {
+	for _, p := range proofs {
 		parts = append(parts, p.Name+"="+p.Value)
 	}
 	return strings.Join(parts, "; ")

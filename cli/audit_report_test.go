@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -119,5 +120,42 @@ func TestReportCSV_HasRoleWorkerSoftwareAndEvidence(t *testing.T) {
 	}
 	if got := column(7, "evidence"); !strings.Contains(got, "rrsets_signed=3") || !strings.Contains(got, "part=east: 1 signatures by "+helpers) {
 		t.Errorf("evidence of the signing: %s", got)
+	}
+}
+
+func TestReportEvents_ObjectsSayWhatRowsDo(t *testing.T) {
+	var rows, objects strings.Builder
+	if err := reportCSV(reportExport(t), &rows); err != nil {
+		t.Fatal(err)
+	}
+	if err := reportEvents(reportExport(t), jsonLines[reportedEvent](&objects)); err != nil {
+		t.Fatal(err)
+	}
+	table, err := csv.NewReader(strings.NewReader(rows.String())).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(objects.String()), "\n")
+	if len(lines) != len(table)-1 {
+		t.Fatalf("%d objects, %d rows", len(lines), len(table)-1)
+	}
+	for i, line := range lines {
+		var ev map[string]any
+		if err := json.Unmarshal([]byte(line), &ev); err != nil {
+			t.Fatal(err)
+		}
+		for at, name := range table[0] {
+			cell, is := table[i+1][at], ev[strings.Replace(name, "sequence", "seq", 1)]
+			if name == "evidence" {
+				is = strings.Count(cell, "=") > 0 == (is != nil)
+			} else if is == nil {
+				is = cell == ""
+			} else {
+				is = fmt.Sprint(is) == cell
+			}
+			if is != true {
+				t.Errorf("%s is %q in the row, the object is %s", name, cell, line)
+			}
+		}
 	}
 }

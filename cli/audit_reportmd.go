@@ -143,7 +143,7 @@ func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] 
 func (r *report) take(seq uint64, ev *event.Event) error {
 	worker := r.crew.of(ev)
 	l := reportLine{
-		seq, ev.Time, r.names.of(ev), actorText(ev.Actor.Name, ev.Actor.Door, ev.Actor.Role), pipeline.Describe(*ev), evidenceText(*ev),
+		seq, ev.Time, r.names.of(ev), actorText(ev.Actor.Name, ev.Actor.Door, ev.Actor.Role), pipeline.Describe(*ev), evidenceText(pipeline.Evidence(*ev)),
 	}
 	if worker != "" {
 		l.who += ", " + worker

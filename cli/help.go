@@ -38,14 +38,17 @@ func helpCommand(e *env) *urfave.Command {
 		Action: func(c *urfave.Context) error {
 			words := c.Args().Slice()
 			if len(words) == 0 {
-				return e.overview(c)
+				return e.explained(c, c.App.Name, func() error { return e.overview(c) })
 			}
-			if found, err := helpFor(c, words); found {
-				return err
+			if commands := findCommand(c.App, words); commands != nil {
+				return e.explained(c, strings.Join(commands, " "), func() error {
+					return c.App.RunContext(c.Context, slices.Concat([]string{c.App.Name}, commands, []string{"--help"}))
+				})
 			}
 			if len(words) == 1 {
-				if text, found := readPage(c.App, strings.ToLower(words[0])); found {
-					return e.printf("%s", pageText(text))
+				name := strings.ToLower(words[0])
+				if text, found := readPage(c.App, name); found {
+					return e.explained(c, name, func() error { return e.printf("%s", pageText(text)) })
 				}
 			}
 			return &usageError{
@@ -65,25 +68,35 @@ func (e *env) overview(c *urfave.Context) error {
 	return err
 }
 
-// helpFor shows the help of the command that words name, and reports whether
-// there is one.
-func helpFor(c *urfave.Context, words []string) (found bool, err error) {
-	argv := []string{c.App.Name}
-	commands := c.App.Commands
-	for _, w := range words {
-		var next *urfave.Command
-		for _, known := range commands {
-			if known.HasName(w) {
-				next = known
-			}
-		}
-		if next == nil {
-			return false, nil
-		}
-		argv = append(argv, next.Name)
-		commands = next.Subcommands
+// explained prints what show does; in JSON as the text of what name says.
+func (e *env) explained(c *urfave.Context, name string, show func() error) error {
+	if !e.json {
+		return show()
 	}
-	return true, c.App.RunContext(c.Context, append(argv, "--help"))
+	var text strings.Builder
+	out := e.stdout
+	e.stdout, c.App.Writer = &text, &text
+	err := show()
+	e.stdout, c.App.Writer = out, out
+	if err != nil {
+		return err
+	}
+	return e.printJSON(map[string]string{"name": name, "text": text.String()})
+}
+
+// findCommand finds the command that words name; nil where there is none.
+func findCommand(app *urfave.App, words []string) []string {
+	var path []string
+	commands := app.Commands
+	for _, w := range words {
+		i := slices.IndexFunc(commands, func(c *urfave.Command) bool { return c.HasName(w) })
+		if i < 0 {
+			return nil
+		}
+		path = append(path, commands[i].Name)
+		commands = commands[i].Subcommands
+	}
+	return path
 }
 
 // readPage reads a page of the manual, in Markdown.
