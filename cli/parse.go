@@ -59,6 +59,9 @@ const maxEpoch = 253402300799
 
 // parseZone reads the name of a zone.
 func parseZone(text string) (zone.Name, error) {
+	if text == "@" { // in a zone file it is the zone, here it would be the root
+		return "", usagef(`zone name "@": want the name in full; the root is "."`)
+	}
 	n, err := zone.ParseName(text)
 	if err != nil {
 		return "", usagef("zone %v", err)

@@ -92,6 +92,9 @@ func newSignJob(c *urfave.Context, args []string, now time.Time) (*signJob, erro
 	if j.keys, j.notices, err = readKeys(c.StringSlice("key"), apex); err != nil {
 		return nil, err
 	}
+	if n := j.params.Iterations; n > 0 {
+		j.notices = append(j.notices, fmt.Sprintf("NSEC3 with %d iterations, RFC 9276 wants 0: validators may treat the zone as insecure or bogus", n))
+	}
 	return j, nil
 }
 

@@ -159,7 +159,7 @@ func tokenList(e *env) *urfave.Command {
 					}
 					rows = append(rows, []string{t.Name, strings.Join(t.Roles, ", "), when(t.Created), t.CreatedBy, until})
 				}
-				return e.table([]string{"name", "roles", "made", "by", "until"}, rows)
+				return e.table([]string{"NAME", "ROLES", "MADE", "BY", "UNTIL"}, rows)
 			})
 		},
 	}

@@ -198,7 +198,7 @@ func (e *env) printWorkers(st pipeline.WorkersStatus) error {
 		}
 		rows = append(rows, []string{name, roleList(w.Roles), alive, orDash(strings.Join(holds, ", ")), strconv.FormatUint(w.Folded, 10), lag, orDash(w.Version)})
 	}
-	if err := e.table([]string{"name", "roles", "alive", "holds of " + strconv.Itoa(st.Partitions), "folded", "lag", "version"}, rows); err != nil {
+	if err := e.table([]string{"NAME", "ROLES", "ALIVE", "HOLDS OF " + strconv.Itoa(st.Partitions), "FOLDED", "LAG", "VERSION"}, rows); err != nil {
 		return err
 	}
 	unheld := []string{}

@@ -64,7 +64,11 @@ func missingHint(err error, zone string) string {
 		return "see: sluice tsig list; make it with: sluice tsig add"
 	case what == "key":
 		return "see: sluice key list " + zone
-	case strings.Contains(text, "instance"), strings.Contains(text, "version has"):
+	case what == "rollover":
+		return "see: sluice key status " + zone
+	case what == "keystore":
+		return "see: sluice keystore list"
+	case strings.Contains(text, "instance"), strings.Contains(text, "version "):
 		return "see: sluice zone history " + zone
 	default:
 		return "see: sluice zone list; of a zone that was removed: sluice zone history " + zone

@@ -187,10 +187,14 @@ func zoneNotify(e *env) *urfave.Command {
 			if err := client.NotifySecondaries(c.Context, args[0]); err != nil {
 				return err
 			}
-			if e.json {
-				return e.printJSON(map[string]any{"zone": args[0], "asked": true})
+			name, err := fullName(args[0])
+			if err != nil {
+				return err
 			}
-			return e.printf("asked for; who acknowledged what: sluice zone status --detailed %s\n", args[0])
+			if e.json {
+				return e.printJSON(map[string]any{"zone": name, "asked": true})
+			}
+			return e.printf("asked for; who acknowledged what: sluice zone status --detailed %s\n", name)
 		}),
 	}
 }
