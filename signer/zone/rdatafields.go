@@ -49,10 +49,27 @@ func (p *rdataParser) own(t Type) bool {
 		for p.err == nil && len(p.rest) > 0 {
 			p.prefix()
 		}
+	case uint16(typeDSYNC):
+		p.typ()
+		p.scheme()
+		p.u16()
+		p.name()
+	case uint16(typeWALLET):
+		p.charStrings()
 	default:
 		return false
 	}
 	return true
+}
+
+// scheme is how a DSYNC record wants to be told: a number, or NOTIFY (RFC 9859,
+// 2).
+func (p *rdataParser) scheme() {
+	if len(p.rest) > 0 && !p.rest[0].quoted && string(upper(p.rest[0].text)) == "NOTIFY" {
+		p.rest, p.dst = p.rest[1:], append(p.dst, 1)
+		return
+	}
+	p.u8()
 }
 
 // The relay types of RFC 8777, 4.2.3. The upper bit of the field is another.

@@ -223,3 +223,26 @@ func TestWriter_EmptyServiceParametersStandAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestWriter_NewerTypesAreReadByNameAndWrittenByNumber: DSYNC (RFC 9859) and
+// WALLET, which miekg/dns does not know.
+func TestWriter_NewerTypesAreReadByNameAndWrittenByNumber(t *testing.T) {
+	for text, want := range map[string]string{
+		"DSYNC CDS NOTIFY 5359 Scan": `TYPE66	\# 19 003B0114EF045363616E076578616D706C6500`,
+		"dsync csync 0 53 .":         `TYPE66	\# 6 003E00003500`,
+		"TYPE66 TYPE59 notify 53 .":  `TYPE66	\# 6 003B01003500`,
+		`WALLET "BTC" 1a`:            `TYPE262	\# 7 03425443023161`,
+		"NSEC . A DSYNC WALLET":      "NSEC	. A TYPE66 TYPE262",
+		"DSYNC \\# 6 003B01003500":   `TYPE66	\# 6 003B01003500`,
+	} {
+		again, _ := rewrite(t, head+"a 60 "+text+"\n")
+		if !strings.Contains(again, "\t"+want+"\n") {
+			t.Errorf("%s is written as\n%s", text, again)
+		}
+	}
+	for _, text := range []string{"DSYNC CDS 256 53 .", "DSYNC CDS NOTIFY 53", "DSYNC NOTHING 1 53 .", `DSYNC CDS "NOTIFY" 53 .`, "DSYNC CDS 1 53 . x", "WALLET"} {
+		if _, _, err := loadText(t, head+"a 60 "+text+"\n", nil); err == nil {
+			t.Errorf("%s is read", text)
+		}
+	}
+}

@@ -31,6 +31,13 @@ const (
 	TypeNXNAME     = Type(dns.TypeNXNAME)
 )
 
+// Types that zone files may name though miekg/dns does not. They are written by
+// number (RFC 3597), which programs read that do not know the names either.
+const (
+	typeDSYNC  = Type(66)  // RFC 9859
+	typeWALLET = Type(262) // character-strings, as TXT
+)
+
 // String is the mnemonic, or TYPEn (RFC 3597, 5).
 func (t Type) String() string {
 	if s, ok := dns.TypeToString[uint16(t)]; ok && t != 0 && t != 0xffff {
@@ -54,6 +61,12 @@ func ParseType(s string) (Type, bool) {
 	}
 	if t, ok := dns.StringToType[string(up)]; ok {
 		return Type(t), true
+	}
+	switch string(up) {
+	case "DSYNC":
+		return typeDSYNC, true
+	case "WALLET":
+		return typeWALLET, true
 	}
 	if len(up) > 4 && string(up[:4]) == "TYPE" {
 		n, err := strconv.ParseUint(string(up[4:]), 10, 16)
