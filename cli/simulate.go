@@ -96,7 +96,7 @@ func durations(s *simulate.Setting) map[string]*time.Duration {
 // durationFlag is a flag that shows what is usual.
 func durationFlag(name, usage string, usual func(pipeline.Policy, time.Time, time.Time) simulate.Setting) urfave.Flag {
 	s := usual(pipeline.Default(), time.Time{}, time.Time{})
-	return &urfave.StringFlag{Name: name, Usage: usage, DefaultText: shortSpan(*durations(&s)[name])}
+	return &urfave.StringFlag{Name: name, Usage: usage, DefaultText: pipeline.DurationText(*durations(&s)[name])}
 }
 
 // settingOf reads what the flags say.
@@ -235,17 +235,4 @@ func algorithmOf(text string) (string, error) {
 		return "", usagef("--algorithm: %v", err)
 	}
 	return text, nil
-}
-
-// shortSpan writes a duration as flags take it: 1d, 90m.
-func shortSpan(d time.Duration) string {
-	for _, unit := range []struct {
-		name string
-		of   time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}} {
-		if d >= unit.of && d%unit.of == 0 {
-			return fmt.Sprintf("%d%s", d/unit.of, unit.name)
-		}
-	}
-	return fmt.Sprintf("%ds", d/time.Second)
 }

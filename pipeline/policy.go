@@ -369,3 +369,25 @@ func ParseDuration(text string) (time.Duration, error) {
 	}
 	return time.Duration(total) * time.Second, nil //nolint:gosec // at most 31 bits
 }
+
+// DurationText writes a duration as ParseDuration reads it, in whole seconds:
+// 2w, 90d, 2h30m, 0s.
+func DurationText(d time.Duration) string {
+	if weeks := d / (7 * day); weeks > 0 && d == weeks*7*day {
+		return strconv.FormatInt(int64(weeks), 10) + "w"
+	}
+	text := ""
+	for _, unit := range []struct {
+		name   string
+		length time.Duration
+	}{{"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
+		if n := d / unit.length; n > 0 {
+			text += strconv.FormatInt(int64(n), 10) + unit.name
+			d -= n * unit.length
+		}
+	}
+	if text == "" {
+		return "0s"
+	}
+	return text
+}

@@ -331,6 +331,20 @@ func TestParse_TellsAllFaults(t *testing.T) {
 	}
 }
 
+func TestDurationText_IsReadBack(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 999 * time.Millisecond: "0s", time.Second: "1s", 90 * time.Minute: "1h30m",
+		14 * day: "2w", 15 * day: "15d", day + time.Hour + time.Minute + time.Second: "1d1h1m1s", 1<<31*time.Second - time.Second: "24855d3h14m7s",
+	} {
+		if got := DurationText(d); got != want {
+			t.Errorf("DurationText(%v) = %s, want %s", d, got, want)
+		}
+		if back, err := ParseDuration(want); err != nil || back != d.Truncate(time.Second) {
+			t.Errorf("ParseDuration(%s) = %v, %v; want %v", want, back, err, d)
+		}
+	}
+}
+
 func TestParseDuration(t *testing.T) {
 	good := map[string]time.Duration{
 		"0": 0, "0s": 0, "90s": 90 * time.Second, "3600": time.Hour, "2h30m": 150 * time.Minute,

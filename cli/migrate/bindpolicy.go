@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/keymgr"
+	"sluice/pipeline"
 )
 
 // bindDuration reads a duration of named: seconds, numbers with the units w, d,
@@ -42,19 +43,6 @@ func bindDuration(text string) (time.Duration, error) {
 		rest = rest[digits+1:]
 	}
 	return time.Duration(total) * time.Second, nil
-}
-
-// seconds is a duration as a policy has it.
-func seconds(d time.Duration) string {
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
-		if d >= u.unit && d%u.unit == 0 {
-			return fmt.Sprintf("%d%s", d/u.unit, u.name)
-		}
-	}
-	return fmt.Sprintf("%ds", int64(d/time.Second))
 }
 
 // bindAlgorithms are the names of algorithms in dnssec-policy.
@@ -126,7 +114,7 @@ func (p *bindPolicy) signatures(d map[string]time.Duration) {
 	lifetime, remain := d["signatures-validity"], d["signatures-refresh"]
 	interval := 12 * time.Hour
 	if remain >= lifetime {
-		p.tell("signatures-refresh (%s) is not below signatures-validity (%s): here they are renewed when half of their time is left", seconds(remain), seconds(lifetime))
+		p.tell("signatures-refresh (%s) is not below signatures-validity (%s): here they are renewed when half of their time is left", pipeline.DurationText(remain), pipeline.DurationText(lifetime))
 		remain = lifetime / 2
 	}
 	if interval > (lifetime-remain)/4 {

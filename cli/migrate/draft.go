@@ -45,7 +45,7 @@ func (d *draft) number(key string, value int, remark string) {
 }
 
 func (d *draft) duration(key string, value time.Duration, remark string) {
-	d.word(key, durationText(value), remark)
+	d.word(key, pipeline.DurationText(value), remark)
 }
 
 // validity gives a role's keys an age; 0 is for ever. The shortest that policies
@@ -130,25 +130,6 @@ func byTable(a, b string) int {
 		return c
 	}
 	return strings.Compare(a[i+1:], b[j+1:])
-}
-
-// durationText is a duration as policies have it.
-func durationText(d time.Duration) string {
-	if d < time.Second {
-		return "0s"
-	}
-	var b strings.Builder
-	for _, unit := range []struct {
-		length time.Duration
-		name   byte
-	}{{7 * 24 * time.Hour, 'w'}, {24 * time.Hour, 'd'}, {time.Hour, 'h'}, {time.Minute, 'm'}, {time.Second, 's'}} {
-		if n := d / unit.length; n > 0 && (unit.name != 'w' || d%unit.length == 0) {
-			b.WriteString(strconv.FormatInt(int64(n), 10))
-			b.WriteByte(unit.name)
-			d -= n * unit.length
-		}
-	}
-	return b.String()
 }
 
 // policySet is the policies that zones need. Signers that set by zone what we set

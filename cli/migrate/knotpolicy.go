@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sluice/pipeline"
 )
 
 // policy is a zone's policy in our words: what its policy says, and what is set
@@ -249,7 +251,7 @@ func (k *knotReader) submission(d *draft, s *knotBlock) error {
 	if give, has, err := s.time("timeout"); err != nil {
 		return err
 	} else if has && give > 0 {
-		d.tell("timeout %s of the submission: a DS that nobody saw is never taken for seen; where it cannot be seen, sluice key step ZONE --ds-seen TTL.", durationText(give))
+		d.tell("timeout %s of the submission: a DS that nobody saw is never taken for seen; where it cannot be seen, sluice key step ZONE --ds-seen TTL.", pipeline.DurationText(give))
 	}
 	return nil
 }

@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/keymgr"
+	"sluice/pipeline"
 )
 
 // Roles, roll types and serials as the enforcer's database numbers them
@@ -357,18 +359,5 @@ func parseODSDuration(text string) (int64, error) {
 
 // odsDuration writes seconds as policies here do.
 func odsDuration(n int64) string {
-	if n <= 0 {
-		return "0s"
-	}
-	var b strings.Builder
-	for _, unit := range []struct {
-		letter  byte
-		seconds int64
-	}{{'d', 86400}, {'h', 3600}, {'m', 60}, {'s', 1}} {
-		if many := n / unit.seconds; many > 0 {
-			fmt.Fprintf(&b, "%d%c", many, unit.letter)
-			n %= unit.seconds
-		}
-	}
-	return b.String()
+	return pipeline.DurationText(time.Duration(n) * time.Second)
 }
