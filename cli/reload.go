@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"os/user"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -94,7 +93,7 @@ func (s *serving) live() []liveKey {
 	}
 	return []liveKey{
 		{"daemon.log-level", simple(func(c config) { s.level.Set(slog.Level(c.Daemon.LogLevel)) })},
-		{"daemon.memory-limit", simple(func(c config) { debug.SetMemoryLimit(int64(c.Daemon.MemoryLimit)) })},
+		{"daemon.memory-limit", simple(func(c config) { s.memory.set(int64(c.Daemon.MemoryLimit)) })},
 		{"daemon.resolvers", observer},
 		{"daemon.trust-anchors", observer},
 		{"alarms", func(c config) (func(), error) { return s.engine.PrepareAlarms(c.Alarms.alarms()) }},

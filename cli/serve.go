@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -90,6 +89,7 @@ type serving struct {
 	joining pipeline.Joining // what workers are told
 	log     *slog.Logger
 	level   *slog.LevelVar // of log
+	memory  *memoryLimit
 	manager manager
 	sockets *handed
 	served  atomic.Bool // zones are served: the start is over
@@ -154,7 +154,8 @@ func (s *serving) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.sockets.close()) }()
-	debug.SetMemoryLimit(int64(s.cfg.Daemon.MemoryLimit))
+	s.memory = watchMemory(int64(s.cfg.Daemon.MemoryLimit))
+	defer s.memory.end()
 	if err := noCoreFiles(); err != nil {
 		s.log.WarnContext(ctx, "core files are not forbidden: one would hold private keys", "error", err)
 	}
