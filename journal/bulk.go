@@ -105,11 +105,12 @@ func (w *chunkWriter) Put(ctx context.Context, c RawChunk) error {
 	raw := append(w.j.buffers.get(), c.Raw...)
 	w.sending.Go(func() {
 		hash := event.Hash(sha256.Sum256(raw))
-		packed := w.j.enc.EncodeAll(raw, w.j.buffers.get())
+		packed, kept := w.j.enc.EncodeAll(raw, w.j.buffers.get()), freshCopy(raw)
 		w.j.buffers.put(raw)
 		<-w.j.compressing
 		seq, err := w.j.send(ctx, w.subject, packed)
 		if err == nil {
+			w.j.fresh.keep(w.subject, hash, kept)
 			w.j.stats.chunks.Add(1)
 			w.j.stats.chunkBytes.Add(uint64(len(packed)))
 		}

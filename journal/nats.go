@@ -65,6 +65,7 @@ type NATS struct {
 	// compressing bounds the raw chunks held while they are compressed.
 	compressing chan struct{}
 	buffers     buffers
+	fresh       fresh
 	stats       counters
 	// shift is by how much the sequence of a chunk last found by search
 	// differed from its hint.

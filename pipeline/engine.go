@@ -127,6 +127,8 @@ type Config struct {
 // projection and drives every zone.
 type Engine struct {
 	journal journal.Journal
+	// fresh is the journal as the fold sees it: what was just written is at hand.
+	fresh journal.Journal
 	// signJournal is the journal as signing sees it: it may take the reserve.
 	signJournal journal.Journal
 	store       *store.Store
@@ -243,6 +245,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		retained:  retainer{looked: map[event.ZoneID]uint64{}, finished: map[event.ZoneID]bool{}},
 	}
 	e.journal = roomyJournal{cfg.Journal, e.room, e.bulkRoom}
+	e.fresh = journal.Fresh(cfg.Journal)
 	e.signJournal = roomyJournal{cfg.Journal, e.signRoom, nil}
 	e.spill = roomySpill{SpillDir(cfg.SpillDir), e.room}
 	e.signSpill = roomySpill{SpillDir(cfg.SpillDir), e.signRoom}

@@ -195,7 +195,7 @@ func (e *Engine) takeInstance(rec journal.Record, reg Registry, added *State) *r
 	return r
 }
 
-// chunks reads an instance's chunks in order.
+// chunks reads an instance's chunks in order, for the fold.
 func (e *Engine) chunks(ctx context.Context, m event.Manifest, fn func(raw []byte) error) error {
-	return journal.Chunks(ctx, e.journal, m, fn)
+	return journal.Chunks(ctx, e.fresh, m, fn)
 }

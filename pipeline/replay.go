@@ -56,7 +56,9 @@ func (e *Engine) newScratch(ctx context.Context, id event.ZoneID) (*scratch, err
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return &scratch{e: e, id: id, dir: dir, store: st, chunks: e.chunks}, nil
+	s := &scratch{e: e, id: id, dir: dir, store: st}
+	s.readFrom(e.journal)
+	return s, nil
 }
 
 func (s *scratch) close() error { return errors.Join(s.store.Close(), os.RemoveAll(s.dir)) }
@@ -69,7 +71,7 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 			return nil
 		}
 		s.state = NewState(registered(rec, f))
-		if err := s.store.Apply(ctx, rec, s.e.chunks); err != nil {
+		if err := s.store.Apply(ctx, rec, s.chunks); err != nil {
 			return err
 		}
 		return errEnough

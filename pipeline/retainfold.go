@@ -189,11 +189,15 @@ func (s *scratch) useArchive() {
 	if s.e.cfg.Archive == nil {
 		return
 	}
-	j := journal.WithArchive(s.e.journal, s.e.cfg.Archive)
+	s.readFrom(journal.WithArchive(s.e.journal, s.e.cfg.Archive))
+	s.purges.archived = true
+}
+
+// readFrom says where a scratch projection finds chunks.
+func (s *scratch) readFrom(j journal.Journal) {
 	s.chunks = func(ctx context.Context, m event.Manifest, fn func([]byte) error) error {
 		return journal.Chunks(ctx, j, m, fn)
 	}
-	s.purges.archived = true
 }
 
 // reach makes a scratch projection ready to show an instance: one that was
