@@ -11,8 +11,9 @@ import (
 const (
 	// freshChunk is the longest chunk, in bytes, that is kept when it is written.
 	freshChunk = 32 << 10
-	// freshBytes bounds what is kept in all.
-	freshBytes = 4 << 20
+	// freshBytes and freshChunks bound what is kept in all.
+	freshBytes  = 8 << 20
+	freshChunks = 8192
 )
 
 // fresh keeps small chunks from when they are written until the fold, which comes
@@ -53,7 +54,7 @@ func (f *fresh) keep(subject string, hash event.Hash, raw []byte) {
 	}
 	f.by[key] = raw
 	f.order = append(f.order, key)
-	for f.bytes += len(raw); f.bytes > freshBytes || len(f.order) > freshBytes/freshChunk*8; f.order = f.order[1:] {
+	for f.bytes += len(raw); f.bytes > freshBytes || len(f.order) > freshChunks; f.order = f.order[1:] {
 		f.dropLocked(f.order[0])
 	}
 }

@@ -10,14 +10,17 @@ import (
 
 func TestFresh_IsBounded(t *testing.T) {
 	var f fresh
-	for i := range 4096 {
-		raw := fmt.Appendf(nil, "%0*d", 1+i%freshChunk, i)
+	for i := range 2 * freshChunks {
+		raw := fmt.Appendf(nil, "%0*d", 5+i%2000, i)
 		f.keep("bulk.z1.c1", event.Hash(sha256.Sum256(raw)), freshCopy(raw))
+		if i%256 != 0 {
+			continue
+		}
 		held := 0
 		for _, raw := range f.by {
 			held += len(raw)
 		}
-		if held != f.bytes || held > freshBytes || len(f.order) > 1024 || len(f.by) > len(f.order) {
+		if held != f.bytes || held > freshBytes || len(f.order) > freshChunks || len(f.by) > len(f.order) {
 			t.Fatalf("%d chunks of %d bytes are held, %d are counted, %d in order", len(f.by), held, f.bytes, len(f.order))
 		}
 	}
