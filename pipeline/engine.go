@@ -188,7 +188,11 @@ type Engine struct {
 
 	foldTries   int         // of the event being folded; only the fold uses it
 	purges      purges      // ahead of the fold; only the fold uses it
-	reservedFor uint64      // the sequence that the reserve's size follows from; only tend uses it
+	reservedFor uint64      // what of signNeed the reserve's size follows from; only tend uses it
+	// signNeed is how many bytes it takes at most to sign all that zones publish
+	// once more: the chunks in the journal, the projection's copy, and as much
+	// again for what is written only for a while.
+	signNeed atomic.Uint64
 	refused     atomic.Bool // the journal itself has refused something for want of room
 	roomier     atomic.Bool // the reserve was given up
 	refusals    refusals    // of requests

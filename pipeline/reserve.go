@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -231,18 +230,15 @@ func (st ReserveStatus) alarm() string {
 	return ""
 }
 
-// signCopies is how often what signing makes is written, see signNeed.
+// signCopies is how often what signing makes is written, see Engine.signNeed.
 const signCopies = 3
 
-// signNeed is how many bytes it takes at most to sign all that zones publish
-// once more: the chunks in the journal, the projection's copy, and as much
-// again for what is written only for a while.
-func signNeed(zones iter.Seq[State]) uint64 {
-	total := uint64(0)
-	for s := range zones {
-		total += signNeedOf(s)
-	}
-	return total
+// countNeed makes the zone's part in Engine.signNeed that of its state. The caller
+// holds mu or is alone.
+func (r *runner) countNeed() {
+	need := signNeedOf(r.state)
+	r.e.signNeed.Add(need - r.need)
+	r.need = need
 }
 
 // signNeedOf is that of one zone.
@@ -251,7 +247,7 @@ func signNeedOf(s State) uint64 {
 		perZone      = 16 << 10
 		perSignature = 150 // owner, key, header, and its share of the denial chain
 	)
-	if s.Published == nil {
+	if s.Published == nil || s.Removed != 0 {
 		return 0
 	}
 	length := uint64(0)

@@ -186,7 +186,7 @@ func TestReserve_FollowsWhatZonesNeed(t *testing.T) {
 }
 
 func TestSignNeed_CountsSignatures(t *testing.T) {
-	if n := signNeed(slices.Values([]State{boundState(withLoaded(5))})); n != 0 {
+	if n := signNeedOf(boundState(withLoaded(5))); n != 0 {
 		t.Errorf("a zone that is not published needs %d bytes", n)
 	}
 	published := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5))
@@ -197,12 +197,28 @@ func TestSignNeed_CountsSignatures(t *testing.T) {
 	asPublished(&published)
 	// An RRSIG of algorithm 13 has more than 100 bytes with its key, and stands
 	// in the journal and in the projection.
-	one := signNeed(slices.Values([]State{published}))
+	one := signNeedOf(published)
 	if least := uint64(2 * 100 * 1_000_000); one < least || one > 5*least {
 		t.Errorf("a million signatures need %d bytes", one)
 	}
-	if two := signNeed(slices.Values([]State{published, boundState(), published})); two != 2*one {
+	e := &Engine{clock: Clock{}}
+	r := newRunner(e, published)
+	newRunner(e, boundState())
+	newRunner(e, published)
+	if two := e.signNeed.Load(); two != 2*one {
 		t.Errorf("two zones need %d bytes, one %d", two, one)
+	}
+	removed := published
+	removed.Removed = 9
+	for _, s := range []State{boundState(), published, removed} {
+		r.state = s
+		r.countNeed()
+		if all, want := e.signNeed.Load(), one+signNeedOf(s); all != want {
+			t.Errorf("after a fold of one all need %d bytes, want %d", all, want)
+		}
+	}
+	if n := signNeedOf(removed); n != 0 {
+		t.Errorf("a removed zone needs %d bytes", n)
 	}
 	for _, c := range []struct {
 		algorithm uint8

@@ -42,6 +42,7 @@ type runner struct {
 	// answered: guarded by mu; when a server of the source last answered the
 	// worker that loads the zone, where that is another process.
 	answered time.Time
+	need     uint64 // guarded by mu; what signing it all takes, as Engine.signNeed counts it
 
 	unhanded map[string]string // guarded by mu; why keys were not handed to workers
 }
@@ -57,7 +58,9 @@ type laneWork struct {
 }
 
 func newRunner(e *Engine, s State) *runner {
-	return &runner{e: e, id: s.Zone, state: s, changed: make(chan struct{}), disarm: func() {}, began: e.clock.Now()}
+	r := &runner{e: e, id: s.Zone, state: s, changed: make(chan struct{}), disarm: func() {}, began: e.clock.Now()}
+	r.countNeed()
+	return r
 }
 
 // snapshot is the state as folded so far.
@@ -72,6 +75,7 @@ func (r *runner) fold(s State) {
 	r.mu.Lock()
 	was := r.state.Published
 	r.state = s
+	r.countNeed()
 	r.notify()
 	r.mu.Unlock()
 	if p := s.Published; s.Removed != 0 || p != nil && (was == nil || was.Seq != p.Seq) {

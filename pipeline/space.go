@@ -140,12 +140,9 @@ func (e *Engine) keepReserve(ctx context.Context) {
 		e.log.ErrorContext(ctx, "disk reserve not looked after", "error", err)
 		return
 	}
-	e.mu.RLock()
-	folded := e.folded
-	e.mu.RUnlock()
-	if folded != e.reservedFor {
-		e.reservedFor = folded
-		err = r.want(d, signNeed(e.eachState()))
+	if need := e.signNeed.Load(); need != e.reservedFor {
+		e.reservedFor = need
+		err = r.want(d, need)
 	}
 	lacked, released := r.missing(), r.status().State == "released"
 	if err = errors.Join(err, r.fill(d)); err != nil {
