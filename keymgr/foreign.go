@@ -251,10 +251,15 @@ func (r *Rollover) abortForeign(ks KeySet, p RollPolicy, end []event.Facts) ([]e
 	return append(end, ks.submitAs(r.Old, nil, p)), nil
 }
 
-// untold reports whether the parent has nothing to do with foreign keys: it was
-// told of none, and no cache holds a DS, or none that names those that leave.
+// untold reports whether the parent has nothing to do with the keys: it was
+// told of none, and no cache holds a DS, or none that names those foreign ones
+// that leave.
 func (r *Rollover) untold(ks KeySet, s Sight, k Known) bool {
-	if r.Kind != RollForeign {
+	switch r.Kind {
+	case RollForeign:
+	case RollCSK, RollAlgorithm:
+		return (s == SeeDS || s == SeeDSGone) && !ks.secure() && ks.DS.HeldUntil(k.Now, k.Timing.DSMargin()).IsZero()
+	case RollZSK, RollKSK, RollSecure, RollInsecure:
 		return false
 	}
 	switch s {

@@ -12,7 +12,8 @@ import (
 // MayBecome is the hard stop: it judges what changes of keys lead to, before
 // they are recorded. Every DS RRset that a cache may hold needs a key that
 // signs the DNSKEY RRset, and each of its algorithms must sign all (RFC 4035,
-// 2.2). Where nobody has seen the parent's DS, what it was told to have counts.
+// 2.2), as must each of the DNSKEY RRset that did. What the parent was told to
+// have counts too: it may have that by now.
 func (ks KeySet) MayBecome(changes []event.Facts, k Known) error {
 	after := ks
 	for _, f := range changes {
@@ -24,6 +25,11 @@ func (ks KeySet) MayBecome(changes []event.Facts, k Known) error {
 	if k.Timing.blind {
 		return nil
 	}
+	for _, a := range ks.Algorithms() {
+		if !after.signsWith(a) && slices.ContainsFunc(after.Published(), func(k Key) bool { return k.Algorithm == a }) {
+			return fmt.Errorf("the DNSKEY RRset would keep keys of algorithm %d, with which not all would be signed any more", a)
+		}
+	}
 	return after.holds(k)
 }
 
@@ -33,8 +39,8 @@ func (ks KeySet) holds(k Known) error {
 	if err := ks.keepsSignatures(k); err != nil {
 		return err
 	}
-	sets, known := ks.DS.cacheable(k.Now, k.Timing.DSMargin())
-	if !known && len(ks.DS.Wanted) > 0 {
+	sets, _ := ks.DS.cacheable(k.Now, k.Timing.DSMargin())
+	if len(ks.DS.Wanted) > 0 {
 		told := event.DSSet{}
 		for _, id := range ks.DS.Wanted {
 			if key, ok := ks.ByID(id); ok {
@@ -52,9 +58,11 @@ func (ks KeySet) holds(k Known) error {
 }
 
 // keepsSignatures reports whether all that is published keeps a signature by a
-// key that is published. Where the parent has no DS, nobody validates it.
+// key that is published. Where the parent has no DS, and was not told to have
+// one, nobody validates it.
 func (ks KeySet) keepsSignatures(k Known) error {
-	if sets, known := ks.DS.cacheable(k.Now, k.Timing.Margin.Value); known && !slices.ContainsFunc(sets, func(s event.DSSet) bool { return len(s.DS) > 0 }) {
+	sets, known := ks.DS.cacheable(k.Now, k.Timing.DSMargin())
+	if known && len(ks.DS.Wanted) == 0 && !slices.ContainsFunc(sets, func(s event.DSSet) bool { return len(s.DS) > 0 }) {
 		return nil
 	}
 	for _, set := range k.Served.Sets {

@@ -89,6 +89,10 @@ func TestIncident_FJ2022_KeyWithoutDSReplacesNone(t *testing.T) {
 	if err := w.ks.MayBecome([]event.Facts{&event.KeyRemoved{IDs: r.Old}}, w.known()); err == nil {
 		t.Error("the key whose DS caches hold may be removed")
 	}
+	if err := w.ks.MayBecome([]event.Facts{&event.KeyRemoved{IDs: r.New}}, w.known()); err == nil {
+		t.Error("the key may be removed that the parent was told to have a DS of")
+	}
+	w, r = atStep(t, RollKSK, DoubleKSK, 1, true)
 	if err := w.ks.MayBecome([]event.Facts{&event.KeyRemoved{IDs: r.New}}, w.known()); err != nil {
 		t.Errorf("the key without DS may not be removed: %v", err)
 	}

@@ -127,14 +127,14 @@ func (ks KeySet) spreadOfDS(id string, k Known, l *event.KeyLife) *event.Spread 
 		return &event.Spread{State: unretentive, Since: unixOf(d.Since)}
 	case has:
 		l.DSPublished = unixOf(d.Observed)
-		if done := d.Observed.Add(k.Timing.Margin.Value + k.Timing.DSTTL.Value); all && !k.Now.Before(done) {
+		if done := d.Observed.Add(k.Timing.DSMargin() + k.Timing.DSTTL.Value); all && !k.Now.Before(done) {
 			return &event.Spread{State: omnipresent, Since: unixOf(done)}
 		}
 		return &event.Spread{State: rumoured, Since: unixOf(d.Observed)}
 	case told:
 		return &event.Spread{State: rumoured, Since: unixOf(d.Since)}
 	}
-	sets, _ := d.cacheable(k.Now, k.Timing.Margin.Value)
+	sets, _ := d.cacheable(k.Now, k.Timing.DSMargin())
 	for _, set := range sets {
 		if hasDSOf(set.DS, []string{id}) {
 			return &event.Spread{State: unretentive, Since: unixOf(d.Observed)}

@@ -97,6 +97,9 @@ type Known struct {
 	// Provers is the workers that are to prove each key; none where one process
 	// does all.
 	Provers []Prover
+	// ClockSet is when a clock was accepted that had been in doubt, zero for
+	// never: what was noted before may be younger than it seems.
+	ClockSet time.Time
 }
 
 // Missing is a server that does not show what is waited for.
@@ -203,7 +206,7 @@ func (r *Rollover) seenFrom(cur step, k Known) time.Time {
 	var from time.Time
 	for _, id := range r.New {
 		at, ok := k.Observation.KeysSince[id]
-		if !ok || at.After(k.Now) {
+		if !ok || at.After(k.Now) || at.Before(k.ClockSet) {
 			return k.Now
 		}
 		if at.After(from) {
@@ -238,6 +241,9 @@ func (r *Rollover) record(cur step, k Known, from time.Time, f *event.RolloverAd
 func (r *Rollover) whileWaiting(ks KeySet, cur step, k Known) (s Step, held bool) {
 	if r.Seen.After(k.Now.Add(time.Second)) {
 		return r.record(cur, k, k.Now, &event.RolloverAdvanced{Lost: "the clock was set back"}), true
+	}
+	if r.Seen.Before(k.ClockSet) {
+		return r.record(cur, k, k.Now, &event.RolloverAdvanced{Lost: "the clock was in doubt, and was accepted as it is"}), true
 	}
 	missing := r.unreported(ks, cur, k)
 	if lost := slices.IndexFunc(missing, func(m Missing) bool { return m.contrary() }); lost >= 0 {

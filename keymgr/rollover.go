@@ -272,10 +272,23 @@ func (ks KeySet) Rollover(id uint64) (Rollover, bool) {
 }
 
 // Unsigned is the key set once the zone was published unsigned: what the parent
-// was to have is no matter any more.
+// was to have is no matter any more, nor is the way there or away from there.
 func (ks KeySet) Unsigned() KeySet {
 	ks.DS.Wanted, ks.DS.CDS, ks.DS.Withdrawn, ks.DS.Since = nil, false, false, time.Time{}
 	ks.DS.Was, ks.DS.Declined = nil, false
+	ks = ks.Unseen()
+	ks.Rollovers = slices.DeleteFunc(ks.Rollovers, func(r Rollover) bool { return r.Kind == RollSecure || r.Kind == RollInsecure })
+	return ks
+}
+
+// Unseen is the key set once something was published that is not signed with it.
+// Caches take that up, so what rollovers have seen holds no more.
+func (ks KeySet) Unseen() KeySet {
+	ks.Rollovers = slices.Clone(ks.Rollovers)
+	for i := range ks.Rollovers {
+		r := &ks.Rollovers[i]
+		r.begin(r.Step, r.Since)
+	}
 	return ks
 }
 
@@ -307,6 +320,11 @@ func (ks KeySet) wanted(come, leave []string) []string {
 	out = ks.only(out, func(k *Key) bool { return k.SignsKeys() && k.State != Removed })
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// secure reports whether the parent has a DS of the zone, or was told to have one.
+func (ks KeySet) secure() bool {
+	return len(ks.trusted()) > 0 || len(ks.DS.Sets) > 0 && !ks.DS.absent()
 }
 
 // trusted is the IDs of the keys that the parent was told to have DS records

@@ -260,7 +260,7 @@ func (w *world) act(random func(int) int) {
 	case 2:
 		w.parentActs(ttls[random(3)])
 	case 3:
-		if !w.unsigned && len(w.ks.Rollovers) == 0 && w.ks.DS.Withdrawn {
+		if w.mayUnsign() {
 			w.unsign(ttls[random(3)], ttls[random(3)])
 		}
 	case 4:
@@ -270,9 +270,9 @@ func (w *world) act(random func(int) int) {
 	case 6:
 		w.extra = time.Duration(random(3)) * w.margin
 	case 7:
-		if w.unsigned {
+		if w.unsigned || w.ks.DS.Since.IsZero() {
 			w.unsigned = false
-			_ = w.start(RollSecure, "", 13, false)
+			_ = w.start(RollSecure, "", 13, false) // refused where it may not
 		}
 	case 8:
 		w.shares(random)

@@ -74,16 +74,7 @@ func whose(s Sight) string {
 func (r *Rollover) lacks(ks KeySet, s Sight, k Known, at Seen) string {
 	switch s {
 	case SeeKeys:
-		for _, id := range ks.only(r.New, (*Key).InRRset) {
-			if !slices.Contains(at.Keys, id) {
-				return "does not show key " + id
-			}
-		}
-		for _, id := range ks.only(r.Old, func(k *Key) bool { return !k.InRRset() }) {
-			if slices.Contains(at.Keys, id) {
-				return "still shows key " + id
-			}
-		}
+		return r.lacksKeys(ks, at)
 	case SeeSigs:
 		return r.lacksSigs(ks, k, at)
 	case SeeDS:
@@ -102,6 +93,30 @@ func (r *Rollover) lacks(ks KeySet, s Sight, k Known, at Seen) string {
 			}
 		}
 	case ReportNext:
+	}
+	return ""
+}
+
+// lacksKeys looks at the DNSKEY RRset and its signatures: a key that stood by
+// was shown before it signed.
+func (r *Rollover) lacksKeys(ks KeySet, at Seen) string {
+	for _, id := range ks.only(r.New, (*Key).InRRset) {
+		if !slices.Contains(at.Keys, id) {
+			return "does not show key " + id
+		}
+	}
+	for _, id := range ks.only(r.Old, func(k *Key) bool { return !k.InRRset() }) {
+		if slices.Contains(at.Keys, id) {
+			return "still shows key " + id
+		}
+	}
+	if ks.OtherSigner(at) {
+		return "" // its own keys sign it
+	}
+	for _, id := range ks.only(r.New, func(k *Key) bool { return k.InRRset() && k.Signs() && k.SignsKeys() }) {
+		if !slices.ContainsFunc(at.Signed, func(s SeenSignature) bool { return s.Type == "DNSKEY" && s.Key == id }) {
+			return "does not show the DNSKEY RRset signed by key " + id
+		}
 	}
 	return ""
 }

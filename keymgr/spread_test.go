@@ -168,9 +168,14 @@ func TestHardStop_AKeyStaysWhoseSignaturesAreLeft(t *testing.T) {
 	// Where it is proven that the parent has no DS, nobody validates.
 	k.Served.Sets = [][]string{r.Old}
 	ks := w.ks
-	ks.DS.Sets, ks.DS.Before = []event.DSSet{{TTL: 60}}, nil
+	ks.DS = DSState{Sets: []event.DSSet{{TTL: 60}}}
 	if err := ks.MayBecome(gone, k); err != nil {
 		t.Error(err)
+	}
+	// Unless it was told to, and may have it any moment.
+	ks.DS.Wanted = []string{"ksk-1"}
+	if err := ks.MayBecome(gone, k); err == nil {
+		t.Error("signatures lose their key while the parent is to add a DS")
 	}
 }
 

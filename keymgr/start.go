@@ -85,7 +85,7 @@ func (ks KeySet) NewPlan(k Kind, m Method, p RollPolicy) (Plan, error) {
 
 // fits checks a plan's keys and what the parent has.
 func (ks KeySet) fits(plan Plan) error {
-	secure := len(ks.trusted()) > 0 || len(ks.DS.Sets) > 0 && !ks.DS.absent()
+	secure := ks.secure()
 	switch k := plan.Kind; {
 	case len(plan.Old)+len(plan.New) == 0 && (k == RollZSK || k == RollKSK):
 		return conflict("the zone has no %s that signs; a CSK is exchanged by a rollover of kind csk", strings.ToUpper(string(k)))
@@ -105,12 +105,13 @@ func (ks KeySet) fits(plan Plan) error {
 
 // free reports whether a rollover may begin beside those that run: those of a
 // ZSK go beside those of a KSK and beside the way to the first or to no DS,
-// those of other signers' keys beside all; all others stand alone.
+// those of other signers' keys beside all; the way to no DS takes the place of
+// that to the first one; all others stand alone.
 func (ks KeySet) free(k Kind) error {
 	for _, r := range ks.Rollovers {
 		zone := k == RollZSK && r.Kind != RollZSK && r.Kind != RollCSK && r.Kind != RollAlgorithm && (r.Kind != RollSecure || r.Step > 1)
 		other := r.Kind == RollZSK && (k == RollKSK || k == RollSecure || k == RollInsecure)
-		if zone || other || r.Kind == RollForeign {
+		if zone || other || r.Kind == RollForeign || k == RollInsecure && r.Kind == RollSecure && r.Step > 1 {
 			continue
 		}
 		return conflict("a rollover of kind %s runs (%d, step %q): %s", r.Kind, r.ID, r.StepName(), r.wayOut())
@@ -123,7 +124,7 @@ func (r *Rollover) wayOut() string {
 	switch {
 	case r.Kind == RollSecure && r.Step > 1:
 		return "it ends once the DS is seen at all servers of the parent; have it added there (sluice key ds), " +
-			"or report it where the parent cannot be asked (sluice key step --ds-seen TTL)"
+			"or report it where the parent cannot be asked (sluice key step --ds-seen TTL), or go back (sluice key roll ZONE insecure)"
 	case r.Kind == RollSecure:
 		return "the zone's first DS comes first; it ends by itself, or give it up (sluice key abort) and begin again later (sluice key roll ZONE secure)"
 	}
@@ -171,10 +172,11 @@ func (ks KeySet) Begin(plan Plan, p RollPolicy, k Known) ([]event.Facts, error) 
 	r := Rollover{
 		Kind: plan.Kind, Method: plan.Method, Old: plan.Old, New: plan.New, Emergency: plan.Emergency, Step: 1,
 	}
-	do := []event.Facts{&event.RolloverStarted{
+	started := &event.RolloverStarted{
 		Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
 		Reason: plan.Reason, Emergency: plan.Emergency,
-	}}
+	}
+	do := append(ks.replaced(plan.Kind), started)
 	unsaved := p.Backup && len(ks.Unsaved(plan.New)) > 0
 	if unsaved || len(ks.Unproved(plan.New, k.Provers)) > 0 || plan.Start.After(k.Now) {
 		// What is not backed up, or not proved, has it wait at its first step.
@@ -182,10 +184,8 @@ func (ks KeySet) Begin(plan Plan, p RollPolicy, k Known) ([]event.Facts, error) 
 		if plan.Start.After(start) {
 			start = plan.Start
 		}
-		return []event.Facts{&event.RolloverStarted{
-			Kind: string(plan.Kind), Method: string(plan.Method), Old: plan.Old, New: plan.New,
-			Reason: plan.Reason, Emergency: plan.Emergency, Start: ceilUnix(start),
-		}}, nil
+		started.Start = ceilUnix(start)
+		return do, nil
 	}
 	first := r.step()
 	do = append(do, first.enter(ks, &r, p)...)
@@ -193,6 +193,16 @@ func (ks KeySet) Begin(plan Plan, p RollPolicy, k Known) ([]event.Facts, error) 
 		return nil, conflict("cannot %s: %v", first.text, err)
 	}
 	return do, nil
+}
+
+// replaced ends the rollover whose place one of a kind takes.
+func (ks KeySet) replaced(by Kind) (do []event.Facts) {
+	for _, r := range ks.Rollovers {
+		if by == RollInsecure && r.Kind == RollSecure {
+			do = append(do, &event.RolloverAborted{Rollover: r.ID, Reason: "the way to no DS takes its place"})
+		}
+	}
+	return do
 }
 
 // Due is a rollover that a policy asks for, and from when on.

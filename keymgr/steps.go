@@ -156,7 +156,7 @@ func stepDouble() step {
 // stepDS changes the DS. After a turn the DS that was new must be seen to be
 // gone, since the parent may have taken it up unseen.
 func (r *Rollover) stepDS() step {
-	s := step{name: "change-ds", text: "change the DS at the parent", enter: submitNew, see: []Sight{SeeDS}, wait: Timing.iretKSK}
+	s := step{name: "change-ds", text: "change the DS at the parent", enter: changeDS, see: []Sight{SeeDS}, wait: Timing.iretKSK}
 	if r.Turned {
 		s.see, s.wait = append(s.see, SeeDSGone), Timing.iretTurned
 	}
@@ -231,6 +231,14 @@ func removeOld(_ KeySet, r *Rollover, _ RollPolicy) []event.Facts {
 
 func submitNew(ks KeySet, r *Rollover, p RollPolicy) []event.Facts {
 	return []event.Facts{&event.DSSubmitted{IDs: ks.wanted(r.New, r.Old), CDS: p.CDS}}
+}
+
+// changeDS leaves a parent alone that has no DS, and is to have none.
+func changeDS(ks KeySet, r *Rollover, p RollPolicy) []event.Facts {
+	if !ks.secure() {
+		return nil
+	}
+	return submitNew(ks, r, p)
 }
 
 // submitBoth keeps CDS out of it: they would have the parent drop what has no

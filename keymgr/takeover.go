@@ -395,8 +395,9 @@ func (t *takeover) exchangeZSK(algorithm uint8) {
 	}
 }
 
-// publicSince is since when keys are public, where the former signer noted
-// that as it came about and the public servers show them; 0 where not.
+// publicSince is since when keys are public, and sign the DNSKEY RRset where that
+// is their role, where the former signer noted that as it came about and the
+// public servers show it; 0 where not.
 func (t *takeover) publicSince(keys []*Key) int64 {
 	var since int64
 	for _, k := range keys {
@@ -405,6 +406,13 @@ func (t *takeover) publicSince(keys []*Key) int64 {
 			return 0
 		}
 		since = max(since, k.Life.DNSKEY.Since)
+		if !k.SignsKeys() {
+			continue
+		}
+		if !t.signsKeys[k.ID] || !in(k.Life.KeySigs, rumoured, omnipresent) || !past(k.Life.KeySigs.Since, t.k.Now) {
+			return 0
+		}
+		since = max(since, k.Life.KeySigs.Since)
 	}
 	return since
 }

@@ -175,6 +175,10 @@ func TestTakeOver_StartsFromWhatTheWorldHas(t *testing.T) {
 			keys: []event.Key{former("kska", "hooo"), former("kskb", "orrh"), former("zska", "ooo")}, ds: "kska", seen: showing("kska kskb zska", "kska kskb zska"),
 			want: "kska active, kskb active, zska active, ds kska, ksk [kska]->[kskb] at publish since -1h0m0s",
 		},
+		"a new KSK is published, and does not sign yet": {
+			keys: []event.Key{former("kska", "hooo"), former("kskb", "orrh"), former("zska", "ooo")}, ds: "kska", seen: showing("kska kskb zska", "kska zska"),
+			want: "kska active, kskb active, zska active, ds kska, ksk [kska]->[kskb] at publish",
+		},
 		"the parent was told of the new KSK": {
 			keys: []event.Key{former("kska", "hoou"), former("kskb", "ooor"), former("zska", "ooo")}, ds: "kska", seen: showing("kska kskb zska", "kska kskb zska"),
 			want: "kska active, kskb active, zska active, ds kskb, ksk [kska]->[kskb] at change-ds",

@@ -244,6 +244,9 @@ func (w *world) observe(fails func() bool) {
 			if k.SignsZone() {
 				seen.Signed = append(seen.Signed, SeenSignature{Owner: "example.", Type: "SOA", Tag: k.Tag, Algorithm: k.Algorithm, Key: k.ID})
 			}
+			if k.SignsKeys() && slices.Contains(seen.Keys, k.ID) {
+				seen.Signed = append(seen.Signed, SeenSignature{Owner: "example.", Type: "DNSKEY", Tag: k.Tag, Algorithm: k.Algorithm, Key: k.ID})
+			}
 		}
 		o.Zone = append(o.Zone, seen)
 	}
@@ -283,6 +286,9 @@ func (w *world) decide() []Step {
 	for again := true; again; {
 		again, out = false, nil
 		for _, r := range w.ks.Rollovers {
+			if w.unsigned {
+				break
+			}
 			s := Next(w.ks, r, w.p, w.known())
 			if s.Phase == PhaseDo {
 				w.add(s.Do...)
@@ -327,6 +333,14 @@ func (w *world) parentActs(ttl uint32) {
 	if !slices.Equal(have, want) {
 		w.setDS(want, ttl)
 	}
+}
+
+// mayUnsign reports whether the zone may be published unsigned: its DS went, or it
+// has none and the parent was not told to add one.
+func (w *world) mayUnsign() bool {
+	margin := w.known().Timing.DSMargin()
+	none := len(w.ks.DS.Wanted) == 0 && w.ks.DS.absent() && w.ks.DS.HeldUntil(w.now, margin).IsZero()
+	return !w.unsigned && !w.other.answers(w.now) && (none || w.ks.Gone(w.now, margin))
 }
 
 // unsign publishes the zone unsigned.

@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"sluice/journal/event"
@@ -63,6 +64,11 @@ func (r *run) seenZone(i int) keymgr.Seen {
 	for _, id := range v.signers {
 		if k, ok := r.state.Keys.ByID(id); ok {
 			seen.Signed = append(seen.Signed, keymgr.SeenSignature{Owner: r.state.Name, Type: "SOA", Tag: k.Tag, Algorithm: k.Algorithm, Key: id})
+		}
+	}
+	for _, id := range v.madeBy {
+		if k, ok := r.state.Keys.ByID(id); ok && k.SignsKeys() && slices.Contains(v.keys, id) {
+			seen.Signed = append(seen.Signed, keymgr.SeenSignature{Owner: r.state.Name, Type: "DNSKEY", Tag: k.Tag, Algorithm: k.Algorithm, Key: id})
 		}
 	}
 	return seen
