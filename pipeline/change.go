@@ -304,7 +304,7 @@ func (r *runner) askResign(full bool) {
 	r.requests++
 	r.resign = r.requests
 	r.resignFull = r.resignFull || full
-	r.lanes[SigningLane].LaneState = LaneState{}
+	r.lanes[SigningLane].LaneState, r.lanes[RollLane].LaneState = LaneState{}, LaneState{}
 	r.notify()
 	r.mu.Unlock()
 	r.step()

@@ -356,7 +356,11 @@ func (e *Engine) AcceptClock(ctx context.Context, actor event.Actor, reason stri
 	}
 	// Before any zone is judged by the clock: none is too old because it moved.
 	for _, r := range e.allRunners() {
-		r.clockSet(e.clock.Now())
+		now := e.clock.Now()
+		r.clockSet(now)
+		r.mu.Lock()
+		r.accepted = now
+		r.mu.Unlock()
 	}
 	e.watch.accept()
 	return e.ClockStatus(), nil

@@ -212,6 +212,9 @@ func TestEngine_ClockJumpStopsSigningUntilAccepted(t *testing.T) {
 			if err != nil || !st.Trusted {
 				t.Fatalf("accept: %+v, %v", st, err)
 			}
+			if _, m, err := r.e.moment(r.state()); err != nil || m.ClockSet.IsZero() {
+				t.Errorf("rollovers do not know of it: %v", err)
+			}
 			r.wantSigned("192.0.2.81")
 			if r.countType("clock.doubted") != 1 || r.countType("clock.accepted") != 1 {
 				t.Errorf("events %v", r.types())

@@ -31,8 +31,23 @@ const (
 	ParentLane
 	// ShareLane has other workers prove keys.
 	ShareLane
+	// RollLane has what rollovers ask for fail and be tried again: it runs in
+	// SigningLane, since it changes what is signed.
+	RollLane
 	lanes
 )
+
+// failLane is the lane in which it is noted that a command failed. A rollover
+// that cannot go on keeps nothing from being signed with the keys that there
+// are.
+func failLane(c Command) Lane {
+	switch c.(type) {
+	case BeginRollover, AdvanceRollover, ChangeCDS, DestroyKeys:
+		return RollLane
+	default:
+		return c.Lane()
+	}
+}
 
 // aside reports whether a lane's work is beside the zone's own: nobody who waits
 // for the zone waits for it.

@@ -16,6 +16,9 @@ type Moment struct {
 	// ClockDoubted: Now is not trusted, so nothing is made or let out that
 	// depends on it.
 	ClockDoubted bool
+	// ClockSet is when this process was last told to trust a clock that it had
+	// doubted; zero for never.
+	ClockSet time.Time
 	// Reload is the number of the newest request to load that was not yet
 	// served; 0 for none.
 	Reload uint64
@@ -94,14 +97,15 @@ func decide(s State, p Policy, m Moment) Decision {
 	return d
 }
 
-// add takes a command up unless it failed lately.
-func (d *Decision) add(m Moment, c Command) {
-	lane := m.Lanes[c.Lane()]
+// add takes a command up unless it failed lately, and reports whether it did.
+func (d *Decision) add(m Moment, c Command) bool {
+	lane := m.Lanes[failLane(c)]
 	if lane.FailedFor == c.Identity() && m.Now.Before(lane.RetryAt) {
 		d.wake(lane.RetryAt, "what failed is tried again")
-		return
+		return false
 	}
 	d.Commands = append(d.Commands, c)
+	return true
 }
 
 func (d *Decision) wake(at time.Time, reason string) {
@@ -173,8 +177,8 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 		}
 		// Who keeps the keys knows what the world sees of them.
 		if !s.elsewhere(m)[RoleKeys] {
-			if c, done := decideKeyLife(d, s, p, m); done {
-				return c
+			if decideKeyLife(d, s, p, m) {
+				return nil
 			}
 		}
 	}
@@ -201,19 +205,15 @@ func decideSigning(d *Decision, s State, p Policy, m Moment) Command {
 	return decidePool(s, p)
 }
 
-// decideKeyLife is what rollovers and the end of keys ask for; done where the
-// lane has nothing else to do now.
-func decideKeyLife(d *Decision, s State, p Policy, m Moment) (c Command, done bool) {
-	if c := decideRollovers(d, s, p, m); c != nil {
-		return c, true
+// decideKeyLife has done what rollovers and the end of keys ask for, and reports
+// whether the lane has nothing else to do now. What keeps it from that keeps
+// nothing else: the zone is signed with the keys that it has.
+func decideKeyLife(d *Decision, s State, p Policy, m Moment) bool {
+	if c := decideRollovers(d, s, p, m); c != nil && d.add(m, c) {
+		return true
 	}
-	if c := decideDestroy(d, s, p, m); c != nil {
-		d.add(m, c) // what keeps it from that keeps nothing else
-		if n := len(d.Commands); n > 0 && d.Commands[n-1].Identity() == c.Identity() {
-			return nil, true
-		}
-	}
-	return nil, false
+	c := decideDestroy(d, s, p, m)
+	return c != nil && d.add(m, c)
 }
 
 // decideKeys makes up for the keys that a zone lacks. All keys of a new zone

@@ -13,6 +13,34 @@ import (
 
 var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
+// A rollover that fails, say since the keystore of its new keys is away, holds up
+// no signature.
+func TestDecide_ARolloverThatFailsKeepsNothingFromBeingSigned(t *testing.T) {
+	s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, func(s *State) {
+		s.Served = keymgr.Served{Keys: []string{"k1", "z1"}, Signers: []string{"k1", "z1"}, Serial: 1, At: noon}
+		s.Keys.DS = keymgr.DSState{Wanted: []string{"k1"}, CDS: true, Since: noon}
+	})
+	now := noon.Add(100 * 24 * time.Hour)
+	first := Decide(s, Default(), Moment{Now: now})
+	if len(first.Commands) != 1 || RoleOf(first.Commands[0]) != RoleKeys || first.Commands[0].Lane() != SigningLane {
+		t.Fatalf("wanted a rollover, got %+v", first.Commands)
+	}
+	again := now.Add(time.Minute)
+	m := Moment{Now: now}
+	m.Lanes[failLane(first.Commands[0])] = LaneState{FailedFor: first.Commands[0].Identity(), RetryAt: again}
+	d := Decide(s, Default(), m)
+	if len(d.Commands) != 1 || d.WakeAt.After(again) {
+		t.Fatalf("after it failed: %+v, wakes at %s", d.Commands, d.WakeAt)
+	}
+	if c, ok := d.Commands[0].(Sign); !ok || c.Loaded != 5 {
+		t.Errorf("after it failed: %+v", d.Commands[0])
+	}
+	m.Now = again
+	if d = Decide(s, Default(), m); len(d.Commands) != 1 || d.Commands[0].Identity() != first.Commands[0].Identity() {
+		t.Errorf("it is not tried again: %+v", d.Commands)
+	}
+}
+
 // boundState is a zone that is bound to the default policy.
 func boundState(edit ...func(*State)) State {
 	p := Default()

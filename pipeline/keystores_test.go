@@ -338,6 +338,12 @@ func TestRollover_ToAnotherKeystoreByPolicy(t *testing.T) {
 	if !strings.Contains(st.LastError, `keystore "hsm" is not known`) {
 		t.Errorf("error %q", st.LastError)
 	}
+	if st = w.reload(strings.NewReplacer(" 7 ", " 8 ", "192.0.2.80", "192.0.2.81").Replace(smallZone)); !strings.Contains(w.dump(), "192.0.2.81") {
+		t.Fatalf("new content waits for a keystore that it does not need: %+v", st.ZoneSummary)
+	}
+	if !strings.Contains(st.LastError, `keystore "hsm" is not known`) {
+		t.Errorf("after something else was done, error %q", st.LastError)
+	}
 	if _, err := w.e.AddKeystore(t.Context(), testActor, NewKeystore{Name: "hsm", Module: "/lib/x.so", Token: "zones", PIN: "1234"}); err != nil {
 		t.Fatal(err)
 	}

@@ -99,12 +99,16 @@ func (e *Engine) checkKeystore(ctx context.Context, ks keymgr.TokenKeystore, awa
 func (e *Engine) retryKeystore(name string) {
 	for _, r := range e.allRunners() {
 		r.mu.Lock()
-		lane := &r.lanes[SigningLane]
+		failed := false
 		p, err := r.e.boundPolicy(r.state)
 		uses := err == nil && p.namesKeystore(name) || slices.ContainsFunc(r.state.Keys.Keys, func(k keymgr.Key) bool { return k.Keystore == name })
-		failed := uses && lane.failure != nil
+		for _, l := range []Lane{SigningLane, RollLane} {
+			if lane := &r.lanes[l]; uses && lane.failure != nil {
+				lane.tries, lane.LaneState, lane.failure = 0, LaneState{}, nil
+				failed = true
+			}
+		}
 		if failed {
-			lane.tries, lane.LaneState, lane.failure = 0, LaneState{}, nil
 			r.notify()
 		}
 		r.mu.Unlock()

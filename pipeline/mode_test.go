@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -419,6 +420,60 @@ func TestMode_PassThroughAndSignWithTheSameKeys(t *testing.T) {
 	}
 	sameRecords(t, "what is published", r.dump(), origin.dump())
 	r.replayed()
+}
+
+// The DNSKEY RRset that caches hold must have a key that signs here, and not only
+// the other way round: the source may have taken ours out meanwhile.
+func TestMode_SignsOnlyWithKeysThatValidatorsKnow(t *testing.T) {
+	r := newRig(t, journaltest.New(), modePolicies(t, ""))
+	r.parent(true, nil)
+	r.addWith("default", r.zoneFile(smallZone))
+	origin := newSignedElsewhere(t, "")
+	origin.add(strings.Replace(smallZone, " 7 ", " 2100000000 ", 1))
+	keysOf := func(z *rig) []string {
+		return slices.DeleteFunc(slices.Collect(strings.Lines(z.dump())), func(line string) bool { return !strings.Contains(line, "\tDNSKEY\t") })
+	}
+	ours, theirs := keysOf(r), keysOf(origin.rig)
+	for z, others := range map[*rig][]string{r: theirs, origin.rig: ours} {
+		path := filepath.Join(t.TempDir(), "others.key")
+		if err := os.WriteFile(path, []byte(strings.Join(others, "")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.e.ImportKey(t.Context(), testActor, "example.com", []KeyFile{{Path: path, Public: true}}); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the others' keys are published", func() bool { z.await(); return len(keysOf(z)) == 4 })
+	}
+	r.zoneFile(origin.dump())
+	if st, err := r.turn("as-it-is"); err != nil || st.LastError != "" || st.Published.Mode != ModePassThrough {
+		t.Fatalf("with all keys: %v, %+v", err, st.ZoneSummary)
+	}
+	st, err := r.turn("default")
+	if err != nil || st.Published.Mode != ModeSign {
+		t.Fatalf("and back: %v, %+v", err, st.ZoneSummary)
+	}
+	raise := func(n string) string {
+		origin.reload(strings.Replace(smallZone, " 7 ", n, 1))
+		return origin.dump()
+	}
+	r.zoneFile(raise(" 2140000000 "))
+	if st, err = r.turn("as-it-is"); err != nil || st.LastError != "" {
+		t.Fatalf("once more: %v, %+v", err, st.ZoneSummary)
+	}
+	text := raise(" 2140000001 ")
+	for _, line := range ours {
+		text = strings.Replace(text, line, "", 1)
+	}
+	if st = r.reload(text); st.Published.Serial != 2140000001 || len(keysOf(r)) != 2 {
+		t.Fatalf("without ours: %+v", st.ZoneSummary)
+	}
+	if _, err = r.turn("default"); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "none of which would sign here as a KSK") {
+		t.Errorf("signs with keys that nobody knows: %v", err)
+	}
+	r.parent(false, nil)
+	if st, err = r.turn("default"); err != nil || st.Published.Mode != ModeSign {
+		t.Errorf("without a DS: %v, %+v", err, st.ZoneSummary)
+	}
 }
 
 func TestPassThrough_WarnsOfSignaturesThatEnd(t *testing.T) {

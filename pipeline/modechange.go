@@ -29,16 +29,21 @@ func (e *Engine) mayTurn(ctx context.Context, s State, p Policy) error {
 	if p.Mode() == ModeUnsigned {
 		return e.mayUnsign(ctx, s)
 	}
-	missing := keysMissing(served, nextKeys(s))
-	if len(missing) == 0 {
-		return nil
+	what, lacks := "keys that are not here", "those"
+	tags := keysMissing(served, nextKeys(s))
+	if len(tags) == 0 {
+		var role keymgr.Role
+		if role, tags = lacksSigner(served, nextSigners(s)); role == "" {
+			return nil
+		}
+		what, lacks = "keys none of which would sign here as a "+strings.ToUpper(string(role)), "the private part of one"
 	}
-	why, _, err := e.mayHaveDS(ctx, s)
+	why, err := e.mayGetDS(ctx, s)
 	if err != nil || why == "" {
 		return err
 	}
-	return errorState("zone %s is passed through with keys that are not here, and %s: import those with the tags %s (sluice key import), "+
-		"or have the DS removed at the parent and wait until its TTL has run out", s.Name, why, strings.Join(missing, ", "))
+	return errorState("zone %s is passed through with %s, and %s: import %s with the tags %s (sluice key import), "+
+		"or have the DS removed at the parent and wait until its TTL has run out", s.Name, what, why, lacks, strings.Join(tags, ", "))
 }
 
 // mayUnsign reports why a zone that is published signed cannot be published
@@ -52,7 +57,7 @@ func (e *Engine) mayUnsign(ctx context.Context, s State) error {
 	if s.Keys.Gone(m.Now, margin) {
 		return nil
 	}
-	why, _, err := e.mayHaveDS(ctx, s)
+	why, err := e.mayGetDS(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -92,7 +97,7 @@ func (e *Engine) keepsTrust(ctx context.Context, s State, loaded uint64) error {
 	if _, sigs := v.SOASigs(); len(missing) == 0 && signedByAny(sigs, served) {
 		return nil
 	}
-	why, _, err := e.mayHaveDS(ctx, s)
+	why, err := e.mayGetDS(ctx, s)
 	if err != nil || why == "" {
 		return err
 	}
@@ -117,6 +122,51 @@ func nextKeys(s State) [][]byte {
 		}
 	}
 	return out
+}
+
+// nextSigners is the keys that a zone would be signed with here.
+func nextSigners(s State) []keymgr.Key {
+	if signing := s.Keys.Signing(); len(signing) > 0 {
+		return signing
+	}
+	return slices.DeleteFunc(s.Keys.InState(keymgr.Generated), func(k keymgr.Key) bool { return !fills(k) })
+}
+
+// lacksSigner is the role of which no signer is among the keys that validators
+// know, of one of the algorithms of those, and the tags of these keys; "" where
+// each has one.
+func lacksSigner(served [][]byte, signers []keymgr.Key) (role keymgr.Role, tags []string) {
+	var algorithms []byte
+	for _, k := range served {
+		if len(k) > 3 && !slices.Contains(algorithms, k[3]) {
+			algorithms = append(algorithms, k[3])
+		}
+	}
+	for _, a := range algorithms {
+		var keys, rest bool
+		for _, k := range signers {
+			data, err := keymgr.RData(k.Key)
+			if err != nil || k.Algorithm != a || len(keysMissing([][]byte{data}, served)) > 0 {
+				continue
+			}
+			keys, rest = keys || k.SignsKeys(), rest || k.SignsZone()
+		}
+		switch {
+		case keys && rest:
+			continue
+		case keys:
+			role = keymgr.ZSK
+		default:
+			role = keymgr.KSK
+		}
+		for _, k := range served {
+			if len(k) > 3 && k[3] == a {
+				tags = append(tags, strconv.Itoa(int(zone.KeyTag(k))))
+			}
+		}
+		return role, tags
+	}
+	return "", nil
 }
 
 // servedKeys is the DNSKEY RRset that is published.

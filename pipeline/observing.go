@@ -471,21 +471,45 @@ func (e *Engine) mayHaveDS(ctx context.Context, s State) (why string, seen bool,
 	if err != nil {
 		return "", false, err
 	}
+	why, seen = dsDoubt(obs)
+	return why, seen, nil
+}
+
+// mayGetDS is mayHaveDS, and says also where the parent may add a DS any moment:
+// it was told to. That is no matter where nobody can validate one from there.
+func (e *Engine) mayGetDS(ctx context.Context, s State) (why string, err error) {
+	if e.cfg.Observe == nil || s.Name == "." || len(s.Keys.DS.Wanted) == 0 {
+		why, _, err = e.mayHaveDS(ctx, s)
+		return why, err
+	}
+	obs, err := e.askParent(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	why, _ = dsDoubt(obs)
+	if why == "" && slices.ContainsFunc(obs.Parent, func(at keymgr.Seen) bool { return !at.Insecure }) {
+		why = "its parent was told to have a DS, and may add it any moment"
+	}
+	return why, nil
+}
+
+// dsDoubt says why a parent that showed this may have a DS, and whether one was seen.
+func dsDoubt(obs keymgr.Observation) (why string, seen bool) {
 	for _, at := range obs.Parent {
 		if len(at.DS) > 0 {
-			return fmt.Sprintf("its parent has a DS (%s shows %s)", serverText(at), dsText(at.DS)), true, nil
+			return fmt.Sprintf("its parent has a DS (%s shows %s)", serverText(at), dsText(at.DS)), true
 		}
 	}
 	for _, at := range obs.Parent {
 		switch {
 		case at.Error != "":
-			return fmt.Sprintf("its parent could not be asked for a DS (%s: %s)", serverText(at), oneLine(at.Error)), false, nil
+			return fmt.Sprintf("its parent could not be asked for a DS (%s: %s)", serverText(at), oneLine(at.Error)), false
 		case !at.Validated && !at.Insecure:
-			return fmt.Sprintf("that its parent has no DS is not proven (%s: %s)", serverText(at), oneLine(at.Unvalidated)), false, nil
+			return fmt.Sprintf("that its parent has no DS is not proven (%s: %s)", serverText(at), oneLine(at.Unvalidated)), false
 		}
 	}
 	if len(obs.Parent) == 0 {
-		return "no server of its parent is known", false, nil
+		return "no server of its parent is known", false
 	}
-	return "", false, nil
+	return "", false
 }

@@ -67,7 +67,7 @@ const noDSTTL = 48 * time.Hour
 
 // known is what rollovers are decided from.
 func (s State) known(p Policy, m Moment) keymgr.Known {
-	k := keymgr.Known{Now: m.Now, Served: s.Served, Observation: m.Sights.Observation, Provers: m.Workers.Provers}
+	k := keymgr.Known{Now: m.Now, Served: s.Served, Observation: m.Sights.Observation, Provers: m.Workers.Provers, ClockSet: m.ClockSet}
 	k.Timing.Place = placeOf(s.Name)
 	k.Timing.Margin = keymgr.Term{Value: m.Sights.Refresh + m.Sights.Retry, Source: "SOA REFRESH + RETRY"}
 	if margin, fixed := p.Margin(); fixed {
@@ -305,7 +305,7 @@ func evolveServed(s State, before *Published) State {
 	case ModeUnsigned:
 		s.Served, s.Keys, s.Told = keymgr.Served{}, s.Keys.Unsigned(), nil
 	case ModePassThrough:
-		s.Served = keymgr.Served{}
+		s.Served, s.Keys = keymgr.Served{}, s.Keys.Unseen()
 	}
 	return s
 }

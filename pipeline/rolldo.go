@@ -97,9 +97,15 @@ func (s State) Begin(p Policy, m Moment, q RolloverRequest, made *event.KeyGener
 	}
 	ks = s.Keys
 	if roles := keymgr.NewRoles(q.Kind, p.UseCSK()); len(roles) > 0 {
-		algorithm, bits, err := newAlgorithm(ks, p, q)
+		algorithm, bits, err := newAlgorithm(ks, p, q, plan.Old)
 		if err != nil {
 			return nil, ks, err
+		}
+		if q.Kind != keymgr.RollAlgorithm {
+			plan.Old = slices.DeleteFunc(plan.Old, func(id string) bool {
+				k, _ := ks.ByID(id)
+				return k.Algorithm != algorithm
+			})
 		}
 		lacking := func() (missing []keymgr.Role) {
 			ks = keymgr.Evolve(s.Keys, event.Event{Time: m.Now, Facts: made})
@@ -129,26 +135,36 @@ func (s State) Begin(p Policy, m Moment, q RolloverRequest, made *event.KeyGener
 	return withLives(ks, p, do), ks, nil
 }
 
-// newAlgorithm is the algorithm of the keys that a rollover brings: that of
-// those that leave, but for one to another algorithm.
-func newAlgorithm(ks keymgr.KeySet, p Policy, q RolloverRequest) (algorithm uint8, bits int, err error) {
+// newAlgorithm is the algorithm of the keys that a rollover brings: that of the
+// one that has signed longest among those that would leave, but for a rollover
+// to another algorithm. Keys of further algorithms stay as they are, since each
+// must go on to sign everything (RFC 4035, 2.2).
+func newAlgorithm(ks keymgr.KeySet, p Policy, q RolloverRequest, old []string) (algorithm uint8, bits int, err error) {
 	algorithm, bits = p.Algorithm(), p.Bits()
 	if q.Algorithm != "" {
 		if algorithm, bits, err = ParseAlgorithm(q.Algorithm); err != nil {
 			return 0, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 	}
+	var oldest keymgr.Key
 	for _, k := range ks.Signing() {
 		switch {
 		case q.Kind == keymgr.RollAlgorithm && k.Algorithm == algorithm:
 			return 0, 0, errorState("the zone is signed with algorithm %d already: name another, or set key-manager.generation.algorithm in its policy", algorithm)
-		case q.Kind != keymgr.RollAlgorithm && k.Algorithm != algorithm && q.Algorithm != "":
-			return 0, 0, errorState("the zone is signed with algorithm %d: to change it takes a rollover of kind algorithm", k.Algorithm)
-		case q.Kind != keymgr.RollAlgorithm && k.Algorithm != algorithm:
-			return k.Algorithm, 0, nil
+		case q.Kind == keymgr.RollAlgorithm || !slices.Contains(old, k.ID):
+		case q.Algorithm != "" && k.Algorithm == algorithm:
+			return algorithm, bits, nil
+		case oldest.ID == "" || k.Activated.Before(oldest.Activated):
+			oldest = k
 		}
 	}
-	return algorithm, bits, nil
+	switch {
+	case oldest.ID == "" || oldest.Algorithm == algorithm:
+		return algorithm, bits, nil
+	case q.Algorithm != "":
+		return 0, 0, errorState("the zone is signed with algorithm %d: to change it takes a rollover of kind algorithm", oldest.Algorithm)
+	}
+	return oldest.Algorithm, 0, nil
 }
 
 // prove has the keys prove themselves that facts let sign.

@@ -302,7 +302,7 @@ func (r *runner) awaitRollovers(ctx context.Context) {
 	defer cancel()
 	for {
 		r.mu.Lock()
-		changed, busy := r.changed, r.lanes[SigningLane].failure == nil
+		changed, busy := r.changed, r.lanes[RollLane].failure == nil
 		if busy {
 			busy = false
 			for _, c := range r.decide().Commands {

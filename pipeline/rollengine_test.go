@@ -67,6 +67,9 @@ func (w *rolling) shows(observe.Question) (z, p []keymgr.Seen) {
 			}
 			seen.Signed = append(seen.Signed, sig)
 		}
+		if k, _ := s.Keys.ByID(id); k.SignsKeys() && slices.Contains(f.Keys, id) {
+			seen.Signed = append(seen.Signed, keymgr.SeenSignature{Owner: "example.com.", Type: "DNSKEY", Tag: k.Tag, Algorithm: k.Algorithm, Key: id})
+		}
 	}
 	var list []event.DS
 	apex, err := zone.ParseName("example.com")
@@ -341,6 +344,102 @@ func TestEngine_GoingInsecureAndComingBack(t *testing.T) {
 	w.runs("the way to the first DS", func(st ZoneStatus) bool { return len(st.Rollovers) == 1 && st.Rollovers[0].Kind == keymgr.RollSecure })
 	w.runs("the end", quiet)
 	w.verifies()
+}
+
+// A parent that was told to have a DS may add it any moment, though it has none.
+func TestEngine_GoesUnsignedOnlyOnceTheParentIsToldToHaveNoDS(t *testing.T) {
+	w := &rolling{h: newHand(dayOne)}
+	w.rig = &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: w.h.clock()}
+	insecure := false
+	o := &outside{}
+	o.show(func(q observe.Question) (z, p []keymgr.Seen) {
+		z, _ = w.shows(q)
+		p = parentHas(86400, 2)
+		for i := range p {
+			p[i].Insecure, p[i].Validated, p[i].NoDS = insecure, !insecure, !insecure
+		}
+		return z, p
+	})
+	w.rig.observe = o.observe
+	policies := map[string]Policy{}
+	for _, mode := range []string{"sign", "unsigned"} {
+		p, err := Parse(mode, []byte("version = \"v1\"\nsigner.mode = \""+mode+"\"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		policies[mode] = p
+	}
+	policies["default"] = policies["sign"]
+	w.start(policies)
+	w.add(smallZone)
+	w.runs("the parent is told", func(st ZoneStatus) bool {
+		return len(st.Rollovers) == 1 && st.Rollovers[0].Kind == keymgr.RollSecure && st.Rollovers[0].Step == 2
+	})
+	if _, err := w.turn("unsigned"); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "was told to have a DS") {
+		t.Fatalf("turns while a DS may come: %v", err)
+	}
+	w.rolls(RolloverRequest{Kind: keymgr.RollInsecure})
+	w.runs("the end", quiet)
+	if _, err := w.turn("unsigned"); err != nil {
+		t.Fatal(err)
+	}
+	// Below a parent that is not signed nobody validates, whatever it was told.
+	if _, err := w.turn("sign"); err != nil {
+		t.Fatal(err)
+	}
+	w.runs("the parent is told", func(st ZoneStatus) bool { return len(st.Rollovers) == 1 && st.Rollovers[0].Step == 2 })
+	o.mu.Lock()
+	insecure = true
+	o.mu.Unlock()
+	if _, err := w.turn("unsigned"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Of a zone with two algorithms the keys of one are exchanged, the oldest first.
+func TestBegin_KeysOfOtherAlgorithmsStay(t *testing.T) {
+	s := boundState(withKeys(keymgr.Active))
+	for i, id := range []string{"k2", "z2"} {
+		s.Keys.Keys = append(s.Keys.Keys, keymgr.Key{
+			Key: event.Key{ID: id, Role: []string{"ksk", "zsk"}[i], Algorithm: 15}, State: keymgr.Active, Activated: noon.Add(-time.Hour),
+		})
+	}
+	s.Keys.DS.Wanted = []string{"k1", "k2"}
+	begin := func(q RolloverRequest) *event.RolloverStarted {
+		do, _, err := s.Begin(Default(), Moment{Now: noon}, q, nil, func(spec keymgr.Spec, _ []uint16) (event.Key, error) {
+			return event.Key{ID: "new", Role: string(spec.Role), Algorithm: spec.Algorithm}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, _ := do[0].(*event.KeyGenerated)
+		started, _ := do[1].(*event.RolloverStarted)
+		if made == nil || started == nil || len(started.Old) != 1 {
+			t.Fatalf("%+v begins with %+v", q, do)
+		}
+		if k, _ := s.Keys.ByID(started.Old[0]); k.Algorithm != made.Keys[0].Algorithm || k.Role != made.Keys[0].Role {
+			t.Errorf("%+v puts %+v in the place of %+v", q, made.Keys[0], k)
+		}
+		return started
+	}
+	for _, row := range []struct {
+		kind      keymgr.Kind
+		algorithm string
+		want      string
+	}{{keymgr.RollZSK, "", "z2"}, {keymgr.RollKSK, "", "k2"}, {keymgr.RollZSK, "ECDSAP256SHA256", "z1"}} {
+		if got := begin(RolloverRequest{Kind: row.kind, Algorithm: row.algorithm}); got.Old[0] != row.want {
+			t.Errorf("%s %s exchanges %v, want %s", row.kind, row.algorithm, got.Old, row.want)
+		}
+	}
+}
+
+func TestEvolve_WhatIsPassedThroughHasRolloversLookAnew(t *testing.T) {
+	s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished)
+	s.Keys.Rollovers = []keymgr.Rollover{{ID: 1, Kind: keymgr.RollZSK, Step: 1, Seen: noon, Wait: &event.Wait{Earliest: 1}}}
+	s.Published.Signed.Facts.Mode = string(ModePassThrough)
+	if r := evolveServed(s, nil).Keys.Rollovers[0]; !r.Seen.IsZero() || r.Wait != nil || r.Step != 1 {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestEngine_KeyThatSignsIsNotRemoved(t *testing.T) {

@@ -32,6 +32,7 @@ type runner struct {
 	changed    chan struct{}   // guarded by mu; closed and replaced at every change
 	disarm     func()          // guarded by mu; frees the timer
 	began      time.Time       // guarded by mu; from when on EXPIRE counts at the earliest
+	accepted   time.Time       // guarded by mu; when a clock in doubt was accepted last
 	overdue    string          // guarded by mu; how bad that was when it was last told
 	up         upstream        // guarded by mu
 	out        outbound        // guarded by mu
@@ -103,20 +104,22 @@ func (r *runner) askReload(full bool) {
 }
 
 // decide is Decide on what stands now. The caller holds mu.
-func (r *runner) decide() Decision {
+func (r *runner) decide() Decision { return r.decideAt(r.moment()) }
+
+func (r *runner) decideAt(m Moment) Decision {
 	p, err := r.e.boundPolicy(r.state)
 	if err != nil {
 		r.lanes[SigningLane].failure = err
 		return Decision{}
 	}
-	return Decide(r.state, p, r.moment())
+	return Decide(r.state, p, m)
 }
 
 // moment is what a decision sees now. The caller holds mu.
 func (r *runner) moment() Moment {
 	t := r.soaTimers()
 	m := Moment{
-		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil,
+		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil, ClockSet: r.accepted,
 		Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound(),
 		Elsewhere: r.e.elsewhere(r.id),
 		Workers:   r.e.otherWorkers(), Lacks: r.e.lacks(r.state),
@@ -181,8 +184,8 @@ func (r *runner) run(ctx context.Context, c Command) {
 		err = nil
 	}
 	r.mu.Lock()
-	lane := &r.lanes[c.Lane()]
-	lane.busy = false
+	r.lanes[c.Lane()].busy = false
+	lane := &r.lanes[failLane(c)]
 	r.progress = Progress{}
 	load, isLoad := c.(Load)
 	switch {
@@ -370,9 +373,14 @@ func (r *runner) wanted(c Command) (State, bool) {
 	return r.state, r.wants(c)
 }
 
-// wants reports whether the decision asks for c now. The caller holds mu.
+// wants reports whether the decision asks for c now: a rollover that failed does
+// not come before what runs meanwhile. The caller holds mu.
 func (r *runner) wants(c Command) bool {
-	for _, w := range r.decide().Commands {
+	m := r.moment()
+	if roll := &m.Lanes[RollLane]; failLane(c) != RollLane && !roll.RetryAt.After(m.Now) {
+		roll.RetryAt = m.Now.Add(time.Second)
+	}
+	for _, w := range r.decideAt(m).Commands {
 		if w.Identity() == c.Identity() {
 			return true
 		}
