@@ -294,7 +294,7 @@ func (e *Engine) openStore(ctx context.Context) error {
 		}
 	}
 	open := func() (err error) {
-		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Stream: identity, Logger: e.log, Fault: fault})
+		e.store, err = store.Open(e.cfg.StoreDir, store.Config{Stream: identity, Events: knownEvents(), Logger: e.log, Fault: fault})
 		return err
 	}
 	if err = e.marked(); err == nil {

@@ -1,15 +1,22 @@
 package pipeline
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
+	"sluice/pipeline/store"
 )
 
 // hourASecond is a rehearsal's clock, so that back-off takes no real time.
@@ -116,6 +123,51 @@ func TestEngine_LostChunksAreMadeAnew(t *testing.T) {
 	}
 }
 
+// sweptMeanwhile sweeps the chunks of each kind of instance once, just before the
+// event that names them is appended.
+type sweptMeanwhile struct {
+	*journaltest.Memory
+	mu   sync.Mutex
+	done map[string]bool // guarded by mu; by type of event
+}
+
+func (j *sweptMeanwhile) Append(ctx context.Context, zone event.ZoneID, head journal.Head, events ...event.Event) (journal.Head, error) {
+	for _, ev := range events {
+		for _, m := range event.Manifests(ev.Facts) {
+			j.mu.Lock()
+			done := j.done[ev.Type]
+			j.done[ev.Type] = true
+			j.mu.Unlock()
+			if done {
+				continue
+			}
+			if _, err := j.Memory.Append(ctx, zone, head, event.New(ev.Time, zone, event.Program, &event.BulkSwept{Chunks: m.Count})); err != nil {
+				return head, err
+			}
+			for _, c := range m.Chunks {
+				j.SetChunk(c.Seq, nil)
+			}
+		}
+	}
+	return j.Memory.Append(ctx, zone, head, events...)
+}
+
+// A command whose chunks were swept before it could name them sends them again.
+func TestEngine_SweptChunksAreSentAgain(t *testing.T) {
+	j := &sweptMeanwhile{Memory: journaltest.New(), done: map[string]bool{}}
+	r := newRig(t, j, nil)
+	if st := r.add(smallZone); st.Published == nil || st.LastError != "" || len(j.done) != 2 {
+		t.Fatalf("published %+v, error %q, swept %v", st.Published, st.LastError, j.done)
+	}
+	if n := r.countType("instance.loaded") + r.countType("instance.signed"); n != 2 {
+		t.Errorf("%d instances, want one of each kind", n)
+	}
+	rep, err := journal.Verify(t.Context(), j, journal.VerifyOptions{Chunks: true})
+	if err != nil || rep.FaultCount != 0 || rep.Manifests != 2 {
+		t.Errorf("the journal names chunks that it does not hold: %+v, %v", rep.Faults, err)
+	}
+}
+
 func TestEngine_SignaturesAreMadeAgainInTime(t *testing.T) {
 	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New()}
 	r.clock = NewRehearsal(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), 86400*10)
@@ -186,6 +238,49 @@ func TestEngine_EventsThatTheJournalLostAreAnAlarm(t *testing.T) {
 	want := fmt.Sprintf("the journal ends at event %d,", last)
 	if alarms := r.e.Alarms(); len(alarms) != 1 || !strings.Contains(alarms[0], want) {
 		t.Errorf("alarms %q, want one with %q", alarms, want)
+	}
+}
+
+// TestEngine_ProjectionOfAnotherProgramIsRebuilt starts on what an older program
+// leaves that met an event which it had to understand and did not.
+func TestEngine_ProjectionOfAnotherProgramIsRebuilt(t *testing.T) {
+	mem := journaltest.New()
+	r := newRig(t, mem, nil)
+	r.add(smallZone)
+	served := r.served()
+	r.stop()
+	dir := filepath.Join(r.dir, "projections")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	identity, _, err := mem.Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	older, err := store.Open(dir, store.Config{Stream: identity, Events: "fewer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = mem.Read(t.Context(), "", 1, 0, func(rec journal.Record) error {
+		if rec.Event.Zone == event.Instance {
+			return older.Apply(t.Context(), rec, nil)
+		}
+		data, err := json.Marshal(State{Zone: rec.Event.Zone, Name: "example.com.", Head: rec.Head(), Halted: &Halt{Seq: 1, Reason: "it needs a newer program"}})
+		if err != nil {
+			return err
+		}
+		return older.Skip(t.Context(), rec, store.ZoneState{Zone: rec.Event.Zone, Data: data})
+	})
+	if err = errors.Join(err, older.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.start(nil)
+	if r.served() != served {
+		t.Error("what is served differs")
+	}
+	st, err := r.e.Zone(t.Context(), "example.com.")
+	if err != nil || slices.ContainsFunc(st.Notices, func(n Notice) bool { return n.Code == NoticeZoneBroken }) {
+		t.Errorf("notices %+v, error %v", st.Notices, err)
 	}
 }
 

@@ -2,11 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"sluice/journal"
 	"sluice/journal/event"
@@ -36,6 +39,14 @@ func (e *Engine) fold(ctx context.Context, rec journal.Record) error {
 	r.step()
 	e.zoneMoved(before, next)
 	return nil
+}
+
+// knownEvents names the types of events that this program knows. A state that was
+// folded without one of them, or with one that is not among them, is not what
+// this program makes of the journal.
+func knownEvents() string {
+	sum := sha256.Sum256([]byte(strings.Join(event.Types(), "\n")))
+	return hex.EncodeToString(sum[:8])
 }
 
 // apply writes one of a zone's own events, with the state after it.

@@ -92,7 +92,7 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 	}
 	before := position.Seq
 	position.Seq, position.Hash = rec.Seq, rec.Hash
-	if err := setPosition(e, before, position); err != nil {
+	if err := s.setPosition(e, before, position); err != nil {
 		return err
 	}
 	s.memory.touch(rec.Event.Zone, rec.Seq)
@@ -108,7 +108,7 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 
 // setPosition moves the position, and its mark: the mark that an edit sets is
 // deleted by the next edit alone (see checkMarks).
-func setPosition(e edit, before uint64, position journal.Position) error {
+func (s *Store) setPosition(e edit, before uint64, position journal.Position) error {
 	if before == 0 {
 		if err := e.set(laneMeta, markKey(0), nil); err != nil {
 			return err
@@ -119,7 +119,7 @@ func setPosition(e edit, before uint64, position journal.Position) error {
 	if err := e.set(laneMeta, markKey(position.Seq), nil); err != nil {
 		return err
 	}
-	return setJSON(e, []byte{spacePosition}, storedPosition{Schema: schema, Position: position})
+	return setJSON(e, []byte{spacePosition}, storedPosition{Schema: schema, Events: s.cfg.Events, Position: position})
 }
 
 // setStates comes after everything else: what removes a zone leaves its state.

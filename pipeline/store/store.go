@@ -43,6 +43,10 @@ type Config struct {
 	// Stream is the identity of the EVENTS stream that the events come from.
 	// It stands in the position. Empty: the one stored, for reading only.
 	Stream string
+	// Events says what events the states are folded from: those that the program
+	// knows. A store of a program that knew others is ErrDamaged: what that passed
+	// over, or stopped at, is folded anew.
+	Events string
 	// Cache is the size of the block cache in bytes; 0 is 32 MiB.
 	Cache int64
 	// Memtable is the size of a memtable in bytes; 0 is 8 MiB.
@@ -185,6 +189,9 @@ func (s *Store) start() error {
 	if p.Schema != schema {
 		return fmt.Errorf("%w: layout %d, this program writes %d", ErrDamaged, p.Schema, schema)
 	}
+	if p.Events != s.cfg.Events {
+		return fmt.Errorf("%w: it was folded by a program that knew other events", ErrDamaged)
+	}
 	s.position = p.Position
 	return s.checkMarks()
 }
@@ -217,7 +224,8 @@ func (s *Store) scratch() string { return s.cfg.FS.PathJoin(s.dir, "loading") }
 
 // storedPosition is the value of spacePosition.
 type storedPosition struct {
-	Schema int `json:"schema"`
+	Schema int    `json:"schema"`
+	Events string `json:"events,omitempty"`
 	journal.Position
 }
 
