@@ -31,6 +31,14 @@ type Retained struct {
 	Snapshot uint64 `json:"snapshot,omitempty"` // the snapshot.taken that a rebuild begins at
 }
 
+// purged is the sequence of the newest bulk.purged; 0 for none.
+func (r *Retained) purged() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.Purged
+}
+
 // evolveRetained folds a bulk.purged.
 func evolveRetained(r *Retained, rec journal.Record, f *event.BulkPurged) *Retained {
 	next := &Retained{

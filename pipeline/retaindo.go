@@ -205,6 +205,8 @@ func (t *retaining) append(ctx context.Context, actor event.Actor, facts ...even
 			return 0, fmt.Errorf("the zone's retention was changed meanwhile: %w", ErrState)
 		case s.Swept != t.s.Swept:
 			return 0, fmt.Errorf("%w: try again", errSwept)
+		case s.goesBack(): // to a version, perhaps, that was to go
+			return 0, fmt.Errorf("the zone goes back to an earlier version meanwhile: %w", ErrState)
 		}
 		head, err := t.e.append(ctx, t.s.Zone, s.Head, 0, actor, facts...)
 		if errors.Is(err, journal.ErrConflict) {

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
 )
@@ -159,6 +161,71 @@ func TestVersions_WhatAFormerOwnerPublishedIsNoVersion(t *testing.T) {
 	serial := first.Published.Serial
 	if old, err := r.e.resolve(t.Context(), "example.com", DumpQuery{Serial: &serial}); err != nil || old.seq != stale.Signed {
 		t.Errorf("the first version is s%d, %v", old.seq, err)
+	}
+}
+
+// The proof takes a while: a request to go back that comes meanwhile is heard.
+func TestRetention_StopsWhereTheZoneGoesBackMeanwhile(t *testing.T) {
+	r, _ := retainedRig(t, "versions = 2\nixfr-versions = 0", 6)
+	oldest := r.published()[0]
+	if _, err := r.e.SetMaintenance(t.Context(), testActor, "example.com", true, ""); err != nil {
+		t.Fatal(err)
+	}
+	run, err := r.e.find("example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	work, err := r.e.prepareRetention(t.Context(), run)
+	if err != nil || len(work.plan.purge) == 0 {
+		t.Fatalf("nothing is to go: %v", err)
+	}
+	err = r.e.appendZone(t.Context(), testActor, run, func(s State) (event.Facts, error) {
+		return &event.ZoneHeld{Serial: oldest.Serial, Loaded: oldest.Loaded, From: s.Published.Loaded.Seq, Reason: "x"}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := work.run(t.Context(), testActor, func(Progress) {}); !errors.Is(err, ErrState) || r.zone().Retained != nil {
+		t.Errorf("purged %+v, error %v", r.zone().Retained, err)
+	}
+	if _, err := r.e.SetMaintenance(t.Context(), testActor, "example.com", false, ""); err != nil {
+		t.Fatal(err)
+	}
+	if st := r.await(); st.LastError != "" || !st.Held.Published {
+		t.Errorf("error %q, held %+v", st.LastError, st.Held)
+	}
+}
+
+// beforeHold does something once, before a hold is appended.
+type beforeHold struct {
+	*journaltest.Memory
+	once func()
+}
+
+func (j *beforeHold) Append(ctx context.Context, zone event.ZoneID, head journal.Head, events ...event.Event) (journal.Head, error) {
+	if _, ok := events[0].Facts.(*event.ZoneHeld); ok && j.once != nil {
+		once := j.once
+		j.once = nil
+		once()
+	}
+	return j.Memory.Append(ctx, zone, head, events...)
+}
+
+func TestRollback_ToWhatIsPurgedMeanwhileIsRefused(t *testing.T) {
+	r, _ := retainedRig(t, "versions = 2\nixfr-versions = 0", 6)
+	oldest := r.published()[0]
+	j := &beforeHold{Memory: r.journal.(*journaltest.Memory)}
+	r.stop()
+	r.journal = j
+	r.start(r.policies)
+	j.once = func() {
+		if z := r.compact(CompactQuery{}); z.Error != "" || z.Instances == 0 {
+			t.Errorf("%d instances purged, %s", z.Instances, z.Error)
+		}
+	}
+	_, err := r.e.Rollback(t.Context(), testActor, "example.com", RollbackRequest{To: fmt.Sprint(oldest.Serial), Reason: "x", Yes: true})
+	if !errors.Is(err, ErrNotFound) || r.zone().Held != nil {
+		t.Errorf("held %+v, error %v", r.zone().Held, err)
 	}
 }
 

@@ -92,7 +92,7 @@ func (e *Engine) Rollback(ctx context.Context, actor event.Actor, name string, q
 		}
 		facts.Reason = q.Reason
 		err = e.appendCaused(ctx, actor, r, func(now State) (event.Facts, uint64, error) {
-			if now.Published == nil || now.Published.Loaded.Seq != s.Published.Loaded.Seq {
+			if now.Published == nil || now.Published.Loaded.Seq != s.Published.Loaded.Seq || now.Retained.purged() != s.Retained.purged() {
 				return nil, 0, errOvertaken
 			}
 			p, err := e.boundPolicy(now)
@@ -112,7 +112,7 @@ func (e *Engine) Rollback(ctx context.Context, actor event.Actor, name string, q
 			return all[0], cause, nil
 		})
 		if errors.Is(err, errOvertaken) {
-			continue // what was compared is not what is published any more
+			continue // what was compared is not what is published, or held, any more
 		}
 		plan.Proposed = plan.Proposed && err == nil
 		plan.Done = err == nil && !plan.Proposed
@@ -120,8 +120,9 @@ func (e *Engine) Rollback(ctx context.Context, actor event.Actor, name string, q
 	}
 }
 
-// errOvertaken reports that something else was published meanwhile.
-var errOvertaken = errors.New("something else was published meanwhile")
+// errOvertaken reports that something else was published, or versions were purged,
+// meanwhile.
+var errOvertaken = errors.New("something else was published, or versions were purged, meanwhile")
 
 // mayRollBack says what keeps a zone from being taken back.
 func (e *Engine) mayRollBack(s State) error {
