@@ -297,6 +297,24 @@ func TestRetention_DaysKeepEachMoment(t *testing.T) {
 	}
 }
 
+// What a clock says that jumped makes no version old, from the first moment on.
+func TestRetention_NothingIsOldByADoubtedClock(t *testing.T) {
+	r := &rig{t: t, dir: t.TempDir(), journal: journaltest.New(), clock: NewRehearsal(noon, 1), policies: retentionPolicy(t, "days = 30\nixfr-versions = 0")}
+	r.start(r.policies)
+	r.add(smallZone)
+	for n := range 5 {
+		r.reload(pastOf(n))
+	}
+	for range 20 {
+		r.moveClock(365 * day)
+		if z := r.compact(CompactQuery{}); !strings.Contains(z.Error, "the clock is not trusted") {
+			t.Fatalf("%d instances purged, error %q", z.Instances, z.Error)
+		}
+		r.moveClock(-365 * day)
+		until(t, "the clock is trusted again", func() bool { return r.e.ClockStatus().Trusted && r.e.clockTrusted() })
+	}
+}
+
 func TestRetention_ArchiveGivesBackOldVersions(t *testing.T) {
 	r, j := retainedRig(t, "versions = 2\nixfr-versions = 0", 12)
 	all := r.serials()

@@ -139,11 +139,12 @@ func (e *Engine) retainZone(ctx context.Context, actor event.Actor, r *runner, a
 	return z, nil
 }
 
-// clockTrusted reports whether the clock is trusted.
+// clockTrusted reports whether the clock is trusted, now and as the journal says.
 func (e *Engine) clockTrusted() bool {
 	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.registry.Clock == nil
+	recorded := e.registry.Clock
+	e.mu.RUnlock()
+	return recorded == nil && e.watch.check() == nil
 }
 
 // retains applies retention from time to time until ctx ends.
