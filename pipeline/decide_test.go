@@ -139,6 +139,11 @@ func TestDecide(t *testing.T) {
 			[]Command{refresh},
 		},
 		{
+			"what a clock ahead of now signed is made again", boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), func(s *State) {
+				s.Signed.Facts.Inception = noon.Add(time.Hour).Unix()
+			}, asPublished), Moment{}, []Command{refresh},
+		},
+		{
 			"a request loads against the newest instance",
 			boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished),
 			Moment{Reload: 3},

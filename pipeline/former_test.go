@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
 )
@@ -87,10 +88,22 @@ func TestReplay_NoSuchInstanceIsNotFound(t *testing.T) {
 
 func TestEvolveNext_AMissingEventHaltsTheZone(t *testing.T) {
 	s := boundState(withKeys("active"), withLoaded(5))
-	rec := recordOf(t, 9, event.Event{Facts: &event.BulkSwept{}})
-	rec.Event.N = 3
-	if got := EvolveNext(s, rec, ""); got.Halted == nil || !strings.Contains(got.Halted.Reason, "does not follow") {
-		t.Errorf("halted %+v", got.Halted)
+	s.Head = journal.Head{Seq: 8, N: 2, Hash: event.Hash{2}}
+	next := func(n uint64, prev event.Hash) State {
+		rec := recordOf(t, 9, event.Event{N: n, Prev: prev, Facts: &event.MaintenanceChanged{Enabled: true}})
+		return EvolveNext(s, rec, "")
+	}
+	if got := next(3, event.Hash{2}); got.Halted != nil || got.Maintenance == nil {
+		t.Errorf("the next event: halted %+v, maintenance %+v", got.Halted, got.Maintenance)
+	}
+	for what, got := range map[string]State{"a gap": next(4, event.Hash{2}), "the same number": next(2, event.Hash{2}), "another event before it": next(3, event.Hash{1})} {
+		if got.Halted == nil || !strings.Contains(got.Halted.Reason, "does not follow") || got.Maintenance != nil {
+			t.Errorf("%s: halted %+v, maintenance %+v", what, got.Halted, got.Maintenance)
+		}
+		later := recordOf(t, 10, event.Event{N: got.Head.N + 1, Prev: got.Head.Hash, Facts: &event.MaintenanceChanged{Enabled: true}})
+		if after := EvolveNext(got, later, ""); after.Halted == nil || after.Halted.Seq != 9 || after.Maintenance != nil || after.Head != later.Head() {
+			t.Errorf("%s, and one more: halted %+v, maintenance %+v", what, after.Halted, after.Maintenance)
+		}
 	}
 }
 

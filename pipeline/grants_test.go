@@ -130,9 +130,9 @@ func TestGrants_StaleEpochsNeverCount(t *testing.T) {
 		roles := ownedRoles()
 		for i := range rapid.IntRange(1, 60).Draw(t, "events") {
 			role := rapid.SampledFrom(roles).Draw(t, "role")
-			believed := rapid.Uint64Range(0, now[role]+1).Draw(t, "epoch")
+			believed := rapid.Uint64Range(0, now[role]+2).Draw(t, "epoch")
 			counts := believed == now[role]
-			switch rapid.IntRange(0, 5).Draw(t, "kind") {
+			switch rapid.IntRange(0, 7).Draw(t, "kind") {
 			case 0:
 				c.add(believed, event.Program, &event.WorkerGranted{Worker: fmt.Sprintf("w%d", i), WorkerRole: string(role), Epoch: believed})
 				if counts = believed == now[role]+1; counts {
@@ -141,6 +141,12 @@ func TestGrants_StaleEpochsNeverCount(t *testing.T) {
 			case 1: // through a door: it has no epoch and counts
 				c.add(0, event.Actor{Name: "op", Door: "cli"}, &event.MaintenanceChanged{Enabled: i%2 == 0, Reason: fmt.Sprint(i)})
 				counts = true
+			case 2: // so does a verdict, whoever does the reviews
+				c.add(0, event.Actor{Name: "op", Door: "cli"}, &event.ZoneHalted{Stage: event.StageLoaded, Instance: uint64(i), Reason: fmt.Sprint(i)})
+				counts = true
+			case 3: // a grant in another epoch than the one that it grants
+				c.add(believed, event.Program, &event.WorkerGranted{Worker: fmt.Sprintf("w%d", i), WorkerRole: string(role), Epoch: believed + 1})
+				counts = false
 			default:
 				c.add(believed, event.Program, sampleOf(role, i))
 			}

@@ -102,6 +102,9 @@ func TestDecide_Reviews(t *testing.T) {
 		{"what is published already needs no review", loadedManual, []func(*State){atRest, loadedNow, func(s *State) {
 			s.Loaded.Facts.Serial, s.Approved = 1, nil
 		}}, Moment{}, nil},
+		{"other contents under the published serial need one", loadedManual, []func(*State){atRest, loadedNow, func(s *State) {
+			s.Loaded.Facts.Serial, s.Loaded.Facts.ContentDigest = 1, Digest{1}
+		}}, Moment{}, []Command{OpenReview{Stage: loaded, Instance: 10}}},
 		{"limits are checked without a review too", "loader.checks.min-records = 3\n", []func(*State){atRest, loadedNow}, Moment{}, []Command{
 			OpenReview{Stage: loaded, Instance: 10},
 		}},
@@ -116,6 +119,14 @@ func TestDecide_Reviews(t *testing.T) {
 			due,
 			[]Command{refresh},
 		},
+		{"a refresh of what is published approves nothing newer", loadedManual, []func(*State){atRest, loadedNow, facts(
+			requested(loaded, 10), &event.InstanceSigned{
+				Loaded: 5, Serial: 2, Params: Default().Parameters(), Keys: []string{"k1", "z1"}, Signers: []string{"k1", "z1"}, Earliest: noon.Add(28 * day).Unix(),
+			},
+		), asPublishedOld}, Moment{}, nil},
+		{"a halt that no verdict led to runs no further hook", loadedScript, []func(*State){atRest, loadedNow, facts(
+			requested(loaded, 10), halt(loaded, 10),
+		)}, Moment{}, nil},
 		{"what was approved is signed", loadedManual, []func(*State){atRest, loadedNow, facts(
 			requested(loaded, 10), approvedBy(loaded, 10, "manual", true),
 		)}, Moment{}, []Command{signL10}},
@@ -165,6 +176,50 @@ func TestDecide_Reviews(t *testing.T) {
 		{"an approved signed instance is published", signedManual, []func(*State){atRest, loadedNow, signedNow(12, 10), facts(
 			requested(signed, 12), approvedBy(signed, 12, "manual", true),
 		)}, Moment{}, []Command{Publish{Signed: 12}}},
+		{"an approved signed instance whose signatures ended while it waited is made again", signedManual, []func(*State){
+			atRest, loadedNow, signedNow(12, 10), func(s *State) { s.Signed.Facts.Earliest = noon.Unix() }, facts(
+				requested(signed, 12), approvedBy(signed, 12, "manual", true),
+			),
+		}, Moment{}, []Command{withRefresh(signL10, 12)}},
+		{"a signed instance that waits until its signatures are old is made again", signedManual, []func(*State){
+			atRest, loadedNow, signedNow(12, 10), func(s *State) { s.Signed.Facts.Earliest = noon.Add(Default().RemainTime()).Unix() }, facts(requested(signed, 12)),
+		}, Moment{}, []Command{withRefresh(signL10, 12)}},
+		{"what a clock ahead of now signed is made again while newer content waits", loadedManual, []func(*State){atRest, func(s *State) {
+			p := *s.Published
+			p.Signed.Facts.Inception = noon.Add(time.Hour).Unix()
+			s.Published = &p
+		}, loadedNow, facts(requested(loaded, 10))}, Moment{}, []Command{refresh}},
+		{"newer content is not signed while one that was signed halts the zone", signedManual, []func(*State){
+			atRest, loadedNow, signedNow(12, 10), facts(requested(signed, 12), rejectedBy(signed, 12, "manual"), halt(signed, 12)),
+			func(s *State) { s.Loaded = &Loaded{Seq: 30, Facts: event.InstanceLoaded{Serial: 3, Source: s.Source}} },
+		}, Moment{}, nil},
+		{"a halt before publication that no verdict led to runs no further hook", signedScript, []func(*State){
+			atRest, loadedNow, signedNow(12, 10), facts(requested(signed, 12), halt(signed, 12)),
+		}, Moment{}, nil},
+		{"no hook judges signatures by a clock that is not trusted", signedScript, []func(*State){atRest, loadedNow, signedNow(12, 10), facts(
+			requested(signed, 12),
+		)}, Moment{ClockDoubted: true}, nil},
+		{"what is published is kept fresh right after a rejected signing of newer content", signedManual, []func(*State){atRest, shortLived, loadedNow, signedNow(12, 10), facts(
+			requested(signed, 12), rejectedBy(signed, 12, "manual"), abandoned(signed, 12),
+		)}, Moment{Now: noon.Add(time.Hour)}, []Command{refresh}},
+		{"what was signed on top of a version that is lost is signed whole", "", []func(*State){atRest, loadedNow, func(s *State) {
+			p := *s.Published
+			p.Signed.Broken = "chunk lost"
+			s.Published = &p
+		}}, Moment{}, []Command{withBase(signL10, 0)}},
+		{"what was signed on top of contents that are lost is signed whole", "", []func(*State){atRest, loadedNow, func(s *State) {
+			p := *s.Published
+			p.Loaded.Broken = "chunk lost"
+			s.Published = &p
+		}}, Moment{}, []Command{withBase(signL10, 0)}},
+		{"a version that was not signed is no base", "", []func(*State){atRest, loadedNow, func(s *State) {
+			p := *s.Published
+			p.Signed.Facts.Mode = string(ModeUnsigned)
+			s.Published = &p
+		}}, Moment{}, []Command{withBase(signL10, 0)}},
+		{"contents that are lost are neither signed nor published", "", []func(*State){atRest, loadedNow, func(s *State) {
+			s.Loaded.Broken = "chunk lost"
+		}}, Moment{}, []Command{Load{Source: source}}},
 		{"a hook is not enough where a person is asked too", scriptAndMan, []func(*State){atRest, loadedNow, signedNow(12, 10), facts(
 			requested(signed, 12), approvedBy(signed, 12, "hook 1", false),
 		)}, Moment{}, nil},
@@ -216,6 +271,12 @@ func TestDecide_Reviews(t *testing.T) {
 		)}, Moment{}, nil},
 		{"maintenance blocks loads", "", []func(*State){atRest, facts(&event.MaintenanceChanged{Enabled: true})}, Moment{Reload: 4}, nil},
 		{"maintenance blocks new content", "", []func(*State){atRest, loadedNow, facts(&event.MaintenanceChanged{Enabled: true})}, Moment{}, nil},
+		{"maintenance blocks the publication of new content", "", []func(*State){
+			atRest, loadedNow, signedNow(12, 10), facts(&event.MaintenanceChanged{Enabled: true}),
+		}, Moment{}, nil},
+		{"maintenance blocks hooks for new content that is signed", signedScript, []func(*State){
+			atRest, loadedNow, signedNow(12, 10), facts(requested(signed, 12), &event.MaintenanceChanged{Enabled: true}),
+		}, Moment{}, nil},
 		{"maintenance blocks hooks for new content", loadedScript, []func(*State){atRest, loadedNow, facts(
 			requested(loaded, 10), &event.MaintenanceChanged{Enabled: true},
 		)}, Moment{}, nil},
@@ -256,33 +317,82 @@ func asPublishedOld(s *State) {
 func withParams(c Sign, params string) Sign    { c.Params = params; return c }
 func withLoadedSeq(c Sign, loaded uint64) Sign { c.Loaded = loaded; return c }
 func withBase(c Sign, base uint64) Sign        { c.Base = base; return c }
+func withRefresh(c Sign, of uint64) Sign       { c.Refresh = of; return c }
+
+// shortLived lets the signatures of what is published be due already.
+func shortLived(s *State) {
+	p := *s.Published
+	p.Signed.Facts.Earliest = noon.Add(Default().RemainTime()).Unix()
+	s.Published = &p
+}
 
 func TestCarried_OnlyForPureRefreshes(t *testing.T) {
-	s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished)
-	made := madeOf(s.Published.Signed.Facts)
-	if carried(s, made) != 6 {
-		t.Error("what is published does not stand for its refresh")
-	}
-	for name, change := range map[string]func(*Made){
-		"content": func(m *Made) { m.Content[0]++ },
-		"keys":    func(m *Made) { m.Keys = []string{"other"} },
-		"signers": func(m *Made) { m.Signers = nil },
-		"denial":  func(m *Made) { m.Params = "other" },
-	} {
-		other := made
-		change(&other)
-		if carried(s, other) != 0 {
-			t.Errorf("a verdict is carried over to other %s", name)
+	published := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished)
+	approved := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), facts(
+		requested(event.StageSigned, 6), approvedBy(event.StageSigned, 6, checkerManual, true),
+	))
+	for what, s := range map[string]State{"what is published": published, "what was approved": approved} {
+		made := madeOf(s.Signed.Facts)
+		if carried(s, made) != 6 {
+			t.Errorf("%s does not stand for its refresh", what)
+		}
+		for name, change := range map[string]func(*Made){
+			"content": func(m *Made) { m.Content[0]++ },
+			"keys":    func(m *Made) { m.Keys = []string{"other"} },
+			"signers": func(m *Made) { m.Signers = nil },
+			"denial":  func(m *Made) { m.Params = "other" },
+			"CDS":     func(m *Made) { m.CDS = []string{"k1"} },
+		} {
+			other := made
+			change(&other)
+			if carried(s, other) != 0 {
+				t.Errorf("a verdict on %s is carried over to other %s", what, name)
+			}
 		}
 	}
 }
 
+func TestEvolve_OnlyTheNewestSignedInstanceIsPublished(t *testing.T) {
+	s := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), asPublished, loadedNow, signedNow(12, 10))
+	s.SignFailure = &Failure{Seq: 13, Count: 2}
+	was := s.Published
+	facts(&event.InstancePublished{Signed: 11, Loaded: 10, Serial: 2})(&s)
+	if s.Published != was {
+		t.Errorf("s11 is published as %+v", s.Published)
+	}
+	facts(&event.InstancePublished{Signed: 12, Loaded: 10, Serial: 2})(&s)
+	if s.Published.Signed.Seq != 12 || s.Published.Loaded.Seq != 10 || s.SignFailure != nil {
+		t.Errorf("published %+v, failure %+v", s.Published, s.SignFailure)
+	}
+}
+
 func TestEvolve_VerdictOnAnOlderInstanceChangesNothing(t *testing.T) {
-	s := boundState(withKeys(keymgr.Active), withLoaded(5), facts(requested(event.StageLoaded, 5)))
-	got := s
-	facts(approvedBy(event.StageLoaded, 4, "manual", true), abandoned(event.StageLoaded, 4))(&got)
-	got.Head = s.Head
-	if diff := cmp.Diff(s, got); diff != "" {
-		t.Errorf("the state changed:\n%s", diff)
+	loaded, signed := event.StageLoaded, event.StageSigned
+	underReview := boundState(withKeys(keymgr.Active), withLoaded(5), withSigned(6, 5), facts(requested(loaded, 5), requested(signed, 6)))
+	halted := underReview
+	facts(&event.ZoneHalted{Stage: signed, Instance: 6, Reason: "rejected"})(&halted)
+	for fact, tt := range map[string]struct {
+		state State
+		late  func(*State)
+	}{
+		"a loaded one is approved":   {underReview, facts(approvedBy(loaded, 4, "manual", true))},
+		"a loaded one is rejected":   {underReview, facts(rejectedBy(loaded, 4, "manual"))},
+		"a loaded one is dropped":    {underReview, facts(abandoned(loaded, 4))},
+		"a loaded one is overridden": {underReview, facts(&event.ReviewOverridden{Stage: loaded, Instance: 4})},
+		"a loaded one is asked for":  {underReview, facts(requested(loaded, 4))},
+		"a signed one is approved":   {underReview, facts(approvedBy(signed, 3, "manual", true))},
+		"a signed one is rejected":   {underReview, facts(rejectedBy(signed, 3, "manual"))},
+		"a signed one is dropped":    {underReview, facts(abandoned(signed, 3))},
+		"a signed one is overridden": {underReview, facts(&event.ReviewOverridden{Stage: signed, Instance: 3})},
+		"a signed one is asked for":  {underReview, facts(requested(signed, 3))},
+		"one in a halted zone":       {halted, facts(&event.ReviewOverridden{Stage: signed, Instance: 3})},
+		"one of the other stage":     {halted, facts(&event.ReviewOverridden{Stage: loaded, Instance: 6})},
+	} {
+		got := tt.state
+		tt.late(&got)
+		got.Head = tt.state.Head
+		if diff := cmp.Diff(tt.state, got); diff != "" {
+			t.Errorf("%s: the state changed:\n%s", fact, diff)
+		}
 	}
 }
