@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,7 +68,7 @@ func checkCommand(e *env) *urfave.Command {
 // chainFlags say from where a chain of trust is followed.
 func chainFlags() []urfave.Flag {
 	return []urfave.Flag{
-		&urfave.StringSliceFlag{Name: "anchor", Usage: "trust this: a `DS` or DNSKEY record, or a file of them; may be repeated", DefaultText: "the root's, of " + observe.RootAnchorsDate},
+		&urfave.StringSliceFlag{Name: "anchor", Usage: "trust this: a `DS` or DNSKEY record, a file of them, or IANA's root-anchors.xml; may be repeated", DefaultText: "the root's, of " + observe.RootAnchorsDate},
 		&urfave.StringSliceFlag{Name: "root", Usage: "begin at this server, `IP[:PORT]`, of the root or of the anchor's zone; all servers are asked at its port; may be repeated", DefaultText: "the root's servers"},
 		&urfave.StringFlag{Name: "resolver", Usage: "ask this resolver, `IP[:PORT]`, instead of the name servers"},
 		&urfave.StringFlag{Name: "at", Usage: "as of this `TIME`", DefaultText: "now"},
@@ -82,7 +84,7 @@ func chainConfig(c *urfave.Context, now time.Time) (cfg chain.Config, err error)
 		}
 	}
 	for _, text := range c.StringSlice("anchor") {
-		found, err := parseAnchors(text)
+		found, err := parseAnchors(text, cfg.Now)
 		if err != nil {
 			return cfg, err
 		}
@@ -128,13 +130,17 @@ func parseTypes(words []string) (out []zone.Type, err error) {
 		if !ok || t == 0 || t >= 128 && t <= 255 || t == zone.Type(dns.TypeOPT) {
 			return nil, usagef("type %q: want the type of a record, such as MX or TYPE65280", word)
 		}
+		if t == zone.TypeRRSIG {
+			return nil, usagef("type %q: signatures are not signed themselves: want the type that they are over", word)
+		}
 		out = append(out, t)
 	}
 	return out, nil
 }
 
-// parseAnchors reads a trust anchor, or a file of them.
-func parseAnchors(text string) ([]observe.Anchor, error) {
+// parseAnchors reads a trust anchor, or a file of them: of records, or as IANA
+// publishes the root's, of which those are taken that are valid at now.
+func parseAnchors(text string, now time.Time) ([]observe.Anchor, error) {
 	if strings.ContainsAny(text, " \t") {
 		a, err := observe.ParseAnchor(text)
 		if err == nil {
@@ -151,13 +157,19 @@ func parseAnchors(text string) ([]observe.Anchor, error) {
 	if info.Size() > maxAnchorFile {
 		return nil, fmt.Errorf("%s: larger than %d bytes: not a file of trust anchors", text, maxAnchorFile)
 	}
-	f, err := os.Open(filepath.Clean(text))
+	contents, err := os.ReadFile(filepath.Clean(text))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	if bytes.HasPrefix(bytes.TrimSpace(contents), []byte("<")) {
+		out, err := xmlAnchors(contents, now)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", text, err)
+		}
+		return out, nil
+	}
 	var out []observe.Anchor
-	records := dns.NewZoneParser(f, ".", text)
+	records := dns.NewZoneParser(bytes.NewReader(contents), ".", text)
 	records.SetDefaultTTL(0)
 	for rr, ok := records.Next(); ok; rr, ok = records.Next() {
 		a, err := observe.ParseAnchor(rr.String())
@@ -171,6 +183,39 @@ func parseAnchors(text string) ([]observe.Anchor, error) {
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%s: no DS or DNSKEY record", text)
+	}
+	return out, nil
+}
+
+// xmlAnchors reads the form of root-anchors.xml (RFC 9718, 2).
+func xmlAnchors(contents []byte, now time.Time) (out []observe.Anchor, err error) {
+	var file struct {
+		XMLName xml.Name `xml:"TrustAnchor"`
+		Zone    string
+		Keys    []struct {
+			From       time.Time  `xml:"validFrom,attr"`
+			Until      *time.Time `xml:"validUntil,attr"`
+			KeyTag     uint16
+			Algorithm  uint8
+			DigestType uint8
+			Digest     string
+		} `xml:"KeyDigest"`
+	}
+	if err := xml.Unmarshal(contents, &file); err != nil {
+		return nil, err
+	}
+	for _, k := range file.Keys {
+		if now.Before(k.From) || k.Until != nil && !now.Before(*k.Until) {
+			continue
+		}
+		a, err := observe.ParseAnchor(fmt.Sprintf("%s IN DS %d %d %d %s", strings.TrimSpace(file.Zone), k.KeyTag, k.Algorithm, k.DigestType, strings.TrimSpace(k.Digest)))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no KeyDigest that is valid at %s", now.UTC().Format(time.RFC3339))
 	}
 	return out, nil
 }

@@ -109,11 +109,11 @@ func chainMeanings() []Meaning {
 		{CodeDSUnusable, Warning, "all DS have algorithms or digest types that validators do not know", "have a DS of digest type 2 and of a current algorithm put at the parent; until then the zone counts as unsigned"},
 		{CodeDSMissing, Warning, "the zone is signed and its parent has no DS", "hand the zone's DS to the parent (sluice key ds ZONE); until then the zone counts as unsigned"},
 		{CodeDSStandby, Info, "a DS without a key, beside one that is well", "nothing, where it is that of a stand-by key or of a rollover; else have it removed"},
-		{CodeDSSHA1, Warning, "a DS with a SHA-1 digest", "have it removed at the parent: SHA-1 must not be used (RFC 9905), and the other DS is enough"},
+		{CodeDSSHA1, Warning, "a DS with a SHA-1 digest", "have it removed at the parent, where it is alone once one of digest type 2 is there: no DS is to be made with SHA-1 (RFC 8624, 3.3)"},
 		{CodeDNSKEYMissing, Broken, "there is a DS, and the zone has no DNSKEY", "sign the zone again with the key of the DS, or have the DS removed at the parent and wait for its TTL before the zone goes unsigned"},
 		{CodeKeyRevoked, Info, "a key is revoked", "nothing, while a rollover after RFC 5011 goes on; a DS of it must go"},
 		{CodeAlgorithmUnsigned, Fault, "an algorithm of the DS or DNSKEY RRset has not signed all", "sign every RRset with each algorithm that the DNSKEY RRset has (RFC 6840, 5.11), or take the algorithm's keys out again; strict validators refuse this"},
-		{CodeAlgorithmSHA1, Warning, "the zone is signed with SHA-1", "roll to algorithm 13: validators may treat the zone as unsigned (RFC 9905)"},
+		{CodeAlgorithmSHA1, Warning, "the zone is signed with SHA-1", "roll to algorithm 13: validators treat the zone as unsigned (RFC 9905), old ones still validate it"},
 	}
 }
 

@@ -14,8 +14,9 @@ type denial struct {
 	optOut   bool // a signed delegation could not hide there, an unsigned one may
 	cut      bool // the name is a delegation, or may be one
 	kind     string
-	exists   bool // the name does, or has names below it
-	ignored  bool // it has more iterations than validators compute
+	exists   bool   // the name does, or has names below it
+	ignored  bool   // it has more iterations than validators compute
+	open     string // why validators do not count it as proven, though nothing is wrong
 	problems []problem
 }
 
@@ -36,14 +37,19 @@ type proof struct {
 	nsec3    []validate.NSEC3
 }
 
-// denies judges the proof that a name does not exist, or has no records of a
-// type (RFC 4035, 5.4; RFC 5155, 8).
-func (j *judge) denies(r *reply, name zone.Name, t zone.Type) (d denial) {
-	p := &proof{judge: j, name: name, t: t, nxdomain: r.nxdomain()}
-	read, iterations := 0, uint16(0)
-	var broken []problem
+// proofOf reads the records of an answer that are to prove an absence. broken
+// are those that are not valid, iterations the most that an NSEC3 has.
+func (j *judge) proofOf(r *reply) (p *proof, broken []problem, iterations uint16) {
+	p = &proof{judge: j, nxdomain: r.nxdomain()}
+	read := 0
 	for i := range r.authority {
 		set := &r.authority[i]
+		if set.Type == zone.TypeSOA {
+			// Without it there is no telling for how long it holds (RFC 4035, 3.1.3).
+			if v := j.set(set); !v.ok {
+				broken = append(broken, v.problems...)
+			}
+		}
 		if set.Type != zone.TypeNSEC && set.Type != zone.TypeNSEC3 || len(set.Data) == 0 {
 			continue
 		}
@@ -61,21 +67,26 @@ func (j *judge) denies(r *reply, name zone.Name, t zone.Type) (d denial) {
 			}
 			continue
 		}
-		if n := iterationsOf(set.Data[0]); n > iterations {
-			iterations = n
-		}
+		iterations = max(iterations, iterationsOf(set.Data[0]))
 		if h, ok := validate.ParseNSEC3(set, j.apex); ok {
 			p.nsec3 = append(p.nsec3, h)
 		}
 	}
-	if len(p.nsec3) > maxProof3 {
-		p.nsec3 = p.nsec3[:maxProof3]
-	}
+	p.nsec3 = p.nsec3[:min(len(p.nsec3), maxProof3)]
+	return p, broken, iterations
+}
+
+// denies judges the proof that a name does not exist, or has no records of a
+// type (RFC 4035, 5.4; RFC 5155, 8).
+func (j *judge) denies(r *reply, name zone.Name, t zone.Type) (d denial) {
+	p, broken, iterations := j.proofOf(r)
+	p.name, p.t = name, t
 	switch {
 	case len(broken) > 0:
 		d.problems = broken[:1]
 	case iterations > validate.MaxIterations:
-		d.ok, d.ignored, d.kind = true, true, kindNSEC3
+		d.ok, d.kind, d.open = true, kindNSEC3, p.tooMany(iterations)
+		d.ignored = true
 	case len(p.nsec) > 0:
 		d = p.byNSEC()
 	case len(p.nsec3) > 0:
@@ -83,9 +94,57 @@ func (j *judge) denies(r *reply, name zone.Name, t zone.Type) (d denial) {
 	default:
 		d.problems = []problem{p.say(CodeDenialMissing, "nothing proves that %s does not exist", "nothing proves that %s has no %s")}
 	}
+	if d.ok && d.optOut {
+		d.open = p.underOptOut()
+	}
 	if iterations > 0 {
-		warn := problem{code: CodeDenialIterations, owner: j.apex, text: fmt.Sprintf("the NSEC3 records of %s have %d iterations", j.apex, iterations)}
-		d.problems = append(d.problems, warn)
+		d.problems = append(d.problems, j.iterated(iterations))
+	}
+	return d
+}
+
+// iterated tells of iterations.
+func (j *judge) iterated(n uint16) problem {
+	return problem{code: CodeDenialIterations, owner: j.apex, text: fmt.Sprintf("the NSEC3 records of %s have %d iterations", j.apex, n)}
+}
+
+// underOptOut says why validators do not count a proof, and nothing is wrong: a
+// delegation that is not signed may hide there (RFC 5155, 9.2).
+func (j *judge) underOptOut() string {
+	return fmt.Sprintf("the NSEC3 records of %s around the name have opt-out (RFC 5155, 9.2)", j.apex)
+}
+
+// tooMany says why a proof counts for nothing, and is no fault (RFC 9276, 3.2).
+func (j *judge) tooMany(iterations uint16) string {
+	return fmt.Sprintf("the NSEC3 records of %s have %d iterations, more than validators compute", j.apex, iterations)
+}
+
+// noCloser judges the proof that a name that a wildcard answered for does not
+// exist itself, nor one between it and the wildcard's parent, which has so many
+// labels (RFC 4035, 5.3.4; RFC 5155, 8.8).
+func (j *judge) noCloser(r *reply, name zone.Name, labels int) (d denial) {
+	p, _, iterations := j.proofOf(r)
+	if iterations > 0 {
+		d.problems = []problem{j.iterated(iterations)}
+	}
+	if iterations > validate.MaxIterations {
+		d.ok, d.open = true, p.tooMany(iterations)
+		return d
+	}
+	closer := name
+	for closer.Labels() > labels+1 {
+		closer = closer.Parent()
+	}
+	if cover := p.find3(func(h *validate.NSEC3) bool { return h.Covers(closer) }); cover != nil {
+		d.ok = true
+		if cover.OptOut {
+			d.open = p.underOptOut()
+		}
+	}
+	for i := range p.nsec {
+		n := &p.nsec[i]
+		speaks := !name.Under(n.Owner) || !validate.CannotSpeak(n.Types)
+		d.ok = d.ok || speaks && n.Covers(name, j.apex) && !n.Next.Under(name) && n.Encloser(name).Labels() == labels
 	}
 	return d
 }
@@ -174,20 +233,9 @@ func (p *proof) byNSEC() denial {
 			}
 			return denial{ok: true, exists: true, kind: kindNSEC}
 		}
-		return p.wildcardNSEC("\x01*" + encloser(p.name, n))
+		return p.wildcardNSEC("\x01*" + n.Encloser(p.name))
 	}
 	return p.fail(CodeDenialNotCovering, noCover, noCoverT)
-}
-
-// encloser is the closest name above one that exists, as an NSEC that covers it
-// shows.
-func encloser(name zone.Name, n *validate.NSEC) zone.Name {
-	for name = name.Parent(); name != zone.Root; name = name.Parent() {
-		if n.Owner.Under(name) || n.Next.Under(name) {
-			break
-		}
-	}
-	return name
 }
 
 // wildcardNSEC judges what is proven of the wildcard of a name that does not
@@ -261,7 +309,7 @@ func (p *proof) wildcardNSEC3(wildcard zone.Name, cover *validate.NSEC3) denial 
 	}
 	if h := p.find3(func(h *validate.NSEC3) bool { return h.Is(wildcard) }); h != nil && !p.nxdomain {
 		d := p.hasType(h.Types, kindOf(h))
-		d.cut = false
+		d.cut, d.optOut = false, cover.OptOut
 		return d
 	}
 	covered := p.find3(func(h *validate.NSEC3) bool { return h.Covers(wildcard) })

@@ -27,6 +27,7 @@ type outcome struct {
 	verdict  verdict
 	target   zone.Name // of an alias
 	kind     string    // of the denial chain
+	open     string    // why validators do not count it as validated, though nothing is wrong
 }
 
 // The results of questions.
@@ -54,6 +55,10 @@ func (w *walk) examine(ctx context.Context, r *Report, z *zoneLink, name zone.Na
 	}
 	own := len(ask)
 	for _, t := range types {
+		if t == zone.TypeDS && name.Equal(z.apex) && z.above != nil {
+			w.parents(ctx, r, z.above, name)
+			continue
+		}
 		ask = append(ask, question{name: name, t: t})
 	}
 	named := len(ask)
@@ -81,6 +86,12 @@ func (w *walk) examine(ctx context.Context, r *Report, z *zoneLink, name zone.Na
 	z.troubles(true)
 	z.seen()
 	return target, absent
+}
+
+// parents asks for the DS of a zone, which its parent has (RFC 4035, 3.1.4.1).
+func (w *walk) parents(ctx context.Context, r *Report, up *zoneLink, name zone.Name) {
+	q := question{name: name, t: zone.TypeDS}
+	r.answer(up, q, bestOf(w.askAll(ctx, up, []question{q})[0]))
 }
 
 // unlikely is a name of the zone that nobody has made.
@@ -172,16 +183,12 @@ func (s *server) answers() bool {
 // outcome judges an answer; secure says that the zone has keys to validate it.
 func (j *judge) outcome(r *reply, q question, secure bool) (o outcome) {
 	o.answered, o.ok, o.result = true, true, resultNoData
-	set := r.of(q.name, q.t)
+	set := r.renamed(q.name)
 	if set == nil {
-		set = r.of(q.name, zone.TypeCNAME)
+		set = r.of(q.name, q.t)
 	}
 	if set == nil {
-		for i := range r.answer {
-			if d := &r.answer[i]; d.Type == zone.TypeDNAME && q.name.Under(d.Owner) && !q.name.Equal(d.Owner) {
-				set = d
-			}
-		}
+		set = r.of(q.name, zone.TypeCNAME)
 	}
 	if set == nil {
 		if r.nxdomain() {
@@ -189,7 +196,7 @@ func (j *judge) outcome(r *reply, q question, secure bool) (o outcome) {
 		}
 		if secure {
 			d := j.denies(r, q.name, q.t)
-			o.ok, o.kind, o.problems = d.ok, d.kind, d.problems
+			o.ok, o.kind, o.problems, o.open = d.ok, d.kind, d.problems, d.open
 			switch {
 			case d.exists:
 				o.result = resultNoData
@@ -201,7 +208,10 @@ func (j *judge) outcome(r *reply, q question, secure bool) (o outcome) {
 	}
 	o.set, o.result = set, resultRecords
 	if set.Type != q.t {
-		o.result, o.target = resultAlias, aliasOf(set, q.name)
+		o.result = resultAlias
+		if q.t != zone.TypeCNAME {
+			o.target = aliasOf(set, q.name)
+		}
 	}
 	if !secure {
 		return o
@@ -210,12 +220,26 @@ func (j *judge) outcome(r *reply, q question, secure bool) (o outcome) {
 	o.ok = o.verdict.ok
 	o.problems = append(o.verdict.problems, j.unsignedBy(set, o.verdict)...)
 	if o.ok && o.verdict.sig.Synthesized(set) && !set.Owner.IsWildcard() {
-		if err := validate.NotThere(set.Owner, int(o.verdict.sig.Labels), j.apex, r.authority, j.keys, j.now); err != nil {
-			o.ok = false
+		d := j.noCloser(r, set.Owner, int(o.verdict.sig.Labels))
+		o.ok, o.open = d.ok, d.open
+		o.problems = append(o.problems, d.problems...)
+		if !o.ok {
 			o.problems = append(o.problems, problem{code: CodeDenialWildcard, owner: set.Owner.Fold(), t: set.Type, text: fmt.Sprintf("%s %s comes from a wildcard, and nothing proves that there is no closer name", set.Owner.Fold(), set.Type)})
 		}
 	}
 	return o
+}
+
+// renamed finds the DNAME that an answer about a name below it comes of; nil
+// where there is none. The CNAME beside it is made of it and never signed
+// (RFC 6672, 5.3.1).
+func (r *reply) renamed(name zone.Name) *validate.RRset {
+	for i := range r.answer {
+		if d := &r.answer[i]; d.Type == zone.TypeDNAME && name.Under(d.Owner) && !name.Equal(d.Owner) {
+			return d
+		}
+	}
+	return nil
 }
 
 // compact reports whether the proof says by NXNAME that a name does not exist
@@ -294,7 +318,7 @@ func bestOf(all []outcome) (best outcome) {
 
 // answer takes note of what was asked for.
 func (r *Report) answer(z *zoneLink, q question, o outcome) {
-	a := Answer{Owner: q.name.String(), Type: q.t.String(), Result: o.result, Secure: o.answered && o.ok && z.out.Verdict == Secure}
+	a := Answer{Owner: q.name.String(), Type: q.t.String(), Result: o.result, Secure: o.answered && o.ok && o.open == "" && z.out.Verdict == Secure, open: o.open}
 	if o.set != nil {
 		for _, data := range o.set.Data[:min(len(o.set.Data), maxAddresses)] {
 			a.Data = append(a.Data, dataText(o.set.Type, data))

@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"bytes"
+	"crypto/sha1" //nolint:gosec // DS of digest type 1 are looked at
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -82,6 +84,11 @@ func (j *judge) dnskey(set *validate.RRset, by trust) (k keyed) {
 	if len(keys) > 0 {
 		k.problems = append(k.problems, own.unsignedBy(set, every)...)
 	}
+	for _, a := range algorithmsOf(by.ds) {
+		if !slices.Contains(every.algorithms, a) && !slices.ContainsFunc(keys, func(k validate.Key) bool { return k.Algorithm == a }) {
+			say(CodeAlgorithmUnsigned, "the parent has a DS of %s, and no key of it signs the DNSKEY RRset of %s (RFC 4035, 2.2)", keymgr.AlgorithmName(a), j.apex)
+		}
+	}
 	k.problems = append(k.problems, j.besides(set, keys, by)...)
 	return k
 }
@@ -103,6 +110,16 @@ func shownKeys(set *validate.RRset, keys, entry []validate.Key, own judge) []Key
 			}
 		}
 		out = append(out, key)
+	}
+	return out
+}
+
+// algorithmsOf lists those of some DS.
+func algorithmsOf(all [][]byte) (out []uint8) {
+	for _, ds := range all {
+		if !slices.Contains(out, ds[2]) {
+			out = append(out, ds[2])
+		}
 	}
 	return out
 }
@@ -199,10 +216,17 @@ func (j *judge) besides(set *validate.RRset, keys []validate.Key, by trust) []pr
 		}
 	}
 	var standby [][]byte
+	known := func(ds []byte) bool {
+		return slices.ContainsFunc(keys, func(k validate.Key) bool { return k.Tag == binary.BigEndian.Uint16(ds) && k.Algorithm == ds[2] })
+	}
 	for _, ds := range by.ds {
-		if !slices.ContainsFunc(keys, func(k validate.Key) bool { return k.Matches(j.apex, ds) }) {
+		if !slices.ContainsFunc(keys, func(k validate.Key) bool { return stands(ds, j.apex, k) }) {
 			standby = append(standby, ds)
 		}
+	}
+	if i := slices.IndexFunc(standby, known); i >= 0 {
+		say(CodeDSStandby, "the parent has a DS of key %s with a digest that does not fit, beside one that does", dsTags(standby[i:i+1]))
+		standby = slices.DeleteFunc(standby, known)
 	}
 	if len(standby) > 0 {
 		say(CodeDSStandby, "the parent has a DS of key %s, which %s does not have", dsTags(standby), j.apex)
@@ -224,22 +248,47 @@ func shownDS(apex zone.Name, all [][]byte, keys []validate.Key) []DS {
 		}
 		out = append(out, DS{
 			Tag: binary.BigEndian.Uint16(ds), Algorithm: ds[2], DigestType: ds[3], Digest: hex.EncodeToString(ds[4:]),
-			Matches: slices.ContainsFunc(keys, func(k validate.Key) bool { return k.Matches(apex, ds) }),
+			Matches: slices.ContainsFunc(keys, func(k validate.Key) bool { return stands(ds, apex, k) }),
 		})
 	}
 	return out
 }
 
 // byDS trusts what the usable DS stand for; ok is false where none is usable.
+// Those with SHA-1 count where no other does (RFC 4509, 3).
 func byDS(apex zone.Name, all [][]byte) (t trust, ok bool) {
 	t.all = all[:min(len(all), maxDS)]
+	var old [][]byte
 	for _, ds := range t.all {
-		if validate.Usable(ds) {
+		if _, known := keymgr.Hash(algorithmIn(ds)); validate.Usable(ds) {
 			t.ds = append(t.ds, ds)
+		} else if known && ds[3] == digestSHA1 {
+			old = append(old, ds)
 		}
 	}
+	if t.ds == nil {
+		t.ds = old
+	}
 	t.by = func(k validate.Key) bool {
-		return slices.ContainsFunc(t.ds, func(ds []byte) bool { return k.Matches(apex, ds) })
+		return slices.ContainsFunc(t.ds, func(ds []byte) bool { return stands(ds, apex, k) })
 	}
 	return t, len(t.ds) > 0
+}
+
+// algorithmIn is that of a DS; 0 where it is malformed.
+func algorithmIn(ds []byte) uint8 {
+	if len(ds) < 5 {
+		return 0
+	}
+	return ds[2]
+}
+
+// stands reports whether a DS stands for a key of apex. Validators go on with
+// SHA-1 digests, though no DS is to be made with them.
+func stands(ds []byte, apex zone.Name, k validate.Key) bool {
+	if len(ds) < 5 || ds[3] != digestSHA1 {
+		return k.Matches(apex, ds)
+	}
+	sum := sha1.Sum(append([]byte(apex.Fold()), k.RData...)) //nolint:gosec // what parents have is looked at; nothing is made with it
+	return binary.BigEndian.Uint16(ds) == k.Tag && ds[2] == k.Algorithm && bytes.Equal(ds[4:], sum[:])
 }

@@ -69,6 +69,11 @@ func (w *walk) delegated(ctx context.Context, up, z *zoneLink) (by trust, secure
 	}
 	by, ok := byDS(z.apex, z.ds)
 	z.out.DS = shownDS(z.apex, z.ds, nil)
+	if !ok && !slices.ContainsFunc(long(z.ds), func(ds []byte) bool { return ds[2] != algRSASHA1 && ds[2] != algNSEC3RSA1 }) {
+		z.say(CodeAlgorithmSHA1, fmt.Sprintf("the DS of %s, of key %s, are of algorithms with SHA-1, which validators are to treat as if they did not know them", z.apex, dsTags(long(z.ds))))
+		z.out.Verdict = Insecure
+		return by, false
+	}
 	if !ok {
 		z.say(CodeDSUnusable, fmt.Sprintf("the DS of %s, of key %s, have algorithms or digest types that validators do not use", z.apex, dsTags(long(z.ds))))
 		z.out.Verdict = Insecure

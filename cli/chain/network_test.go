@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -55,6 +56,33 @@ func TestCheck_AFamilyThatLeadsNowhereIsNoFault(t *testing.T) {
 	f.seek(t, r)
 	if n := below.Load(); n != 0 {
 		t.Errorf("addresses of IPv6 were asked %d times more", n)
+	}
+}
+
+// A zone whose servers have IPv6 alone is not there for a machine without it: that
+// is said, and what to do.
+func TestCheck_ServersOfIPv6AloneAreOutOfReach(t *testing.T) {
+	tr := newTree(t)
+	for n := range 2 {
+		ns := fmt.Sprintf("ns%d.zone.example.", n+1)
+		tr.parent.drop(ns, dns.TypeA)
+		tr.parent.add(fmt.Sprintf("%s 3600 IN AAAA 2001:db8::%d", ns, n+1))
+	}
+	tr.start()
+	cfg := tr.config()
+	cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if strings.HasPrefix(address, "[") {
+			return nil, &net.OpError{Op: "dial", Err: syscall.ENETUNREACH}
+		}
+		var d net.Dialer
+		return d.DialContext(ctx, network, address)
+	}
+	r, err := Check(t.Context(), cfg, "\x03www\x04zone\x07example\x00", nil)
+	if err != nil || r.Verdict != Unreachable || r.Healthy {
+		t.Fatalf("%v: %s: %s", err, r.Verdict, r.Summary)
+	}
+	if !strings.Contains(r.Summary, "no server of zone.example. could be asked: ns1.zone.example. (2001:db8::1)") || r.Do != noWayThere {
+		t.Errorf("%s; to do: %s", r.Summary, r.Do)
 	}
 }
 

@@ -64,7 +64,7 @@ type Link struct {
 	Expires  *time.Time   `json:"expires,omitempty"`
 	Servers  []ServerSeen `json:"servers"`
 	Findings []Finding    `json:"findings,omitempty"`
-	Answers  []Answer     `json:"answers,omitempty"` // of the last zone: what was asked for
+	Answers  []Answer     `json:"answers,omitempty"` // of the last zone: what was asked for; a DS is of its parent
 }
 
 // DS is a DS record of a zone at its parent.
@@ -118,6 +118,8 @@ type Answer struct {
 	Result string   `json:"result"` // records, alias, no-data, no-name, none
 	Secure bool     `json:"secure"`
 	Data   []string `json:"data,omitempty"` // the records' data, as in a zone file
+
+	open string // why validators do not count it as validated, though nothing is wrong
 }
 
 // Records are the RDATA of an RRset that was asked for, after aliases; secure

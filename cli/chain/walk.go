@@ -340,6 +340,10 @@ func (w *walk) each(z *zoneLink, fn func(i int, s *server)) {
 // noWayDown is what to do where not even the first servers can be asked.
 const noWayDown = "see that this machine may ask servers on port 53, and that nothing on the way answers in their place; else ask a resolver that works here: --resolver IP"
 
+// noWayThere is what to do where this machine has no way to the servers of a
+// zone further down.
+const noWayThere = "ask from a machine that has a way to them, such as IPv6, or a resolver that has: --resolver IP"
+
 // conclude says in a sentence what came out.
 func (r *Report) conclude() {
 	r.Verdict = Secure
@@ -349,6 +353,10 @@ func (r *Report) conclude() {
 		if !l.AboveAnchor && slices.Index(order, l.Verdict) > slices.Index(order, r.Verdict) {
 			r.Verdict = l.Verdict
 		}
+	}
+	open := r.unvalidated()
+	if r.Verdict == Secure && open != "" {
+		r.Verdict = Insecure
 	}
 	worst := r.Worst()
 	r.Healthy = worst == nil && r.Verdict != Bogus && r.Verdict != Unreachable
@@ -371,10 +379,17 @@ func (r *Report) conclude() {
 		}
 	case r.Verdict == Unreachable:
 		r.Summary, r.Do = fmt.Sprintf("no server of %s could be asked", orRoot(last)), noWayDown
+		if f := r.Links[len(r.Links)-1].finding(CodeServerUnreachable); f != nil && len(r.Links) > 1 {
+			r.Summary, r.Do = r.Summary+": "+f.Text, noWayThere
+		}
 	case r.Verdict == Indeterminate:
 		r.Summary = fmt.Sprintf("no trust anchor is at or above %s", orRoot(last))
 	case worst != nil:
 		r.Summary, r.Do = fmt.Sprintf("%s is %s, with a fault: %s", r.Name, r.Verdict, worst.Text), worst.Do
+	case r.Verdict == Insecure && unsigned == "" && r.Absent:
+		r.Summary = fmt.Sprintf("%s does not exist, and validators do not count that as proven: %s", r.Name, open)
+	case r.Verdict == Insecure && unsigned == "":
+		r.Summary = fmt.Sprintf("validators do not count what is answered about %s as proven: %s", r.Name, open)
 	case r.Verdict == Insecure:
 		r.Summary = fmt.Sprintf("%s is not signed, and that is proven: from %s down nothing is validated", r.Name, orRoot(unsigned))
 	case r.Absent:
@@ -382,6 +397,28 @@ func (r *Report) conclude() {
 	default:
 		r.Summary = fmt.Sprintf("%s is secure: all is signed and valid from %s down", r.Name, orRoot(r.Links[0].Zone))
 	}
+}
+
+// unvalidated says why none of the answers is validated, though all is well;
+// empty where one is.
+func (r *Report) unvalidated() (why string) {
+	for _, l := range r.Links {
+		for _, a := range l.Answers {
+			if a.open == "" {
+				return ""
+			}
+			why = a.open
+		}
+	}
+	return why
+}
+
+// finding is the first one of a link with that code; nil where there is none.
+func (l *Link) finding(code Code) *Finding {
+	if i := slices.IndexFunc(l.Findings, func(f Finding) bool { return f.Code == code }); i >= 0 {
+		return &l.Findings[i]
+	}
+	return nil
 }
 
 func orRoot(name string) string {

@@ -29,8 +29,11 @@ func newKey(t testing.TB, apex string, flags uint16, algorithm uint8) *testKey {
 		Flags: flags, Protocol: 3, Algorithm: algorithm,
 	}}
 	bits := 256
-	if algorithm == dns.RSASHA1 || algorithm == dns.RSASHA256 {
+	switch algorithm {
+	case dns.RSASHA1, dns.RSASHA256, dns.RSASHA512:
 		bits = 1024
+	case dns.ECDSAP384SHA384:
+		bits = 384
 	}
 	private, err := k.Generate(bits)
 	if err != nil {
@@ -49,6 +52,7 @@ type testZone struct {
 	nsec3      bool
 	optOut     bool
 	iterations uint16
+	compact    bool // absence is proven as RFC 9824 says, by answers signed as they are asked for
 	serial     uint32
 	from, to   time.Time // of signatures
 	plain      []dns.RR
@@ -261,11 +265,18 @@ func (z *testZone) answer(m *dns.Msg, q dns.Question) {
 		z.answerAt(m, name, name, q)
 		return
 	}
+	if z.rename(m, name) {
+		return
+	}
 	closest := name
 	for !z.exists(closest) {
 		closest = above(closest)
 	}
 	wild := "*." + strings.TrimPrefix(closest, ".")
+	if z.compact {
+		z.answerCompact(m, wild, name, q)
+		return
+	}
 	if z.exists(wild) {
 		z.answerAt(m, wild, name, q)
 		m.Ns = append(m.Ns, z.cover(next(name, closest))...)
@@ -330,6 +341,9 @@ func (z *testZone) answerAt(m *dns.Msg, owner, name string, q dns.Question) {
 func (z *testZone) noData(owner string) []dns.RR {
 	if z.unsigned {
 		return nil
+	}
+	if z.compact {
+		return z.nsecAt(owner, z.typesAt(owner)...)
 	}
 	if got := z.match(owner); got != nil {
 		return got

@@ -115,6 +115,17 @@ func (n *NSEC) Covers(name, apex zone.Name) bool {
 	return bytes.Compare(from, at) < 0 && (last || bytes.Compare(at, to) < 0) && n.Next.Under(apex)
 }
 
+// Encloser is the closest name above a name that exists, as an NSEC that covers
+// the name shows.
+func (n *NSEC) Encloser(name zone.Name) zone.Name {
+	for name = name.Parent(); name != zone.Root; name = name.Parent() {
+		if n.Owner.Under(name) || n.Next.Under(name) {
+			break
+		}
+	}
+	return name
+}
+
 // NSEC3 is an NSEC3 of known parameters.
 type NSEC3 struct {
 	Owner, Next []byte // hashes
@@ -243,7 +254,8 @@ func NotThere(name zone.Name, labels int, apex zone.Name, authority []RRset, key
 			}
 			continue
 		}
-		if a, ok := byNSEC(name, apex, set); ok && !a.Exists && !set.Owner.Equal(name) {
+		a, ok := byNSEC(name, apex, set)
+		if n, read := ParseNSEC(set); ok && read && !a.Exists && !set.Owner.Equal(name) && n.Encloser(name).Labels() == labels {
 			return nil
 		}
 	}
