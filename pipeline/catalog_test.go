@@ -394,6 +394,28 @@ func TestCatalog_AZoneOnItsOwnIsNeverTakenOver(t *testing.T) {
 	r.wants("a b=dense")
 }
 
+// Members whose policy is not there wait for it, and come once it is put: nothing
+// else has to happen.
+func TestCatalog_MembersThatWaitForAPolicyComeOnceItIsPut(t *testing.T) {
+	r := newCatalogRig(t)
+	r.e.cfg.PolicyDir = t.TempDir()
+	r.server.members("catz.example", 1, "m1 a.example")
+	r.follow("catz.example", func(n *NewCatalog) { n.Groups = []event.CatalogGroup{{Group: "n3", Policy: "dense"}} })
+	r.wants("a")
+	if ch, err := r.e.ReloadPolicies(t.Context(), testActor); err != nil || !slices.Contains(ch.Removed, "dense") {
+		t.Fatalf("%+v, %v", ch, err)
+	}
+	r.server.members("catz.example", 2, "m1 a.example", "m2 b.example group=n3")
+	r.reload("catz.example")
+	r.wantCode("catz.example", NoticeCatalogMember, true)
+	r.wants("a")
+	if _, err := r.e.PutPolicy(t.Context(), testActor, "dense", NewPolicy{Text: "version = \"v1\"\n[signer.denial]\ntype = \"nsec3\"\n"}); err != nil {
+		t.Fatal(err)
+	}
+	r.wants("a b=dense")
+	r.wantCode("catz.example", NoticeCatalogMember, false)
+}
+
 func TestCatalog_RemovedItKeepsItsMembersOrEndsWithThem(t *testing.T) {
 	r := newCatalogRig(t)
 	r.server.members("catz.example", 1, "m1 a.example", "m2 b.example")
