@@ -266,8 +266,8 @@ func (w *checker) signature(j *checkJob, rdata []byte) *publicKey {
 		return nil
 	}
 	ok := true
-	if original := binary.BigEndian.Uint32(rdata[sigOriginal:]); j.value.TTL() > original {
-		w.fault(j, RuleTTL, "TTL %d is above the original TTL %d of the RRSIG by key %d", j.value.TTL(), original, tag)
+	if original := binary.BigEndian.Uint32(rdata[sigOriginal:]); j.value.TTL() != original { // RFC 4035, 2.2
+		w.fault(j, RuleTTL, "TTL %d is not the original TTL %d of the RRSIG by key %d", j.value.TTL(), original, tag)
 		ok = false
 	}
 	if !w.inTime(j, rdata, tag) {

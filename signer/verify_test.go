@@ -205,6 +205,14 @@ func TestVerify_FindsDamage(t *testing.T) {
 			}, RuleTTL, "ns1.example.", false,
 		},
 		{
+			"TTL below the original", NSEC, func(t *testing.T, z memZone, _ []Key, _ *Params) {
+				for _, kind := range []zone.Kind{zone.KindContents, zone.KindSigs} {
+					v := z[keyOf(t, kind, "ns1.example.", zone.TypeA)]
+					binary.BigEndian.PutUint32(v, 60)
+				}
+			}, RuleTTL, "ns1.example.", false,
+		},
+		{
 			"RRSIG over glue", NSEC, func(t *testing.T, z memZone, keys []Key, p *Params) {
 				resignItem(t, z, "ns1.a.example.", zone.TypeA, keys[1], *p)
 			}, RuleGlue, "ns1.a.example.", true,
