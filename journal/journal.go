@@ -90,6 +90,11 @@ type Journal interface {
 	// stands now. An error of fn ends it and is returned.
 	Read(ctx context.Context, zone event.ZoneID, first, last uint64, fn func(Record) error) error
 
+	// ReadNext calls fn for the first n events of zone ("" for all zones) from a
+	// sequence on, in order, and reads no others; where there are fewer, for
+	// those. An error of fn ends it and is returned.
+	ReadNext(ctx context.Context, zone event.ZoneID, first uint64, n int, fn func(Record) error) error
+
 	// Follow calls fn for every event of zone ("" for all) from first on, and
 	// goes on with new ones as they come until ctx ends (then it returns
 	// ctx.Err()) or fn fails. caughtUp, where not nil, is called once, when

@@ -258,6 +258,30 @@ func (j *NATS) Read(ctx context.Context, zone event.ZoneID, first, last uint64, 
 	})
 }
 
+// ReadNext implements Journal.
+func (j *NATS) ReadNext(ctx context.Context, zone event.ZoneID, first uint64, n int, fn func(Record) error) error {
+	for n > 0 {
+		p, err := j.page(ctx, zone, first, n)
+		if err != nil {
+			return fmt.Errorf("read journal from %d: %w", first, err)
+		}
+		for _, l := range p.lines {
+			r, err := l.record()
+			if err != nil {
+				return fmt.Errorf("read journal: %w", err)
+			}
+			if err := fn(r); err != nil {
+				return err
+			}
+			first = l.seq + 1
+		}
+		if n -= len(p.lines); p.pending == 0 || len(p.lines) == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
 // ReadRaw implements RawReader.
 func (j *NATS) ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, message []byte) error) error {
 	_, last, err := j.Stream(ctx)

@@ -12,7 +12,6 @@ import (
 
 // life is what the journal holds of a name's earlier zones.
 type life struct {
-	ids    []event.ZoneID
 	serial *zone.Serial // highest that was published (RFC 1982)
 	keys   keymgr.KeySet
 }
@@ -26,17 +25,12 @@ func (e *Engine) former(ctx context.Context, name string) (*life, error) {
 	if !was {
 		return nil, nil
 	}
-	l := &life{}
-	err := e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
-		if f, ok := rec.Event.Facts.(*event.ZoneAdded); ok && f.Name == name {
-			l.ids = append(l.ids, f.ID)
-		}
-		return nil
-	})
+	ids, err := e.livesOf(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range l.ids {
+	l := &life{}
+	for _, id := range ids {
 		l.keys = keymgr.KeySet{}
 		err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
 			l.keys = keymgr.Evolve(l.keys, rec.Event)

@@ -3,139 +3,49 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"sluice/journal"
 	"sluice/journal/event"
-	"sluice/signer/zone"
+	"sluice/pipeline/store"
 )
 
-// historyID finds a zone by name, also one that was removed (the newest of
-// that name).
-func (e *Engine) historyID(ctx context.Context, name string) (event.ZoneID, error) {
-	n, err := zone.ParseName(name)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	name = n.Fold().String()
-	e.mu.RLock()
-	id, ok := e.names[name]
-	e.mu.RUnlock()
-	if ok {
-		return id, nil
-	}
-	err = e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
-		if f, ok := rec.Event.Facts.(*event.ZoneAdded); ok && f.Name == name {
-			id = f.ID
-		}
-		return nil
-	})
-	if err == nil && id == "" {
-		err = fmt.Errorf("zone %s: %w", name, ErrNotFound)
-	}
-	return id, err
-}
-
 // History calls fn for a zone's events, newest last. Those of the whole
-// instance that concern the zone are among them.
+// instance that concern the zone are among them. It reads those that it tells
+// from the journal, and where one of them is about keys those about keys before.
 func (e *Engine) History(ctx context.Context, name string, q HistoryQuery, fn func(HistoryLine) error) error {
 	ids, err := e.lives(ctx, name)
 	if err != nil {
 		return err
 	}
-	var own []HistoryLine
-	err = e.journal.Read(ctx, event.Instance, 1, 0, func(rec journal.Record) error {
-		if concerns(rec, ids) && q.matches(rec) {
-			own = append(own, q.evident(rec, e.line(rec, q.Closed)))
-		}
-		return nil
-	})
+	p, err := e.past(ctx, ids...)
 	if err != nil {
 		return err
 	}
-	if q.Limit > 0 {
-		return e.historyTail(ctx, ids, q, own, fn)
+	asked := store.EventFilter{UpTo: math.MaxUint64, Match: q.matches}
+	if q.Before > 0 {
+		asked.UpTo = q.Before - 1
 	}
-	emit := func(upTo uint64) error {
-		for len(own) > 0 && own[0].Seq < upTo {
-			if err := fn(own[0]); err != nil {
-				return err
-			}
-			own = own[1:]
-		}
-		return nil
+	if asked.From, err = p.begin(asked, q.Limit); err != nil || asked.From == 0 {
+		return err
 	}
 	n := e.newNarrator(q.Closed)
-	for _, id := range ids {
-		err = e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
-			if !q.matches(rec) {
-				n.pass(rec)
-				return nil
-			}
-			if err := emit(rec.Seq); err != nil {
-				return err
-			}
-			return fn(q.evident(rec, n.line(rec)))
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return emit(^uint64(0))
-}
-
-// lives lists the zones that had a name, oldest first; the last one lives
-// unless it was removed. Their events do not overlap.
-func (e *Engine) lives(ctx context.Context, name string) ([]event.ZoneID, error) {
-	id, err := e.historyID(ctx, name)
+	told, err := n.before(ctx, p, asked)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	n, err := zone.ParseName(name)
-	if err != nil {
-		return nil, err
-	}
-	before, err := e.former(ctx, n.Fold().String())
-	if err != nil || before == nil {
-		return []event.ZoneID{id}, err
-	}
-	return before.ids, nil
-}
-
-// historyTail emits the newest q.Limit lines.
-func (e *Engine) historyTail(ctx context.Context, ids []event.ZoneID, q HistoryQuery, own []HistoryLine, fn func(HistoryLine) error) error {
-	last := own
-	n := e.newNarrator(q.Closed)
-	for _, id := range ids {
-		err := e.journal.Read(ctx, id, 1, 0, func(rec journal.Record) error {
-			if q.matches(rec) {
-				last = append(last, q.evident(rec, n.line(rec)))
-			} else {
-				n.pass(rec)
-			}
-			if len(last) > 4*q.Limit+64 {
-				last = newest(last, q.Limit)
-			}
+	read := asked
+	read.Match = func(r store.EventRef) bool { return q.matches(r) || r.OfKeys() && r.Seq < told }
+	return p.each(ctx, read, func(r store.EventRef, rec journal.Record) error {
+		if !q.matches(r) {
+			n.pass(rec)
 			return nil
-		})
-		if err != nil {
-			return err
 		}
-	}
-	for _, l := range newest(last, q.Limit) {
-		if err := fn(l); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// newest keeps the last n lines by sequence.
-func newest(lines []HistoryLine, n int) []HistoryLine {
-	slices.SortFunc(lines, func(a, b HistoryLine) int { return int(int64(a.Seq) - int64(b.Seq)) })
-	return slices.Clone(lines[max(0, len(lines)-n):])
+		return fn(q.evident(rec, n.line(rec)))
+	})
 }
 
 // evident is the line with the event's evidence, where that is asked for.
@@ -146,27 +56,10 @@ func (q HistoryQuery) evident(rec journal.Record, l HistoryLine) HistoryLine {
 	return l
 }
 
-func (q HistoryQuery) matches(rec journal.Record) bool {
-	t := rec.Event.Time
-	return (q.Since.IsZero() || !t.Before(q.Since)) && (q.Until.IsZero() || !t.After(q.Until)) &&
-		(len(q.Types) == 0 || slices.Contains(q.Types, rec.Event.Type)) && (q.Before == 0 || rec.Seq < q.Before)
-}
-
-// concerns reports whether an event of the whole instance is about a zone.
-func concerns(rec journal.Record, ids []event.ZoneID) bool {
-	switch f := rec.Event.Facts.(type) {
-	case *event.ZoneAdded:
-		return slices.Contains(ids, f.ID)
-	case *event.ZoneRemoved:
-		return slices.Contains(ids, f.ID)
-	case *event.CatalogAdded:
-		return slices.Contains(ids, f.ID)
-	case *event.CatalogChanged:
-		return slices.Contains(ids, f.ID)
-	case *event.CatalogRemoved:
-		return slices.Contains(ids, f.ID)
-	}
-	return false
+// matches reports whether an event is asked for, wherever it stands.
+func (q HistoryQuery) matches(r store.EventRef) bool {
+	return (q.Since.IsZero() || !r.Time.Before(q.Since)) && (q.Until.IsZero() || !r.Time.After(q.Until)) &&
+		(len(q.Types) == 0 || slices.Contains(q.Types, r.Type))
 }
 
 // Tail calls fn for events as they come, from a sequence on (0: new ones
@@ -189,7 +82,7 @@ func (e *Engine) Tail(ctx context.Context, name string, from uint64, closed bool
 	}
 	n := e.newNarrator(closed)
 	return e.journal.Follow(ctx, "", from, nil, func(rec journal.Record) error {
-		if id != "" && rec.Event.Zone != id && !concerns(rec, []event.ZoneID{id}) {
+		if r, _ := store.RefOf(rec); id != "" && r.Zone != id {
 			return nil
 		}
 		if err := n.catchUp(ctx, rec); err != nil {

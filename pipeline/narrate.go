@@ -9,6 +9,7 @@ import (
 	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/keymgr"
+	"sluice/pipeline/store"
 )
 
 // narrator tells the events of zones as sentences that know what came before:
@@ -60,17 +61,35 @@ func (n *narrator) catchUp(ctx context.Context, rec journal.Record) error {
 	if rec.Event.N <= 1 || rec.Seq <= 1 {
 		return nil
 	}
-	return n.e.journal.Read(ctx, rec.Event.Zone, 1, rec.Seq-1, func(earlier journal.Record) error {
-		n.pass(earlier)
+	p, err := n.e.past(ctx, rec.Event.Zone)
+	if err != nil {
+		return err
+	}
+	return n.passAll(ctx, p, rec.Seq-1)
+}
+
+// before reads what the keys were before events that are to be told, where one
+// of them is about keys. last is the sequence of the last such one: those about
+// keys up to it have to be passed, too; 0 where there is none.
+func (n *narrator) before(ctx context.Context, p *past, told store.EventFilter) (last uint64, err error) {
+	told.Keys, told.Newest, told.Max = true, true, 1
+	refs, err := p.find(told)
+	if err != nil || len(refs) == 0 {
+		return 0, err
+	}
+	return refs[0].Seq, n.passAll(ctx, p, told.From-1)
+}
+
+// passAll takes note of what was before.
+func (n *narrator) passAll(ctx context.Context, p *past, upTo uint64) error {
+	return p.each(ctx, store.EventFilter{UpTo: upTo, Keys: true}, func(_ store.EventRef, rec journal.Record) error {
+		n.pass(rec)
 		return nil
 	})
 }
 
 // keyMatter reports whether an event is about keys, rollovers or the parent.
-func keyMatter(ev event.Event) bool {
-	noun, _, _ := strings.Cut(ev.Type, ".")
-	return ev.Zone != event.Instance && slices.Contains([]string{"key", "rollover", "ds", "cds", "hook"}, noun)
-}
+func keyMatter(ev event.Event) bool { return ev.Zone != event.Instance && event.OfKeys(ev.Type) }
 
 // Narrate tells an event about keys, rollovers or the parent: what happened and
 // why, and what comes next, "" where nothing does. before and after are the

@@ -127,23 +127,49 @@ func zoneHistory(v *visit) error {
 		return err
 	}
 	p := historyPage{zonePage: head, Query: historyQueryOf(v.r.URL.Query())}
-	q := pipeline.HistoryQuery{Since: p.Query.since, Until: p.Query.until, Types: p.Query.types()}
-	if p.Query.Text == "" && p.Query.before == 0 {
-		q.Limit = eventsOnPage + 1
-	}
-	var w window
-	err = v.client.History(v.ctx(), head.Zone.Name, q, func(e api.Event) error {
-		if p.Query.matches(e) {
-			w.add(e)
-		}
-		return nil
-	})
+	w, err := v.zoneEvents(head.Zone.Name, p.Query)
 	if err != nil {
 		return err
 	}
 	p.fill(v.r, w)
 	v.render(http.StatusOK, "history", titleOf(head.Zone.Name)+": history", p)
 	return nil
+}
+
+// zoneEvents looks for the newest events of a zone that are asked for. Where a
+// text is sought, it looks back step by step until there are enough.
+func (v *visit) zoneEvents(name string, asked historyQuery) (w window, err error) {
+	q := pipeline.HistoryQuery{
+		Since: asked.since, Until: asked.until, Types: asked.types(), Before: asked.before, Limit: eventsOnPage + 1,
+	}
+	if asked.Text != "" {
+		q.Limit = api.MaxLimit
+	}
+	var found []api.Event // newest first
+	for len(found) <= eventsOnPage {
+		var step []api.Event
+		met := 0
+		err := v.client.History(v.ctx(), name, q, func(e api.Event) error {
+			if met++; met == 1 {
+				q.Before = e.Seq
+			}
+			if asked.matches(e) {
+				step = append(step, e)
+			}
+			return nil
+		})
+		if err != nil {
+			return w, err
+		}
+		slices.Reverse(step)
+		if found = append(found, step...); met < q.Limit {
+			break
+		}
+	}
+	for _, e := range slices.Backward(found) {
+		w.add(e)
+	}
+	return w, nil
 }
 
 // fill turns what was found into a page.

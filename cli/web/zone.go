@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -179,21 +180,24 @@ const (
 // publishedLoaded is the loaded instance behind what is published; "" where
 // that is not known.
 func (v *visit) publishedLoaded(signed string) string {
+	seq, err := strconv.ParseUint(strings.TrimPrefix(signed, "s"), 10, 63)
+	if err != nil {
+		return ""
+	}
 	var loaded uint64
-	q := pipeline.HistoryQuery{Types: []string{"instance.signed"}}
-	err := v.client.History(v.ctx(), v.name(), q, func(e api.Event) error {
+	q := pipeline.HistoryQuery{Types: []string{"instance.signed"}, Before: seq + 1, Limit: 1}
+	err = v.client.History(v.ctx(), v.name(), q, func(e api.Event) error {
 		var facts struct {
 			Facts struct {
 				Loaded uint64 `json:"loaded"`
 			} `json:"facts"`
 		}
-		if fmt.Sprintf("s%d", e.Seq) == signed && readEvent(e, &facts) {
+		if e.Seq == seq && readEvent(e, &facts) {
 			loaded = facts.Facts.Loaded
-			return errEnough
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) || loaded == 0 {
+	if err != nil || loaded == 0 {
 		return ""
 	}
 	return fmt.Sprintf("l%d", loaded)

@@ -31,6 +31,7 @@ func Conform(t *testing.T, open func(*testing.T) journal.Journal) {
 		"own bytes behind head are success":         ownBytesSucceed,
 		"events that cannot be encoded are refused": badEventsRefused,
 		"read delivers a range in order":            readRange,
+		"read of the next few delivers no others":   readNext,
 		"error of fn ends read and follow":          fnErrorEnds,
 		"follow catches up and goes on":             followGoesOn,
 		"follow of one zone skips others":           followZone,
@@ -244,6 +245,46 @@ func readRange(t *testing.T, j journal.Journal) {
 	}
 }
 
+func readNext(t *testing.T, j journal.Journal) {
+	var ha, hb journal.Head
+	var many []event.Event
+	for i := range journal.MaxAppend {
+		many = append(many, changed(zoneA, i))
+	}
+	ha = mustAppend(t, j, zoneA, ha, many...) // more than the server hands out at once
+	for i := range 20 {
+		hb = mustAppend(t, j, zoneB, hb, changed(zoneB, i))
+		ha = mustAppend(t, j, zoneA, ha, changed(zoneA, i))
+	}
+	for _, c := range []struct {
+		zone        event.ZoneID
+		first       uint64
+		n           int
+		count       int
+		begin, last uint64 // delivered
+	}{
+		{zoneA, 1, 1, 1, 1, 1},
+		{zoneA, 10, 900, 900, 10, 909},
+		{zoneA, 1001, 3, 3, 1002, 1006},
+		{zoneB, 1, 20, 20, 1001, 1039},
+		{zoneB, 1030, 100, 5, 1031, 1039},
+		{"", 1035, 3, 3, 1035, 1037},
+		{"", 0, 1, 1, 1, 1},
+		{zoneA, 5, 0, 0, 0, 0},
+		{zoneA, 1041, 5, 0, 0, 0},
+		{"00000000000000cc", 1, 5, 0, 0, 0},
+	} {
+		var got []uint64
+		err := j.ReadNext(t.Context(), c.zone, c.first, c.n, func(r journal.Record) error {
+			got = append(got, r.Seq)
+			return nil
+		})
+		if err != nil || len(got) != c.count || c.count > 0 && (got[0] != c.begin || got[c.count-1] != c.last) {
+			t.Errorf("%d of %q from %d on: %d, %v, %v; want %d from %d to %d", c.n, c.zone, c.first, len(got), got, err, c.count, c.begin, c.last)
+		}
+	}
+}
+
 func fnErrorEnds(t *testing.T, j journal.Journal) {
 	mustAppend(t, j, zoneA, journal.Head{}, changed(zoneA, 1), changed(zoneA, 2))
 	// Even an error that the journal itself would wait out.
@@ -253,10 +294,13 @@ func fnErrorEnds(t *testing.T, j journal.Journal) {
 	if err := j.Read(t.Context(), "", 1, 0, fn); !errors.Is(err, stop) {
 		t.Errorf("read: %v", err)
 	}
+	if err := j.ReadNext(t.Context(), "", 1, 2, fn); !errors.Is(err, stop) {
+		t.Errorf("read of the next: %v", err)
+	}
 	if err := j.Follow(t.Context(), "", 1, nil, fn); !errors.Is(err, stop) {
 		t.Errorf("follow: %v", err)
 	}
-	if calls != 2 {
+	if calls != 3 {
 		t.Errorf("%d calls, want one each", calls)
 	}
 }
@@ -383,6 +427,7 @@ func closedRefuses(t *testing.T, j journal.Journal) {
 	for name, err := range map[string]error{
 		"append": appendErr, "head": headErr, "chunk": chunkErr, "status": statusErr,
 		"read":  j.Read(ctx, "", 1, 0, func(journal.Record) error { return nil }),
+		"next":  j.ReadNext(ctx, "", 1, 1, func(journal.Record) error { return nil }),
 		"put":   j.NewChunks(zoneA, "x").Put(ctx, journal.RawChunk{Raw: bytes.Repeat([]byte("x"), 10)}),
 		"close": j.Close(),
 	} {

@@ -255,6 +255,27 @@ func (m *Memory) Read(ctx context.Context, zone event.ZoneID, first, last uint64
 	}
 }
 
+// ReadNext implements journal.Journal.
+func (m *Memory) ReadNext(ctx context.Context, zone event.ZoneID, first uint64, n int, fn func(journal.Record) error) error {
+	enough := errors.New("enough")
+	if n <= 0 {
+		return nil
+	}
+	err := m.Read(ctx, zone, first, 0, func(rec journal.Record) error {
+		if err := fn(rec); err != nil {
+			return err
+		}
+		if n--; n == 0 {
+			return enough
+		}
+		return nil
+	})
+	if err == enough { //nolint:errorlint // this very value
+		return nil
+	}
+	return err
+}
+
 // ReadRaw implements journal.RawReader.
 func (m *Memory) ReadRaw(ctx context.Context, first uint64, fn func(seq uint64, subject string, message []byte) error) error {
 	for next := first; ; next++ {

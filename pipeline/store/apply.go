@@ -84,6 +84,9 @@ func (s *Store) fold(ctx context.Context, rec journal.Record, states []ZoneState
 	if err == nil {
 		err = s.setLog(e, rec)
 	}
+	if err == nil {
+		err = s.setRef(e, rec)
+	}
 	if err != nil {
 		return fmt.Errorf("zone %s, event %d: %w", rec.Event.Zone, rec.Seq, noSpace(err))
 	}

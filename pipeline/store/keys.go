@@ -15,6 +15,8 @@ const (
 	spaceMeta     = 0x03 // zone number (4), tag (1), and what the tag says
 	spaceTree     = 0x04 // index (8): a hash of the Merkle tree over all events
 	spaceHeads    = 0x05 // zone id: number and hash of its last event
+	spaceRefs     = 0x06 // zone id, 0 (1), lane (1), sequence (8): an event of the zone's history
+	spaceNames    = 0x07 // name of a zone, 0 (1), sequence of zone.added (8): zone id
 	spaceData     = 0x10 // zone number (4), generation (8), item key, inverted version (8)
 	spaceLists    = 0x20 // zone number (4), instance (8), kind (1), block (4)
 	spaceDiffs    = 0x30 // zone number (4), signed instance led to (8), part (1), item key
@@ -37,7 +39,7 @@ const (
 )
 
 // schema is the number of this layout. A store with another one is rebuilt.
-const schema = 4
+const schema = 5
 
 // dataPrefix is the length of what stands before the item key in spaceData.
 const dataPrefix = 1 + 4 + 8
