@@ -170,14 +170,20 @@ func (h *handedOver) Addr() net.Addr { return h.addr }
 // connLimit bounds connections at a time: in all, and a quarter of that from one
 // address of another machine (of IPv6 its /64).
 type connLimit struct {
-	most int
-
-	mu  sync.Mutex
-	all int                  // guarded by mu
-	by  map[netip.Prefix]int // guarded by mu
+	mu   sync.Mutex
+	most int                  // guarded by mu
+	all  int                  // guarded by mu
+	by   map[netip.Prefix]int // guarded by mu
 }
 
 func newConnLimit(most int) *connLimit { return &connLimit{most: most, by: map[netip.Prefix]int{}} }
+
+// set replaces how many there may be; those that are there stay.
+func (l *connLimit) set(most int) {
+	l.mu.Lock()
+	l.most = most
+	l.mu.Unlock()
+}
 
 // take counts a connection until it is closed; false where there is no room.
 func (l *connLimit) take(c net.Conn) (net.Conn, bool) {

@@ -115,6 +115,16 @@ func TestConnLimit_OneAddressHasAQuarter(t *testing.T) {
 	if _, ok := l.take(far("192.0.2.1")); !ok {
 		t.Error("another address was refused")
 	}
+	l.set(12)
+	c, ok := l.take(far("2001:db8::9"))
+	if !ok {
+		t.Error("with room for 12, a third of one /64 was refused")
+	}
+	mine = append(mine, c)
+	l.set(4)
+	if _, ok := l.take(far("192.0.2.9")); ok {
+		t.Error("a fifth was taken with room for 4")
+	}
 	for _, c := range mine {
 		for range 2 { // it counts once
 			if err := c.Close(); err != nil {

@@ -91,6 +91,10 @@ func (s *serving) live() []liveKey {
 		o, err := newObserver(c.Daemon, resolvConf)
 		return func() { s.observer.Store(o) }, err
 	}
+	sealing := func(c config) (func(), error) {
+		next, err := c.Audit.sealing()
+		return func() { s.engine.SetSealing(next, c.Audit.Seal) }, err
+	}
 	return []liveKey{
 		{"daemon.log-level", simple(func(c config) { s.level.Set(slog.Level(c.Daemon.LogLevel)) })},
 		{"daemon.memory-limit", simple(func(c config) { s.memory.set(int64(c.Daemon.MemoryLimit)) })},
@@ -98,6 +102,22 @@ func (s *serving) live() []liveKey {
 		{"daemon.trust-anchors", observer},
 		{"alarms", func(c config) (func(), error) { return s.engine.PrepareAlarms(c.Alarms.alarms()) }},
 		{"transfers", simple(func(c config) { s.engine.SetTransferLimits(c.Transfers.limits()) })},
+		{"audit.events", sealing},
+		{"audit.checkpoint-file", sealing},
+		{"audit.hook", sealing},
+		{"audit.hook-timeout", sealing},
+		{"audit.witnesses", sealing},
+		{"audit.seal", sealing},
+		{"prober", simple(func(c config) {
+			p, _ := c.Prober.prober(s.validate) // checked with the config
+			s.engine.SetProber(p)
+		})},
+		{"metrics", simple(func(c config) { s.metrics.SetZones(c.Metrics.Zones, c.Metrics.ZonesLimit) })},
+		{"http.limits", simple(func(c config) { s.http.setLimits(c.HTTP.Limits) })},
+		{"http.metrics-from", simple(func(c config) {
+			open, _ := c.HTTP.metricsFrom() // checked with the config
+			s.http.open.Store(&open)
+		})},
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/cli/api"
+	"sluice/cli/metrics"
 	"sluice/journal"
 	"sluice/keymgr/file"
 	"sluice/keymgr/kmip"
@@ -103,6 +104,8 @@ type serving struct {
 	socket string
 	secure security
 	http   httpDoor
+	// metrics is told which zones have series of their own.
+	metrics *metrics.Metrics
 	// observer asks the world's servers.
 	observer atomic.Pointer[observe.Observer]
 	listens  []netip.AddrPort
@@ -203,7 +206,7 @@ func (s *serving) run(ctx context.Context) (err error) {
 	if err := s.openObserver(); err != nil {
 		return err
 	}
-	prober, _ := s.cfg.Prober.prober(s.observer.Load()) // checked with the config
+	prober, _ := s.cfg.Prober.prober(s.validate) // checked with the config
 	cfg := pipeline.Config{
 		Prober:  prober,
 		Journal: s.journal, Keystore: keystore, Tokens: pkcs11.NewTokens(filepath.Join(s.data.keys(), "pkcs11"), time.Now),
@@ -339,6 +342,9 @@ const stopTimeout = 5 * time.Second
 
 // serve runs all parts until ctx ends or one of them fails.
 func (s *serving) serve(ctx context.Context, hup <-chan os.Signal) error {
+	if err := s.gateHTTP(); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	handler, scraped := s.apiHandler()
 	socket := newHTTPServer(ctx, handler, s.log)

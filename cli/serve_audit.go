@@ -87,8 +87,15 @@ func (s *serving) sealing(ctx context.Context) (pipeline.Sealing, error) {
 	if err != nil {
 		return pipeline.Sealing{}, err
 	}
+	out, err := a.sealing()
+	out.Key = key
+	return out, err
+}
+
+// sealing is the config as the engine takes it, but for the key.
+func (a auditConfig) sealing() (pipeline.Sealing, error) {
 	out := pipeline.Sealing{
-		Key: key, Interval: time.Duration(a.Interval), Events: uint64(a.Events),
+		Interval: time.Duration(a.Interval), Events: uint64(a.Events),
 		File: a.CheckpointFile, Hook: pipeline.Hook{Command: a.Hook, Timeout: time.Duration(a.HookTimeout)},
 	}
 	for _, text := range a.Witnesses {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -89,6 +90,30 @@ type httpDoor struct {
 	certificate *xfr.Certificate
 	own         bool // the certificate is one of ours: its pin is what proves it
 	listeners   []net.Listener
+	gate        *api.Gate
+	room        *connLimit
+	open        atomic.Pointer[[]netip.Prefix] // whom the metrics are for without a token
+}
+
+// setLimits replaces what callers can ask for.
+func (d *httpDoor) setLimits(l httpLimits) {
+	d.gate.SetLimits(l.Requests, l.Burst, l.Failures)
+	d.room.set(l.Connections)
+}
+
+// gateHTTP makes what callers from the network have to pass.
+func (s *serving) gateHTTP() error {
+	open, bad := s.cfg.HTTP.metricsFrom()
+	if bad != nil {
+		return bad
+	}
+	s.http.open.Store(&open)
+	limits := s.cfg.HTTP.Limits
+	s.http.gate = api.NewGate(api.GateConfig{
+		Engine: s.engine, Logger: s.log.With("part", "http"), Requests: limits.Requests, Burst: limits.Burst, Failures: limits.Failures,
+	})
+	s.http.room = newConnLimit(limits.Connections)
+	return nil
 }
 
 // openHTTP reads the certificate of the HTTP listeners, or makes one of our own
@@ -173,24 +198,19 @@ func (s *serving) serveHTTP(ctx context.Context, g *errgroup.Group, handler, met
 		return nil
 	}
 	log := s.log.With("part", "http")
-	limits := s.cfg.HTTP.Limits
-	gate := api.NewGate(api.GateConfig{
-		Engine: s.engine, Logger: log, Requests: limits.Requests, Burst: limits.Burst, Failures: limits.Failures,
-	})
 	g.Go(func() error {
-		gate.Run(ctx)
+		s.http.gate.Run(ctx)
 		return nil
 	})
-	paths, err := s.httpPaths(gate, handler, metrics)
+	paths, err := s.httpPaths(handler, metrics)
 	if err != nil {
 		return err
 	}
 	// Two, since one that serves both ways at once may forget HTTP/2.
 	secure, plain := newHTTPServer(ctx, paths, log), newHTTPServer(ctx, paths, log)
 	secure.TLSConfig = s.http.certificate.ServerTLS()
-	room := newConnLimit(limits.Connections)
 	for _, l := range s.http.listeners {
-		split := newSplitter(l, room)
+		split := newSplitter(l, s.http.room)
 		g.Go(func() error { return split.run(ctx) })
 		g.Go(func() error { return notClosed(secure.ServeTLS(split.secure, "", "")) })
 		g.Go(func() error { return notClosed(plain.Serve(split.plain)) })
@@ -201,17 +221,14 @@ func (s *serving) serveHTTP(ctx context.Context, g *errgroup.Group, handler, met
 }
 
 // httpPaths is what stands where on the network.
-func (s *serving) httpPaths(gate *api.Gate, handler, metrics http.Handler) (http.Handler, error) {
-	open, bad := s.cfg.HTTP.metricsFrom()
-	if bad != nil {
-		return nil, bad
-	}
+func (s *serving) httpPaths(handler, metrics http.Handler) (http.Handler, error) {
+	gate := s.http.gate
 	page, err := web.Handler(web.Config{API: handler, Authenticate: gate.Authenticate, Logger: s.log.With("part", "web")})
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(metricsPath, gate.Require(api.RoleViewer, open, metrics))
+	mux.Handle(metricsPath, gate.Require(api.RoleViewer, func() []netip.Prefix { return *s.http.open.Load() }, metrics))
 	mux.Handle(api.Prefix+"/", gate.Wrap(handler))
 	mux.Handle("/", gate.Watch(page))
 	return mux, nil

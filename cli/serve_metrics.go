@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -54,12 +55,9 @@ func (c proberConfig) check() *badValue {
 	return bad
 }
 
-// prober is the config as the engine takes it.
-func (c proberConfig) prober(o *observe.Observer) (pipeline.Prober, *badValue) {
-	p := pipeline.Prober{Interval: time.Duration(c.Interval)}
-	if o != nil {
-		p.Ask = o.Validate
-	}
+// prober is the config as the engine takes it; ask asks a resolver.
+func (c proberConfig) prober(ask func(context.Context, observe.Probe) observe.Validated) (pipeline.Prober, *badValue) {
+	p := pipeline.Prober{Interval: time.Duration(c.Interval), Ask: ask}
 	switch {
 	case p.Interval < leastProbing:
 		return p, &badValue{key: "prober.interval", text: "interval: want at least " + leastProbing.String()}
@@ -92,17 +90,22 @@ func (c proberConfig) prober(o *observe.Observer) (pipeline.Prober, *badValue) {
 	return p, nil
 }
 
+// validate asks a resolver, and judges by the trust anchors that hold now.
+func (s *serving) validate(ctx context.Context, p observe.Probe) observe.Validated {
+	return s.observer.Load().Validate(ctx, p)
+}
+
 // metricsPath is where metrics are.
 const metricsPath = "/metrics"
 
 // apiHandler is the API, whose requests are counted, with the metrics beside it;
 // metrics is those alone.
 func (s *serving) apiHandler() (all, alone http.Handler) {
-	m := metrics.New(metrics.Config{
+	s.metrics = metrics.New(metrics.Config{
 		Measure: s.engine.Measure, Published: s.xfr.Stats, Zones: s.cfg.Metrics.Zones, ZonesLimit: s.cfg.Metrics.ZonesLimit, Logger: s.log.With("part", "metrics"),
 	})
-	alone = m.Handler()
-	calls := m.Instrument(api.Handler(s.engine, s.log.With("part", "api")))
+	alone = s.metrics.Handler()
+	calls := s.metrics.Instrument(api.Handler(s.engine, s.log.With("part", "api")))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == metricsPath && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 			alone.ServeHTTP(w, r)

@@ -270,12 +270,10 @@ func TestProber_TellsResolversThatTakeAZoneForBogus(t *testing.T) {
 		})
 	}
 
-	// Resolvers are named in the config; one that is read at a start.
-	d.stop()
+	// Resolvers are named in the config; a running daemon reads it again.
 	config := d.flags[1]
 	writeFile(t, config, readFile(t, config)+fmt.Sprintf("[prober]\nresolvers = [%q, %q]\ninterval = \"1s\"\nnames = [\"@ SOA\", \"absent A\"]\n", good.addr, bad.addr))
-	d.start(t)
-	d.awaitServed(t, example)
+	d.must(t, "reload")
 	d.observe(t)
 	await(t, "no resolver is asked without a DS", 10*time.Second, func() (bool, string) {
 		p := d.probed(t)

@@ -195,8 +195,11 @@ type Engine struct {
 	signNeed atomic.Uint64
 	refused     atomic.Bool // the journal itself has refused something for want of room
 	roomier     atomic.Bool // the reserve was given up
-	refusals    refusals    // of requests
-	usage       asked       // by callers of the API
+	prober      atomic.Pointer[Prober]
+	probed      chan struct{} // poked when prober is replaced
+	sealed      atomic.Pointer[sealed]
+	refusals    refusals      // of requests
+	usage       asked         // by callers of the API
 
 	mu          sync.RWMutex
 	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
@@ -226,6 +229,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		stuck:     make(chan struct{}, 1),
 		sealable:  make(chan struct{}, 1),
 		short:     make(chan struct{}, 1),
+		probed:    make(chan struct{}, 1),
 		retainNow: make(chan struct{}, 1),
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		transfers: make(chan struct{}, maxTransfers),
@@ -259,6 +263,8 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	maps.Copy(e.policies, cfg.Policies)
+	e.SetProber(cfg.Prober)
+	e.SetSealing(cfg.Sealing, cfg.Seal)
 	e.faults = faultsByPolicy(cfg.PolicyFaults)
 	addDefault(e.policies, e.faults)
 	if err := e.openAlarms(); err != nil {
@@ -435,7 +441,7 @@ func (e *Engine) caughtUp() {
 	e.admit()
 	e.start(e.watchClock)
 	e.start(e.watchKeystores)
-	if e.hasRole(RoleObserve) && len(e.cfg.Prober.Resolvers) > 0 {
+	if e.hasRole(RoleObserve) {
 		e.start(e.probes)
 	}
 	e.start(e.tellRefusals)
@@ -534,7 +540,7 @@ func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head,
 		}
 	}
 	for i := range events {
-		if err := sealEvent(&events[i], e.cfg.Seal); err != nil {
+		if err := sealEvent(&events[i], e.sealed.Load().kinds); err != nil {
 			return head, err
 		}
 	}

@@ -110,7 +110,7 @@ func (e *Engine) CosignCheckpoint(ctx context.Context, actor event.Actor, note s
 	if e.cfg.Sealing.Key == nil {
 		return AuditHead{}, fmt.Errorf("this process has no audit key: %w", ErrState)
 	}
-	c, names, err := audit.ReadCosigned(note, e.cfg.Sealing.Key.Verifier(), e.cfg.Sealing.Witnesses)
+	c, names, err := audit.ReadCosigned(note, e.cfg.Sealing.Key.Verifier(), e.sealed.Load().Witnesses)
 	if err != nil {
 		return AuditHead{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

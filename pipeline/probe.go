@@ -223,41 +223,55 @@ type probing struct {
 	answers []ProbeAnswer
 }
 
+// SetProber replaces which resolvers are asked, for what and how often.
+func (e *Engine) SetProber(p Prober) {
+	e.prober.Store(&p)
+	poke(e.probed)
+}
+
 // probes has resolvers asked about each zone, at a place of its own in the
 // interval, until ctx ends.
 func (e *Engine) probes(ctx context.Context) {
-	every := e.cfg.Prober.Interval
-	tick := time.NewTicker(max(min(probePace, every/20), 100*time.Millisecond))
-	defer tick.Stop()
 	for {
+		p := e.prober.Load()
 		now := machineTime()
 		for _, r := range e.allRunners() {
-			r.probeDue(now, every)
+			r.probeDue(now, p)
+		}
+		var again <-chan time.Time
+		stop := func() bool { return true }
+		if len(p.Resolvers) > 0 {
+			timer := time.NewTimer(max(min(probePace, p.Interval/20), 100*time.Millisecond))
+			again, stop = timer.C, timer.Stop
 		}
 		select {
-		case <-tick.C:
+		case <-again:
+		case <-e.probed:
 		case <-ctx.Done():
+		}
+		stop()
+		if ctx.Err() != nil {
 			return
 		}
 	}
 }
 
 // probeDue asks about the zone, where it is time.
-func (r *runner) probeDue(now time.Time, every time.Duration) {
+func (r *runner) probeDue(now time.Time, p *Prober) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := &r.probing
-	if why := r.unprobed(); why != "" {
+	if len(p.Resolvers) == 0 || r.unprobed() != "" {
 		l.next, l.answers = time.Time{}, nil
 		return
 	}
-	if l.next.IsZero() {
-		l.next = now.Add(spread(r.id, every))
+	if l.next.IsZero() || l.next.Sub(now) > p.Interval { // the interval may have become shorter
+		l.next = now.Add(spread(r.id, p.Interval))
 	}
 	if l.busy || now.Before(l.next) {
 		return
 	}
-	l.next = now.Add(every)
+	l.next = now.Add(p.Interval)
 	l.busy = r.e.probing.add(r.e, "", r.probe)
 }
 
@@ -304,8 +318,8 @@ func (e *Engine) probesHere(r *runner) bool {
 
 // probe asks all resolvers about the zone.
 func (r *runner) probe(ctx context.Context) {
-	name := r.snapshot().Name
-	asks := r.e.cfg.Prober.Names
+	name, prober := r.snapshot().Name, r.e.prober.Load()
+	asks := prober.Names
 	if len(asks) == 0 {
 		asks = []ProbeName{{"@", zone.TypeSOA}}
 	}
@@ -315,14 +329,14 @@ func (r *runner) probe(ctx context.Context) {
 		if err != nil {
 			continue // a name that is too long below this zone
 		}
-		for _, resolver := range r.e.cfg.Prober.Resolvers {
+		for _, resolver := range prober.Resolvers {
 			for _, tcp := range []bool{false, true} {
 				if tcp && i > 0 {
 					continue
 				}
 				p := observe.Probe{Resolver: resolver, Name: owner, Type: ask.Type, TCP: tcp}
 				began := machineTime()
-				v := r.e.cfg.Prober.Ask(ctx, p)
+				v := prober.Ask(ctx, p)
 				took := machineTime().Sub(began)
 				if ctx.Err() != nil {
 					return
@@ -351,7 +365,7 @@ func (r *runner) probe(ctx context.Context) {
 
 // probeStatus tells what resolvers say of the zone. The caller holds mu.
 func (r *runner) probeStatus(st *ZoneStatus) {
-	if len(r.e.cfg.Prober.Resolvers) == 0 {
+	if len(r.e.prober.Load().Resolvers) == 0 {
 		return
 	}
 	l := &r.probing

@@ -29,6 +29,16 @@ type Sealing struct {
 	Hook Hook
 }
 
+// sealed is what of the sealing may change while the engine runs.
+type sealed struct {
+	Sealing
+	kinds []string // of values that are sealed, or their fields
+}
+
+// SetSealing replaces from now on how the journal is sealed, but for the key and
+// the interval, and what of events is, as Config has it.
+func (e *Engine) SetSealing(s Sealing, kinds []string) { e.sealed.Store(&sealed{s, kinds}) }
+
 // sealRetry is how long a checkpoint that failed waits for the next try.
 const sealRetry = time.Minute
 
@@ -166,7 +176,7 @@ func (e *Engine) Seal(ctx context.Context, actor event.Actor) (audit.Checkpoint,
 
 // handOut gives a checkpoint to file and hook.
 func (e *Engine) handOut(ctx context.Context, c audit.Checkpoint, signed string) error {
-	s := e.cfg.Sealing
+	s := e.sealed.Load()
 	if s.File != "" {
 		if err := replaceFile(s.File, []byte(signed)); err != nil {
 			return fmt.Errorf("write checkpoint: %w", err)
@@ -259,7 +269,7 @@ func (e *Engine) askSealLocked() {
 	if c := e.registry.Checkpoint; c != nil {
 		sealed = c.Size
 	}
-	if e.cfg.Sealing.Key == nil || e.folded-sealed < e.cfg.Sealing.Events {
+	if e.cfg.Sealing.Key == nil || e.folded-sealed < e.sealed.Load().Events {
 		return
 	}
 	select {

@@ -57,6 +57,12 @@ func NewGate(cfg GateConfig) *Gate {
 	}
 }
 
+// SetLimits replaces the limits of GateConfig from now on.
+func (g *Gate) SetLimits(requests, burst, failures int) {
+	g.calls.set(float64(requests), burst)
+	g.tries.set(float64(failures)/60, failures)
+}
+
 // errWithdrawn ends requests whose token does not stand any more.
 var errWithdrawn = errors.New("the token was withdrawn or has expired")
 
@@ -141,8 +147,8 @@ func (g *Gate) Wrap(next http.Handler) http.Handler {
 }
 
 // Require is Wrap for what is no route of the API: its callers need a role.
-// From open addresses it is for everybody.
-func (g *Gate) Require(role Role, open []netip.Prefix, next http.Handler) http.Handler {
+// From the addresses that open names at the time it is for everybody.
+func (g *Gate) Require(role Role, open func() []netip.Prefix, next http.Handler) http.Handler {
 	checked := g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if id, _ := IdentityOf(r.Context()); !id.Can(role) {
 			g.engine.Refused(RefusedRole(r, id, r.URL.Path, role))
@@ -153,7 +159,7 @@ func (g *Gate) Require(role Role, open []netip.Prefix, next http.Handler) http.H
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := peerOf(r)
-		for _, prefix := range open {
+		for _, prefix := range open() {
 			if prefix.Contains(from) {
 				next.ServeHTTP(w, r)
 				return

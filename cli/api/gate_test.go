@@ -204,6 +204,21 @@ func TestGate_TooManyRequestsWait(t *testing.T) {
 	if status != http.StatusTooManyRequests || header.Get("Retry-After") == "" {
 		t.Errorf("status %d, Retry-After %q", status, header.Get("Retry-After"))
 	}
+	// Other limits hold at once, also for those who are known already.
+	g.gate.SetLimits(1_000_000, 1_000_000, 1_000_000)
+	for range 20 {
+		if _, err := ada.Zones(t.Context()); err != nil {
+			t.Fatalf("with room for all: %v", err)
+		}
+	}
+	if status, _ := g.ask(t, http.MethodGet, Prefix+"/zones", ""); status != http.StatusUnauthorized {
+		t.Errorf("with room for all, without a token: status %d", status)
+	}
+	g.gate.SetLimits(1, 2, 5)
+	limited(func() error {
+		_, err := ada.Zones(t.Context())
+		return err
+	})
 	// Whoever has a token is not kept out by those who try.
 	bob := g.token(t, pipeline.NewToken{Name: "bob", Roles: []string{"viewer"}})
 	if _, err := bob.Zones(t.Context()); err != nil {

@@ -13,10 +13,9 @@ const maxLimiters = 4096
 
 // limiters bounds how often something happens, by a key.
 type limiters struct {
-	each  rate.Limit
-	burst int
-
 	mu     sync.Mutex
+	each   rate.Limit               // guarded by mu
+	burst  int                      // guarded by mu
 	known  map[string]*rate.Limiter // guarded by mu
 	others *rate.Limiter            // guarded by mu; of those that have no place in known
 	swept  time.Time                // guarded by mu
@@ -27,6 +26,20 @@ func newLimiters(each float64, burst int) *limiters {
 	return &limiters{
 		each: rate.Limit(each), burst: burst, known: map[string]*rate.Limiter{}, others: rate.NewLimiter(rate.Limit(each), burst),
 	}
+}
+
+// set replaces the limits, of those that are known already, too.
+func (l *limiters) set(each float64, burst int) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.each, l.burst = rate.Limit(each), burst
+	for _, one := range l.known {
+		one.SetLimitAt(now, l.each)
+		one.SetBurstAt(now, burst)
+	}
+	l.others.SetLimitAt(now, l.each)
+	l.others.SetBurstAt(now, burst)
 }
 
 // allow counts one more, and reports whether it is within the limit; where it is

@@ -76,10 +76,11 @@ func stops() []keymgr.Phase {
 
 // chosen are the zones that have series of their own, by name.
 func (m *Metrics) chosen(zones []pipeline.ZoneMeasure, now time.Time) []*pipeline.ZoneMeasure {
-	if m.cfg.Zones == ZonesNone {
+	by := m.shown.Load()
+	if by.zones == ZonesNone {
 		return nil
 	}
-	all := m.cfg.Zones == ZonesAll || len(zones) <= m.cfg.ZonesLimit
+	all := by.zones == ZonesAll || len(zones) <= by.limit
 	type one struct {
 		z *pipeline.ZoneMeasure
 		t trouble
@@ -90,9 +91,9 @@ func (m *Metrics) chosen(zones []pipeline.ZoneMeasure, now time.Time) []*pipelin
 			list = append(list, one{&zones[i], t})
 		}
 	}
-	if !all && len(list) > m.cfg.ZonesLimit {
+	if !all && len(list) > by.limit {
 		slices.SortStableFunc(list, func(a, b one) int { return cmp.Compare(b.t, a.t) })
-		list = list[:m.cfg.ZonesLimit]
+		list = list[:by.limit]
 		slices.SortFunc(list, func(a, b one) int { return strings.Compare(a.z.Name, b.z.Name) })
 	}
 	out := make([]*pipeline.ZoneMeasure, len(list))

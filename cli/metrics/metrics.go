@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +47,7 @@ type Config struct {
 // Metrics tells how a process is. It is safe for concurrent use.
 type Metrics struct {
 	cfg      Config
+	shown    atomic.Pointer[shown]
 	descs    map[string]described
 	registry *prometheus.Registry
 	handler  http.Handler
@@ -63,10 +66,8 @@ func New(cfg Config) *Metrics {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.ZonesLimit == 0 {
-		cfg.ZonesLimit = DefaultZonesLimit
-	}
 	m := &Metrics{cfg: cfg, descs: map[string]described{}, registry: prometheus.NewRegistry()}
+	m.SetZones(cfg.Zones, cfg.ZonesLimit)
 	for _, f := range slices.Concat(zoneFamilies(), fleetFamilies(), processFamilies()) {
 		m.descs[f.name] = described{f, prometheus.NewDesc(prefix+f.name, f.help, f.labels, nil)}
 	}
@@ -84,6 +85,17 @@ func New(cfg Config) *Metrics {
 		MaxRequestsInFlight: maxScrapes, Timeout: scrapeTime, EnableOpenMetrics: true,
 	})
 	return m
+}
+
+// shown is which zones have series of their own.
+type shown struct {
+	zones string
+	limit int
+}
+
+// SetZones replaces Zones and ZonesLimit of Config from the next scrape on.
+func (m *Metrics) SetZones(zones string, limit int) {
+	m.shown.Store(&shown{zones: zones, limit: cmp.Or(limit, DefaultZonesLimit)})
 }
 
 // errorLog takes what the library says of a scrape that failed.

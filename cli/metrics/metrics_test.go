@@ -257,8 +257,8 @@ func TestZonesAuto_TellsOfManyZonesThoseInTrouble(t *testing.T) {
 		{ZonesAuto, 1, []string{"z7"}},
 		{ZonesNone, 10, nil},
 	} {
-		m := measured(now, c.zones)
-		m.cfg.ZonesLimit = c.limit
+		m := measured(now, ZonesAll)
+		m.SetZones(c.zones, c.limit)
 		text := scrapeOf(t, m)
 		var got []string
 		for _, match := range regexp.MustCompile(`(?m)^sluice_zone_stage\{stage="[a-z]+",zone="(z\d)\.`).FindAllStringSubmatch(text, -1) {
