@@ -42,16 +42,18 @@ type catalogs struct {
 	wake chan struct{} // something moved
 
 	mu      sync.Mutex
-	seen    map[event.ZoneID]catalogSeen // guarded by mu; by catalog
+	seen    map[event.ZoneID]catalogSeen // guarded by mu; by consumed catalog
 	follow  bool                         // guarded by mu; what consumed ones ask for, or what is here of it, may have changed
 	produce bool                         // guarded by mu; what is published has changed
+	made    map[event.ZoneID]*madeList   // guarded by mu; produced ones whose list this process made, by catalog
 
 	// Only the loop uses what follows.
 
 	fresh []*runner                 // zones that were added lately
 	tried map[string]refusedRemoval // removals that were refused lately, by zone
-	made  time.Time                 // when produced catalogs were last made, by the machine's clock
 	next  time.Time                 // when consumed ones are to be followed next; zero for when something moves
+	// produced is when those that are produced were last made, by the machine's clock.
+	produced time.Time
 }
 
 // refusedRemoval is a removal that was refused.
@@ -60,10 +62,10 @@ type refusedRemoval struct {
 	err error
 }
 
-// catalogSeen is what the last look at a catalog found.
+// catalogSeen is what the last look at a consumed catalog found.
 type catalogSeen struct {
 	At        time.Time
-	Members   int // zones here that came from it; of a produced one, that it lists
+	Members   int // zones here that came from it
 	Waiting   int // listed and not added yet
 	Unlisted  int // whose removal is announced
 	Conflicts []memberConflict
@@ -75,7 +77,7 @@ type catalogSeen struct {
 }
 
 func newCatalogs() catalogs {
-	return catalogs{wake: make(chan struct{}, 1), seen: map[event.ZoneID]catalogSeen{}, follow: true, produce: true, tried: map[string]refusedRemoval{}}
+	return catalogs{wake: make(chan struct{}, 1), seen: map[event.ZoneID]catalogSeen{}, made: map[event.ZoneID]*madeList{}, follow: true, produce: true, tried: map[string]refusedRemoval{}}
 }
 
 // poke has the consumed catalogs looked at.
@@ -123,7 +125,7 @@ func (e *Engine) zoneMoved(was, now State) {
 		e.catalogs.poke()
 	}
 	if published || was.Policy.Name != now.Policy.Name {
-		e.catalogs.changed()
+		e.catalogs.moved(now.Zone)
 	}
 }
 
@@ -138,13 +140,13 @@ func (c *catalogs) changed() {
 
 // instanceMoved takes note of a folded event of the whole instance.
 func (e *Engine) instanceMoved(f event.Facts) {
-	switch f.(type) {
+	switch f := f.(type) {
 	case *event.CatalogAdded, *event.CatalogChanged, *event.CatalogRemoved:
-		e.catalogs.changed()
+		e.catalogs.relisted()
 		e.catalogs.poke()
 	case *event.ZoneRemoved: // its name may be wanted
 		if len(e.catalogsNow()) > 0 {
-			e.catalogs.changed()
+			e.catalogs.moved(f.ID)
 			e.catalogs.poke()
 		}
 	}

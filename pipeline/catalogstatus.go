@@ -107,7 +107,7 @@ func (e *Engine) catalogStatus(c Catalog) (CatalogStatus, error) {
 	st.Members, st.Waiting, st.Removals, st.Conflicts = seen.Members, seen.Waiting, seen.Unlisted, len(seen.Conflicts)
 	st.NextRemoval = timeOrNil(seen.Next)
 	if !c.consumed() {
-		st.Policy, st.Members = zone.Policy, len(e.published(c))
+		st.Policy, st.Members = zone.Policy, e.countPublished(c)
 	}
 	if p := s.Published; p != nil {
 		serial := p.Signed.Facts.Serial
@@ -244,6 +244,9 @@ func (e *Engine) catalogMeasures() []CatalogMeasure {
 		m := CatalogMeasure{
 			Name: name, Kind: c.Kind, Members: seen.Members, Waiting: seen.Waiting, Removals: seen.Unlisted,
 			Conflicts: len(seen.Conflicts), Failing: seen.Failed,
+		}
+		if !c.consumed() {
+			m.Members = e.countPublished(c)
 		}
 		if r, err := e.find(name); err == nil {
 			m.Held = r.snapshot().catalogHold() != nil

@@ -128,26 +128,5 @@ func (e *Engine) applyUpdates(ctx context.Context, s State, c ApplyUpdates) (fac
 	if err := u.raise(zone.Serial(base.Serial)); err != nil {
 		return nil, err
 	}
-	return facts, e.sendUpdates(ctx, s, c, u, facts)
-}
-
-// sendUpdates sends what updates changed, and fills in the facts.
-func (e *Engine) sendUpdates(ctx context.Context, s State, c ApplyUpdates, u *updateEdit, facts *event.InstanceLoaded) error {
-	state, err := u.view.ContentState()
-	if err != nil {
-		return e.note(err)
-	}
-	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
-	check := newEditCheck(u.zoneEdit, "UPDATE", u.policy.Checks().Glue)
-	hasher := zone.Hasher{Set: *state}
-	if err := u.send(out, check, &hasher, facts); err != nil {
-		return err
-	}
-	facts.Notices = append(facts.Notices, u.notices(check.notices)...)
-	facts.ContentDigest = hasher.Set.Sum()
-	if err := out.putState(&hasher.Set); err != nil {
-		return err
-	}
-	facts.Manifest, err = out.finish()
-	return err
+	return facts, e.sendEdit(ctx, s, c, u.zoneEdit, "UPDATE", p.Checks().Glue, facts)
 }

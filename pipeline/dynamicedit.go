@@ -494,13 +494,9 @@ func (u *updateEdit) ignored(c change, served *zone.Serial) (bool, error) {
 // raise gives the zone a serial after that of its base, where something changed
 // and no update set one.
 func (u *updateEdit) raise(base zone.Serial) error {
-	changed := false
-	for key, set := range u.sets {
-		now, err := set.value([]byte(key))
-		if err != nil {
-			return err
-		}
-		changed = changed || !bytes.Equal(set.before, now)
+	changed, err := u.changed()
+	if err != nil {
+		return err
 	}
 	set, err := u.look(u.apex, zone.TypeSOA)
 	if err != nil || !changed || len(set.records) == 0 || base.Before(soaSerialOf(set.records[0])) {

@@ -203,12 +203,17 @@ func (e *Engine) loadDiff(s State, c Load, p Policy, in *zone.Loaded, out *chunk
 	if err != nil {
 		return err
 	}
-	if changes == 0 && s.LoadFailure == nil && s.Released == nil && !s.updated() && !newlyRead(s, c, p) {
+	if changes == 0 && !toldAnyway(s, c, p) {
 		return errUnchanged
 	}
-	// Where a failure stands there, or a hold has ended, the good input is told
-	// though it is the same as before: it ends the one, and completes the other.
 	return nil
+}
+
+// toldAnyway reports whether good input is told though it is the same as before:
+// where a failure stands there, or a hold has ended, it ends the one, and completes
+// the other.
+func toldAnyway(s State, c Load, p Policy) bool {
+	return s.LoadFailure != nil || s.Released != nil || s.updated() || newlyRead(s, c, p)
 }
 
 // newlyRead reports whether a load is the first of another source, which updates

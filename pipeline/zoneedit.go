@@ -172,6 +172,30 @@ func (z *zoneEdit) add(rr *xfr.Record) error {
 	return z.grow(len(rr.RData) + editOverhead)
 }
 
+// replace makes an RRset what one record says, or nothing where that has no data.
+func (z *zoneEdit) replace(rr xfr.Record) error {
+	set, err := z.set(&rr)
+	if err != nil {
+		return err
+	}
+	set.records = nil
+	if rr.RData != nil {
+		set.owner, set.ttl, set.records = zone.Name(rr.Owner), rr.TTL, [][]byte{rr.RData}
+	}
+	return z.grow(len(rr.RData) + editOverhead)
+}
+
+// changed reports whether anything is other than before.
+func (z *zoneEdit) changed() (bool, error) {
+	for key, set := range z.sets {
+		now, err := set.value([]byte(key))
+		if err != nil || !bytes.Equal(set.before, now) {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
 // refuse tells what is wrong with a record, which no other form of transfer
 // would mend.
 func (z *zoneEdit) refuse(rr *xfr.Record, err error) error {
@@ -228,6 +252,28 @@ func (e *Engine) applyEdit(ctx context.Context, t *transfer, facts *event.Instan
 		return err
 	}
 	facts.Stripped, facts.Notices = z.stripped, z.notices(check.notices)
+	facts.ContentDigest = hasher.Set.Sum()
+	if err := out.putState(&hasher.Set); err != nil {
+		return err
+	}
+	facts.Manifest, err = out.finish()
+	return err
+}
+
+// sendEdit sends what changed of an instance whose facts the given ones begin with,
+// and fills these in.
+func (e *Engine) sendEdit(ctx context.Context, s State, c Command, z *zoneEdit, file string, glue zone.GlueCheck, facts *event.InstanceLoaded) error {
+	state, err := z.view.ContentState()
+	if err != nil {
+		return e.note(err)
+	}
+	out := newChunkSink(ctx, e.journal.NewChunks(s.Zone, c.Identity()))
+	check := newEditCheck(z, file, glue)
+	hasher := zone.Hasher{Set: *state}
+	if err := z.send(out, check, &hasher, facts); err != nil {
+		return err
+	}
+	facts.Notices = append(facts.Notices, z.notices(check.notices)...)
 	facts.ContentDigest = hasher.Set.Sum()
 	if err := out.putState(&hasher.Set); err != nil {
 		return err
