@@ -31,8 +31,10 @@ const (
 	// catalogFresh bounds the new zones that have neither been published nor
 	// failed, so that they do not stand before all others for long.
 	catalogFresh = 256
-	// catalogSettle is how long new zones are waited for, where there are too many.
+	// catalogSettle is how long new zones are waited for, where there are too many,
+	// and settleLook how often they are looked at meanwhile.
 	catalogSettle = time.Minute
+	settleLook    = 20 * time.Millisecond
 	// shownMembers bounds what is told of one catalog by name.
 	shownMembers = 20
 )

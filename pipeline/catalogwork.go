@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -156,9 +157,10 @@ func (w *catalogWork) remove(ctx context.Context, p catalogPlan) (more bool, err
 		return false, nil
 	}
 	now := w.e.clock.Now()
+	maps.DeleteFunc(w.e.catalogs.tried, func(_ string, before refusedRemoval) bool { return now.Sub(before.at) >= catalogAgain })
 	var todo []memberNow
 	for _, m := range p.Remove {
-		if before, ok := w.e.catalogs.tried[m.Name]; ok && now.Sub(before.at) < catalogAgain {
+		if before, ok := w.e.catalogs.tried[m.Name]; ok {
 			w.fault(m.Name, before.err)
 		} else if len(todo) == removalRound {
 			more = true
@@ -292,10 +294,9 @@ func (e *Engine) addedRunners(facts []event.Facts) []*runner {
 func (e *Engine) settle(ctx context.Context) {
 	due := time.NewTimer(catalogSettle)
 	defer due.Stop()
+	look := time.NewTicker(settleLook) // each event that is folded would be a look at all of them
+	defer look.Stop()
 	for {
-		e.mu.RLock()
-		moved := e.moved
-		e.mu.RUnlock()
 		e.catalogs.fresh = slices.DeleteFunc(e.catalogs.fresh, func(r *runner) bool {
 			s := r.snapshot()
 			return s.Published != nil || s.LoadFailure != nil || s.SignFailure != nil || s.Removed != 0
@@ -304,7 +305,7 @@ func (e *Engine) settle(ctx context.Context) {
 			return
 		}
 		select {
-		case <-moved:
+		case <-look.C:
 		case <-due.C:
 			e.catalogs.fresh = nil
 			return
