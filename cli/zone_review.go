@@ -123,7 +123,7 @@ func zoneOverride(e *env) *urfave.Command {
 			if strings.TrimSpace(c.String("reason")) == "" {
 				return &usageError{msg: "--reason is missing", hint: "usage: sluice zone override ZONE --loaded|--signed --reason TEXT"}
 			}
-			status, err := client.Override(c.Context, args[0], stage, c.String("reason"))
+			status, err := client.Override(c.Context, args[0], stage, pipeline.NewDecision{Reason: c.String("reason")})
 			if err != nil {
 				return err
 			}
@@ -138,7 +138,7 @@ func zoneReset(e *env) *urfave.Command {
 		OnUsageError: onUsageError,
 		Flags:        []urfave.Flag{reasonFlag()},
 		Action: e.zoneAction(func(c *urfave.Context, client *api.Client, args []string) error {
-			status, err := client.Reset(c.Context, args[0], c.String("reason"))
+			status, err := client.Reset(c.Context, args[0], pipeline.NewDecision{Reason: c.String("reason")})
 			if err != nil {
 				return err
 			}

@@ -98,7 +98,7 @@ func TestDoors_EventsNameWhatTheyAnswer(t *testing.T) {
 	r.approve(event.StageLoaded)
 	r.reload(strings.Replace(smallZone, "192.0.2.1", "192.0.2.2", 1))
 	r.reject(event.StageLoaded)
-	if _, err := r.e.Override(t.Context(), testActor, "example.com", event.StageLoaded, "it is good"); err != nil {
+	if _, err := r.e.Override(t.Context(), testActor, "example.com", event.StageLoaded, NewDecision{Reason: "it is good"}); err != nil {
 		t.Fatal(err)
 	}
 	r.await()

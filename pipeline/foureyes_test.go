@@ -71,7 +71,7 @@ func TestFourEyes_RecalledOrRejectedIsVoid(t *testing.T) {
 	if _, err := r.e.Recall(t.Context(), bob, "example.com", event.ProposeApprove, event.StageLoaded, ""); !errors.Is(err, ErrState) {
 		t.Errorf("recalled twice: %v", err)
 	}
-	if _, err = r.e.Override(t.Context(), ada, "example.com", event.StageLoaded, "in a hurry"); err != nil {
+	if _, err = r.e.Override(t.Context(), ada, "example.com", event.StageLoaded, NewDecision{Reason: "in a hurry"}); err != nil {
 		t.Fatal(err)
 	}
 	if st = r.await(); st.Published != nil || len(st.Proposals) != 1 || st.Proposals[0].Action != event.ProposeOverride {

@@ -575,10 +575,10 @@ func TestIncident_SE2009_AWholeZoneThatChangedWaitsForAPerson(t *testing.T) {
 	if got := r.historyOf("review.rejected"); len(got) != 1 || !strings.Contains(got[0], "max-change-percent") {
 		t.Errorf("verdicts %q", got)
 	}
-	if _, err := r.e.Override(t.Context(), testActor, "example.com", event.StageLoaded, ""); err == nil {
+	if _, err := r.e.Override(t.Context(), testActor, "example.com", event.StageLoaded, NewDecision{}); err == nil {
 		t.Error("overridden without a reason")
 	}
-	if _, err := r.e.Reset(t.Context(), testActor, "example.com", "the script is corrected"); err != nil {
+	if _, err := r.e.Reset(t.Context(), testActor, "example.com", NewDecision{Reason: "the script is corrected"}); err != nil {
 		t.Fatal(err)
 	}
 	if st = r.reload(strings.Replace(zoneOf("."), " 7 ", " 8 ", 1)); st.State != "published" || strings.Contains(r.dump(), "example.com.example.com.") {

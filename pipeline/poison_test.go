@@ -47,7 +47,7 @@ func TestPoison_QuarantinesTheRole(t *testing.T) {
 	g.mu.Lock()
 	g.panics = false
 	g.mu.Unlock()
-	if _, err := w.e.Reset(t.Context(), testActor, "example.com.", "driver replaced"); err != nil {
+	if _, err := w.e.Reset(t.Context(), testActor, "example.com.", NewDecision{Reason: "driver replaced"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.e.Resign(t.Context(), testActor, "example.com.", false); err != nil {

@@ -5,7 +5,6 @@ package pipeline
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 

@@ -49,6 +49,23 @@ type NewVerdict struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// NewDecision is what a person decides about the instance that is under review,
+// or that halted the zone.
+type NewDecision struct {
+	Reason string `json:"reason,omitempty"`
+	// Instance is the one that the person was shown: l<sequence> or s<sequence>.
+	// Where it is given and another one is there by now, nothing is done.
+	Instance string `json:"instance,omitempty"`
+}
+
+// about reports whether a decision is about the instance that is there.
+func (d NewDecision) about(stage string, instance uint64) error {
+	if now := instanceWordOf(stage, instance); d.Instance != "" && d.Instance != now {
+		return fmt.Errorf("%s is not there any more, now %s is: %w", d.Instance, now, ErrState)
+	}
+	return nil
+}
+
 // Approve gives a person's good verdict on the instance under review at a
 // stage, event.StageLoaded or event.StageSigned. Errors: ErrState where that
 // instance is not under review, or where the policy does not ask a person.
@@ -88,38 +105,42 @@ func (e *Engine) Reject(ctx context.Context, actor event.Actor, name, stage stri
 }
 
 // Override passes the instance that is under review or that halted the zone,
-// whatever checkers said.
-func (e *Engine) Override(ctx context.Context, actor event.Actor, name, stage, reason string) (ZoneStatus, error) {
+// whatever checkers said. Errors: ErrState where that is not the one that d names.
+func (e *Engine) Override(ctx context.Context, actor event.Actor, name, stage string, d NewDecision) (ZoneStatus, error) {
 	return e.throughTwo(ctx, actor, name, func(s State, p Policy) ([]event.Facts, *event.ReviewProposed, error) {
 		switch {
-		case strings.TrimSpace(reason) == "":
+		case strings.TrimSpace(d.Reason) == "":
 			return nil, nil, fmt.Errorf("%w: an override needs a reason", ErrInvalid)
-		case len(reason) > maxReason:
+		case len(d.Reason) > maxReason:
 			return nil, nil, fmt.Errorf("%w: the reason is longer than %d bytes", ErrInvalid, maxReason)
 		}
 		rv := e.currentReview(s, p, stage)
 		if rv == nil {
 			return nil, nil, fmt.Errorf("zone %s: nothing is under %s review, nor halted by it: %w", s.Name, stage, ErrState)
 		}
-		return []event.Facts{&event.ReviewOverridden{Stage: stage, Instance: rv.Instance, Digest: rv.Digest, Reason: reason}},
-			rv.proposal(event.ProposeOverride, reason), nil
+		if err := d.about(stage, rv.Instance); err != nil {
+			return nil, nil, err
+		}
+		return []event.Facts{&event.ReviewOverridden{Stage: stage, Instance: rv.Instance, Digest: rv.Digest, Reason: d.Reason}},
+			rv.proposal(event.ProposeOverride, d.Reason), nil
 	})
 }
 
-// Reset ends a halt and drops the instance that led to it.
-func (e *Engine) Reset(ctx context.Context, actor event.Actor, name, reason string) (ZoneStatus, error) {
+// Reset ends a halt and drops the instance that led to it. Errors: ErrState where
+// that is not the one that d names.
+func (e *Engine) Reset(ctx context.Context, actor event.Actor, name string, d NewDecision) (ZoneStatus, error) {
 	return e.throughDoor(ctx, actor, name, func(s State, _ Policy) ([]event.Facts, error) {
 		stop := s.Stopped
 		switch {
 		case stop == nil && len(s.Quarantines) == 0:
 			return nil, fmt.Errorf("zone %s is not halted: %w", s.Name, ErrState)
 		case stop == nil:
-			return []event.Facts{&event.ZoneReset{Reason: reason}}, nil
+			return []event.Facts{&event.ZoneReset{Reason: d.Reason}}, nil
 		}
 		return []event.Facts{
 			&event.InstanceAbandoned{Stage: stop.Stage, Instance: stop.Instance, Reason: stop.Reason},
-			&event.ZoneReset{Reason: reason},
-		}, nil
+			&event.ZoneReset{Reason: d.Reason},
+		}, d.about(stop.Stage, stop.Instance)
 	})
 }
 

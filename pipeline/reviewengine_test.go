@@ -278,21 +278,29 @@ func TestReview_HaltEndsByOverrideOrReset(t *testing.T) {
 			if err := r.e.Reload(ctx, testActor, "example.com", false); !errors.Is(err, ErrState) {
 				t.Errorf("reload of a halted zone: %v", err)
 			}
-			if _, err := r.e.Reset(ctx, testActor, "example.com", ""); err != nil {
+			halted := r.review(stage).Instance
+			if _, err := r.e.Reset(ctx, testActor, "example.com", NewDecision{Instance: "l1"}); !errors.Is(err, ErrState) {
+				t.Errorf("reset of another instance: %v", err)
+			}
+			if _, err := r.e.Reset(ctx, testActor, "example.com", NewDecision{Instance: halted}); err != nil {
 				t.Fatal(err)
 			}
 			if st = r.await(); st.State != "published" || len(st.Reviews) != 0 || r.served() != served {
 				t.Errorf("after the reset: %+v", st)
 			}
-			if _, err := r.e.Reset(ctx, testActor, "example.com", ""); !errors.Is(err, ErrState) {
+			if _, err := r.e.Reset(ctx, testActor, "example.com", NewDecision{}); !errors.Is(err, ErrState) {
 				t.Errorf("a second reset: %v", err)
 			}
 			r.reload(strings.Replace(changedZone(), "192.0.2.81", "192.0.2.82", 1))
 			r.reject(stage)
-			if _, err := r.e.Override(ctx, testActor, "example.com", stage, " "); !errors.Is(err, ErrInvalid) {
+			if _, err := r.e.Override(ctx, testActor, "example.com", stage, NewDecision{Reason: " "}); !errors.Is(err, ErrInvalid) {
 				t.Errorf("override without a reason: %v", err)
 			}
-			if _, err := r.e.Override(ctx, testActor, "example.com", stage, "it is right"); err != nil {
+			if _, err := r.e.Override(ctx, testActor, "example.com", stage, NewDecision{Reason: "it is right", Instance: halted}); !errors.Is(err, ErrState) {
+				t.Errorf("override of the instance before: %v", err)
+			}
+			now := NewDecision{Reason: "it is right", Instance: r.review(stage).Instance}
+			if _, err := r.e.Override(ctx, testActor, "example.com", stage, now); err != nil {
 				t.Fatal(err)
 			}
 			if st = r.await(); st.State != "published" || !strings.Contains(r.dump(), "192.0.2.82") {
@@ -386,7 +394,7 @@ func TestReview_HookThatCannotBeStartedHaltsTheZone(t *testing.T) {
 	if st.State != "halted" || len(st.Notices) == 0 || !strings.Contains(st.Notices[len(st.Notices)-1].Text, "cannot be started") {
 		t.Fatalf("%+v", st.ZoneSummary)
 	}
-	if _, err := r.e.Override(t.Context(), testActor, "example.com", event.StageLoaded, "the hook is missing"); err != nil {
+	if _, err := r.e.Override(t.Context(), testActor, "example.com", event.StageLoaded, NewDecision{Reason: "the hook is missing"}); err != nil {
 		t.Fatal(err)
 	}
 	if st = r.await(); st.State != "published" {

@@ -50,7 +50,7 @@ func TestSeal_StatesNeedNoSealedValue(t *testing.T) {
 	r := &rig{t: t, dir: t.TempDir(), journal: memory, seal: SealKinds()}
 	r.start(policies)
 	r.add(smallZone)
-	if _, err := r.e.Reset(t.Context(), jane, "example.com", "given by a person"); err != nil {
+	if _, err := r.e.Reset(t.Context(), jane, "example.com", NewDecision{Reason: "given by a person"}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the halt is over", func() bool { return r.count("zone.reset") == 1 })

@@ -31,14 +31,14 @@ func (s *server) reject(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) override(w http.ResponseWriter, r *http.Request) error {
-	return act(w, r, func(v Reason) (pipeline.ZoneStatus, error) {
-		return s.engine.Override(r.Context(), actorOf(r.Context()), r.PathValue("zone"), r.PathValue("stage"), v.Reason)
+	return act(w, r, func(d pipeline.NewDecision) (pipeline.ZoneStatus, error) {
+		return s.engine.Override(r.Context(), actorOf(r.Context()), r.PathValue("zone"), r.PathValue("stage"), d)
 	})
 }
 
 func (s *server) reset(w http.ResponseWriter, r *http.Request) error {
-	return act(w, r, func(v Reason) (pipeline.ZoneStatus, error) {
-		return s.engine.Reset(r.Context(), actorOf(r.Context()), r.PathValue("zone"), v.Reason)
+	return act(w, r, func(d pipeline.NewDecision) (pipeline.ZoneStatus, error) {
+		return s.engine.Reset(r.Context(), actorOf(r.Context()), r.PathValue("zone"), d)
 	})
 }
 
@@ -73,13 +73,13 @@ func (c *Client) Reject(ctx context.Context, name, stage string, v pipeline.NewV
 }
 
 // Override passes what is under review, or what halted the zone.
-func (c *Client) Override(ctx context.Context, name, stage, reason string) (pipeline.ZoneStatus, error) {
-	return fetch[pipeline.ZoneStatus](ctx, c, http.MethodPost, zonePath(name, "reviews", stage, "override"), nil, Reason{Reason: reason})
+func (c *Client) Override(ctx context.Context, name, stage string, d pipeline.NewDecision) (pipeline.ZoneStatus, error) {
+	return fetch[pipeline.ZoneStatus](ctx, c, http.MethodPost, zonePath(name, "reviews", stage, "override"), nil, d)
 }
 
 // Reset ends a halt and drops what led to it.
-func (c *Client) Reset(ctx context.Context, name, reason string) (pipeline.ZoneStatus, error) {
-	return fetch[pipeline.ZoneStatus](ctx, c, http.MethodPost, zonePath(name, "reset"), nil, Reason{Reason: reason})
+func (c *Client) Reset(ctx context.Context, name string, d pipeline.NewDecision) (pipeline.ZoneStatus, error) {
+	return fetch[pipeline.ZoneStatus](ctx, c, http.MethodPost, zonePath(name, "reset"), nil, d)
 }
 
 // SetMaintenance blocks new work on a zone, or lets it go on.

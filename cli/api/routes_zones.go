@@ -93,9 +93,9 @@ func reviewRoutes() []Route {
 		change("POST", "/zones/{zone}/reviews/{stage}/reject", "reject", RoleReviewer, "Reject the instance under review.",
 			pipeline.NewVerdict{}, status, (*server).reject),
 		change("POST", "/zones/{zone}/reviews/{stage}/override", "override", RoleOperator, "Let the instance through that halted the zone.",
-			Reason{}, status, (*server).override),
+			pipeline.NewDecision{}, status, (*server).override),
 		change("POST", "/zones/{zone}/reset", "resetZone", RoleOperator, "End a halt, and drop what led to it.",
-			Reason{}, status, (*server).reset),
+			pipeline.NewDecision{}, status, (*server).reset),
 		change("POST", "/zones/{zone}/maintenance", "setMaintenance", RoleOperator, "Block new work on a zone, or let it go on.",
 			SetMaintenance{}, status, (*server).maintenance),
 	)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/html"
 	"golang.org/x/sys/unix"
 
+	"sluice/journal/event"
 	"sluice/keymgr"
 	"sluice/pipeline"
 )
@@ -116,6 +117,9 @@ func TestOverview_StaysSmall(t *testing.T) {
 	if p.Rows[0].NextExpiry.Before(*p.Soonest[0].NextExpiry) {
 		t.Error("the third page begins with what ends first")
 	}
+	if size := len(overviewHTML(t, p, now)); size > 128<<10 {
+		t.Errorf("a page of %d bytes", size)
+	}
 	if q := page("/?q=zone-00042&page=9999999999"); q.Matching != 1 || len(q.Rows) != 1 || q.Pages.Page != 1 {
 		t.Errorf("%d match, page %d", q.Matching, q.Pages.Page)
 	}
@@ -124,6 +128,24 @@ func TestOverview_StaysSmall(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, q.Matching, want)
 		}
 	}
+}
+
+// overviewHTML is the whole page of an overview.
+func overviewHTML(t *testing.T, p overviewPage, now time.Time) string {
+	t.Helper()
+	files, err := readAssets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	templates, err := readPages(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := templates["overview"].ExecuteTemplate(&b, "layout.html", shell{Title: "Zones", Now: now, Body: p}); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // Each need leads to where something can be done about it.
@@ -239,23 +261,110 @@ func TestTimeline_DrawsLivesInOrder(t *testing.T) {
 
 func TestStages_ShowWhereItStands(t *testing.T) {
 	at := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
-	serial := uint32(7)
-	old := uint32(6)
-	z := pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{Source: "/etc/zones/example", State: "published, in review", PublishedSerial: &serial}}
+	old, now, next := uint32(6), uint32(7), uint32(8)
+	z := pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{Source: "/etc/zones/example"}}
 	z.Loaded = &pipeline.InstanceSummary{Instance: "l9", Serial: 8, Time: at, Records: 1200}
 	z.Signed = &pipeline.InstanceSummary{Instance: "s5", Serial: 7, Time: at, Signatures: 5}
 	z.Published = z.Signed
 	z.Reviews = []pipeline.ReviewStatus{{Stage: stageLoaded, Instance: "l9", Serial: 8, State: "pending", Since: at, WaitsFor: "the verdict of a person"}}
-	z.Secondaries = []pipeline.SecondaryStatus{{Server: "192.0.2.1", Serial: &serial}, {Server: "192.0.2.2", Serial: &old, LastError: "no answer"}}
-	var got []string
-	for _, s := range stagesOf(z) {
-		got = append(got, s.Name+" "+s.State+" "+s.Word)
+	z.Stages = []pipeline.StageStatus{
+		{Stage: "source", State: "done", Serial: &next, Text: z.Source},
+		{Stage: "load", State: "done", Serial: &next},
+		{Stage: "review-loaded", State: "waiting", Serial: &next, Text: "the verdict of a person"},
+		{Stage: "sign", State: "done", Serial: &now},
+		{Stage: "review-signed", State: "off"},
+		{Stage: "publish", State: "done", Serial: &now},
+		{Stage: "secondaries", State: "failed", Serial: &old, Text: "1 of 2 know it"},
 	}
-	want := "Source ok file|Load ok loaded|Review wait waits|Sign ok signed|Review ok open|Publish ok served|Secondaries warning 1 of 2 know"
-	if text := strings.Join(got, "|"); text != want {
-		t.Errorf("%s\nwant %s", text, want)
+	drawn := func() string {
+		var got []string
+		for _, s := range stagesOf(z) {
+			got = append(got, fmt.Sprintf("%s %s %s %t", s.Name, s.State, s.Word, s.Flows))
+		}
+		return strings.Join(got, "|")
 	}
-	if stages := stagesOf(pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{State: "new"}}); stages[5].State != "idle" || stages[5].Flows {
-		t.Errorf("of a new zone: %+v", stages[5])
+	want := "Source ok file true|Load ok loaded true|Review wait waits false|Sign ok signed true|" +
+		"Review idle none is asked for true|Publish ok served true|Secondaries alarm 1 of 2 know it true"
+	if got := drawn(); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if lines := stagesOf(z)[2].Lines; strings.Join(lines, "|") != "serial 8|l9|the verdict of a person" {
+		t.Errorf("the review: %q", lines)
+	}
+	// Every state of every stage has a word and a sign.
+	for i := range z.Stages {
+		for _, state := range []string{"done", "busy", "waiting", "failed", "off", "none"} {
+			z.Stages[i].State = state
+			z.State = "signing"
+			if s := stagesOf(z)[i]; s.Word == "" || s.Icon() == "" {
+				t.Errorf("%s, %s: %+v", z.Stages[i].Stage, state, s)
+			}
+		}
+	}
+	z.Source, z.Held, z.Stages[0].State = "update:ns1.example.", &pipeline.HoldStatus{}, "off"
+	if s := stagesOf(z)[0]; s.Word != "not followed" || len(s.Lines) != 0 {
+		t.Errorf("the source of a zone that is held: %+v", s)
+	}
+}
+
+func TestFacts_TellWhatItWaitsForAndWhatComes(t *testing.T) {
+	at := time.Date(2030, 3, 4, 12, 0, 0, 0, time.UTC)
+	z := pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{Name: "dyn.example."}, WaitsFor: "new input", Since: &at}
+	for i := range 6 {
+		z.Coming = append(z.Coming, pipeline.Coming{At: at, Text: fmt.Sprintf("thing %d", i)})
+	}
+	z.Updates = &pipeline.UpdatesStatus{Taken: 3, Waiting: 1, LastAt: &at, LastKey: "upd."}
+	z.Member = &pipeline.MembershipStatus{Catalog: "cat.example.", Group: "dense"}
+	z.Probe = &pipeline.ProbeStatus{Text: "2 of 2 resolvers validate it", At: &at}
+	z.LastError = "loading failed: no such file"
+	told := func() string {
+		var out []string
+		for _, f := range factsOf(z) {
+			out = append(out, f.Name+": "+f.Text)
+		}
+		return strings.Join(out, "|")
+	}
+	want := "Waits for: new input|Next: thing 0|Then: thing 1|Then: thing 2|Then: thing 3|" +
+		`Catalog: cat.example. lists it in group "dense"|Updates: 3 taken since the source was read, 1 wait; the last by key upd.|` +
+		"Resolvers: 2 of 2 resolvers validate it|Last error: loading failed: no such file"
+	if got := told(); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	z = pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{Name: "cat.example.", Notices: []pipeline.Notice{{Text: "no such file"}}}, Since: &at, LastError: "no such file", Catalog: "produced"}
+	if got := told(); got != "Catalog: it is one, produced: sluice catalog show cat.example." {
+		t.Errorf("a catalog: %s", got)
+	}
+}
+
+func TestProposal_LeadsToWhereAnotherAgrees(t *testing.T) {
+	z := pipeline.ZoneStatus{ZoneSummary: pipeline.ZoneSummary{Name: "example.com."}, Reviews: []pipeline.ReviewStatus{{Instance: "l3", State: "pending"}, {Instance: "s4", State: "halted"}}}
+	for _, c := range []struct {
+		action, instance, role string
+		below                  bool
+		plan                   string
+	}{
+		{event.ProposeApprove, "l3", "reviewer", true, ""},
+		{event.ProposeApprove, "l2", "reviewer", false, ""},
+		{event.ProposeOverride, "l3", "operator", false, ""}, // the page overrides halts alone
+		{event.ProposeOverride, "s4", "operator", true, ""},
+		{event.ProposeRollback, "l1", "operator", false, "/zones/example.com./rollback?to=l1"},
+		{event.ProposePolicy, "", "operator", false, ""},
+	} {
+		got := viewProposal(z, pipeline.ProposalStatus{Action: c.action, Instance: c.instance})
+		if got.Role != c.role || got.Below != c.below || got.Plan != c.plan {
+			t.Errorf("%s %s: %+v", c.action, c.instance, got)
+		}
+	}
+}
+
+// A record of any length takes little room, and what is left out is said.
+func TestShortened_SaysWhatIsLeftOut(t *testing.T) {
+	long := "big.example. 3600 IN TXT " + strings.Repeat("ä", 100_000)
+	got := shortened(pipeline.DiffLine{Record: long}).Record
+	if len(got) > maxRecord+100 || !strings.HasPrefix(got, "big.example. 3600 IN TXT ää") || !strings.Contains(got, "195\u202f929 more bytes are left out") {
+		t.Errorf("%d bytes: … %s", len(got), got[max(0, len(got)-80):])
+	}
+	if short := "a. 1 IN A 192.0.2.1"; shortened(pipeline.DiffLine{Record: short}).Record != short {
+		t.Error("a short one is changed")
 	}
 }

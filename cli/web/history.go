@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,26 +49,34 @@ type historyQuery struct {
 	before                     uint64
 }
 
-func historyQueryOf(q url.Values) historyQuery {
+func historyQueryOf(q url.Values) (historyQuery, error) {
 	out := historyQuery{Family: q.Get("type"), Text: strings.TrimSpace(q.Get("q")), Since: q.Get("since"), Until: q.Get("until")}
 	if !slices.Contains(families(), out.Family) {
 		out.Family = ""
 	}
-	out.since, out.Since = formTime(out.Since)
-	out.until, out.Until = formTime(out.Until)
+	var err error
+	if out.since, err = formTime(out.Since); err != nil {
+		return out, err
+	}
+	if out.until, err = formTime(out.Until); err != nil {
+		return out, err
+	}
 	out.before, _ = strconv.ParseUint(q.Get("before"), 10, 63) // 0 where it is none
-	return out
+	return out, nil
 }
 
-// formTime reads what a form's field for a time sends, in UTC; what is no time
-// is dropped.
-func formTime(text string) (time.Time, string) {
-	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339} {
+// formTime reads what a form's field for a time sends, in UTC; zero for none.
+// Browsers without such fields send what people type.
+func formTime(text string) (time.Time, error) {
+	if text = strings.TrimSpace(text); text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02 15:04", time.DateTime, time.DateOnly, time.RFC3339} {
 		if t, err := time.Parse(layout, text); err == nil {
-			return t, text
+			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, ""
+	return time.Time{}, fmt.Errorf("%w: %q is no time: want one in UTC such as 2027-01-31 15:04", errForm, text)
 }
 
 // Set reports whether anything is selected.
@@ -126,7 +135,10 @@ func zoneHistory(v *visit) error {
 	if err != nil {
 		return err
 	}
-	p := historyPage{zonePage: head, Query: historyQueryOf(v.r.URL.Query())}
+	p := historyPage{zonePage: head}
+	if p.Query, err = historyQueryOf(v.r.URL.Query()); err != nil {
+		return err
+	}
 	w, err := v.zoneEvents(head.Zone.Name, p.Query)
 	if err != nil {
 		return err
@@ -191,7 +203,10 @@ func allHistory(v *visit) error {
 	if err != nil {
 		return err
 	}
-	p := historyPage{All: true, Query: historyQueryOf(v.r.URL.Query()), Back: lookBack}
+	p := historyPage{All: true, Back: lookBack}
+	if p.Query, err = historyQueryOf(v.r.URL.Query()); err != nil {
+		return err
+	}
 	last := workers.LastSeq
 	if p.Query.before > 1 && p.Query.before <= last {
 		last = p.Query.before - 1

@@ -88,7 +88,7 @@ func groupOf(z pipeline.ZoneSummary) group {
 	switch {
 	case worst == severityAlarm, z.State == "halted", z.State == "expired", strings.Contains(z.State, "failed"):
 		return groupAlarm
-	case strings.Contains(z.State, "in review"), strings.Contains(z.State, "held"), slices.ContainsFunc(own, waitsForPerson):
+	case strings.Contains(z.State, "in review"), slices.ContainsFunc(own, waitsForPerson):
 		return groupWaiting
 	case worst == severityWarning:
 		return groupWarning
@@ -108,7 +108,7 @@ func ownNotices(notices []pipeline.Notice) []pipeline.Notice {
 // waitsForPerson reports whether nothing goes on before somebody decides.
 func waitsForPerson(n pipeline.Notice) bool {
 	switch n.Code {
-	case pipeline.NoticeReviewWaits, pipeline.NoticeHeld, pipeline.NoticeRolloverPerson, pipeline.NoticeRolloverBackup, pipeline.NoticeBackupWanted:
+	case pipeline.NoticeReviewWaits, pipeline.NoticeProposed, pipeline.NoticeHeld, pipeline.NoticeRolloverPerson, pipeline.NoticeRolloverBackup, pipeline.NoticeBackupWanted:
 		return n.Severity != severityInfo
 	default:
 		return false

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -24,37 +25,75 @@ type stage struct {
 
 // Icon is the sign of the stage's state.
 func (s stage) Icon() string {
-	return map[string]string{"ok": "ok", "wait": "person", "work": "work", "alarm": "alarm", "idle": "idle", "warning": "warning"}[s.State]
+	return map[string]string{"ok": "ok", "wait": "person", "work": "work", "alarm": "alarm", "idle": "idle"}[s.State]
 }
 
 // stagesOf draws the way of a zone's contents from its source to its
-// secondaries.
+// secondaries as the API tells it.
 func stagesOf(z pipeline.ZoneStatus) []stage {
-	return []stage{
-		sourceStage(z), loadStage(z), reviewStage(z, stageLoaded, z.Loaded != nil),
-		signStage(z), reviewStage(z, stageSigned, z.Signed != nil), publishStage(z), secondariesStage(z),
+	out := make([]stage, 0, len(z.Stages))
+	for _, at := range z.Stages {
+		s := stage{Kind: "basin", State: stateOf(at.State), Word: wordOf(at.State), Flows: at.State == "done"}
+		if at.Serial != nil && at.State != "none" && at.State != "off" {
+			s.Lines = []string{fmt.Sprintf("serial %d", *at.Serial)}
+		}
+		switch at.Stage {
+		case "source":
+			s.source(z, at)
+		case "load":
+			s.load(z, at)
+		case "review-loaded":
+			s.review(z, at, stageLoaded, z.Loaded)
+		case "sign":
+			s.sign(z, at)
+		case "review-signed":
+			s.review(z, at, stageSigned, z.Signed)
+		case "publish":
+			s.publish(z, at)
+		case "secondaries":
+			s.secondaries(z, at)
+		default:
+			s.Name = at.Stage
+		}
+		out = append(out, s)
 	}
+	return out
 }
 
-func sourceStage(z pipeline.ZoneStatus) stage {
-	s := stage{Name: "Source", Kind: "basin", State: "ok", Word: "file", Lines: []string{base(z.Source)}, Flows: z.Loaded != nil}
-	u := z.Upstream
-	if u == nil {
-		return s
+// stateOf is a stage's state as it is drawn.
+func stateOf(state string) string {
+	return cmp.Or(map[string]string{"done": "ok", "busy": "work", "waiting": "wait", "failed": "alarm"}[state], "idle")
+}
+
+// wordOf says a stage's state where the stage itself has no better word.
+func wordOf(state string) string {
+	return cmp.Or(map[string]string{"done": "done", "busy": "at work", "waiting": "waits", "failed": "failed"}[state], "nothing yet")
+}
+
+func (s *stage) source(z pipeline.ZoneStatus, at pipeline.StageStatus) {
+	s.Name, s.Flows = "Source", z.Loaded != nil
+	from, name := "file", base(z.Source)
+	switch {
+	case pipeline.IsUpdateSource(z.Source):
+		from, name = "updates alone", ""
+	case z.Source == pipeline.CatalogSource:
+		from, name = "made here", ""
+	case z.Upstream != nil:
+		from, name = "server", cmp.Or(z.Upstream.Server, z.Source)
 	}
-	s.Word, s.Lines = "server", nil
-	if u.Server != "" {
-		s.Lines = append(s.Lines, u.Server)
-	} else {
-		s.Lines = append(s.Lines, z.Source)
+	if name != "" {
+		s.Lines = append([]string{name}, s.Lines...)
 	}
-	if u.Serial != nil {
-		s.Lines = append(s.Lines, fmt.Sprintf("serial %d", *u.Serial))
+	switch at.State {
+	case "off":
+		s.Word = "not followed"
+	case "failed":
+		if z.Upstream != nil {
+			s.Since = z.Upstream.Since
+		}
+	default:
+		s.State, s.Word = "ok", from
 	}
-	if u.LastError != "" {
-		s.State, s.Word, s.Since = "warning", "no answer", u.Since
-	}
-	return s
 }
 
 // base is the last part of a file's path.
@@ -65,23 +104,24 @@ func base(source string) string {
 	return source
 }
 
-func loadStage(z pipeline.ZoneStatus) stage {
-	s := stage{Name: "Load", Kind: "basin", State: "idle", Word: "nothing yet", Flows: z.Loaded != nil}
-	if l := z.Loaded; l != nil {
-		s.State, s.Word, s.Since = "ok", "loaded", &l.Time
-		s.Lines = []string{fmt.Sprintf("serial %d", l.Serial), l.Instance + ", " + plural(l.Records, "record")}
+func (s *stage) load(z pipeline.ZoneStatus, at pipeline.StageStatus) {
+	s.Name, s.Flows = "Load", z.Loaded != nil
+	s.passed(z.Loaded)
+	switch at.State {
+	case "done":
+		s.Word = "loaded"
+	case "busy":
+		s.Word = "loading" + percent(z.Progress)
+	case "waiting":
+		s.Lines = append(s.Lines, "for "+at.Text)
 	}
-	switch {
-	case busy(z, "load"):
-		s.State, s.Word = "work", "loading"+percent(z.Progress)
-	case strings.Contains(z.State, "input failed"), z.LastError != "" && z.Loaded == nil:
-		s.State, s.Word = "alarm", "failed"
-	}
-	return s
 }
 
-func busy(z pipeline.ZoneStatus, what string) bool {
-	return z.Progress != nil && z.Progress.Stage == what
+// passed tells of the instance that got there.
+func (s *stage) passed(i *pipeline.InstanceSummary) {
+	if i != nil {
+		s.Lines, s.Since = append(s.Lines, i.Instance+", "+plural(i.Records, "record")), &i.Time
+	}
 }
 
 // percent tells how far long work is.
@@ -92,85 +132,69 @@ func percent(p *pipeline.Progress) string {
 	return fmt.Sprintf(", %d %%", min(100, 100*p.Done/p.Total))
 }
 
-// reviewStage is a gate: shut while somebody is waited for.
-func reviewStage(z pipeline.ZoneStatus, at string, reached bool) stage {
-	s := stage{Name: "Review", Kind: "gate", State: "idle", Word: "open"}
-	if reached {
-		s.State, s.Flows = "ok", true
+// review is a gate: shut while somebody is waited for.
+func (s *stage) review(z pipeline.ZoneStatus, at pipeline.StageStatus, name string, got *pipeline.InstanceSummary) {
+	s.Name, s.Kind = "Review", "gate"
+	switch at.State {
+	case "done":
+		s.Word = "passed"
+	case "off":
+		s.Word, s.Flows = "none is asked for", got != nil
+	case "failed":
+		s.Word = "dropped"
 	}
 	for _, rv := range z.Reviews {
-		if rv.Stage != at {
+		if rv.Stage != name {
 			continue
 		}
-		s.Kind, s.Flows, s.Since = "gate shut", false, &rv.Since
-		s.Lines = []string{fmt.Sprintf("%s, serial %d", rv.Instance, rv.Serial), rv.WaitsFor}
-		s.State, s.Word = "wait", "waits"
-		if rv.State == "halted" {
-			s.State, s.Word = "alarm", "halted"
+		s.Kind, s.Since = "gate shut", &rv.Since
+		s.Lines = append(s.Lines, rv.Instance)
+		if at.State == "failed" {
+			s.Word = "halted"
+		} else {
+			s.Lines = append(s.Lines, rv.WaitsFor)
 		}
 	}
-	return s
 }
 
-func signStage(z pipeline.ZoneStatus) stage {
-	s := stage{Name: "Sign", Kind: "basin", State: "idle", Word: "nothing yet", Flows: z.Signed != nil}
-	if g := z.Signed; g != nil {
-		s.State, s.Word, s.Since = "ok", "signed", &g.Time
-		switch g.Mode {
-		case pipeline.ModePassThrough:
+func (s *stage) sign(z pipeline.ZoneStatus, at pipeline.StageStatus) {
+	s.Name, s.Flows = "Sign", z.Signed != nil
+	s.passed(z.Signed)
+	switch at.State {
+	case "done":
+		s.Word = "signed"
+	case "busy":
+		s.Word = z.State + percent(z.Progress)
+	case "off":
+		s.State, s.Word = "ok", "left unsigned"
+		if z.Mode == pipeline.ModePassThrough {
 			s.Word = "passed through"
-		case pipeline.ModeUnsigned:
-			s.Word = "left unsigned"
-		case pipeline.ModeSign:
 		}
-		s.Lines = []string{fmt.Sprintf("serial %d", g.Serial), g.Instance + ", " + plural(g.Signatures, "signature")}
 	}
-	switch {
-	case busy(z, "sign"), busy(z, "verify"):
-		s.State, s.Word = "work", z.State+percent(z.Progress)
-	case strings.Contains(z.State, "signing failed"):
-		s.State, s.Word = "alarm", "failed"
-	}
-	return s
 }
 
-func publishStage(z pipeline.ZoneStatus) stage {
-	s := stage{Name: "Publish", Kind: "basin", State: "idle", Word: "nothing yet", Flows: z.Published != nil}
+func (s *stage) publish(z pipeline.ZoneStatus, at pipeline.StageStatus) {
+	s.Name, s.Flows = "Publish", z.Published != nil
 	if p := z.Published; p != nil {
-		s.State, s.Word, s.Since = "ok", "served", &p.Time
-		s.Lines = []string{fmt.Sprintf("serial %d", p.Serial), p.Instance}
+		s.Lines, s.Since = append(s.Lines, p.Instance), &p.Time
 	}
-	if z.State == "expired" {
-		s.State, s.Word = "alarm", "expired"
+	switch at.State {
+	case "done":
+		s.Word = "served"
+	case "failed":
+		s.Word = "expired"
 	}
-	return s
 }
 
-func secondariesStage(z pipeline.ZoneStatus) stage {
-	s := stage{Name: "Secondaries", Kind: "basin", State: "idle", Word: "none is told"}
-	if len(z.Secondaries) == 0 || z.PublishedSerial == nil {
-		if n := len(z.Fetched); n > 0 {
-			s.State, s.Word, s.Flows = "ok", plural(n, "peer")+" fetched", true
-			s.Lines, s.Since = []string{fmt.Sprintf("serial %d", z.Fetched[0].Serial)}, &z.Fetched[0].Time
-		}
-		return s
+func (s *stage) secondaries(z pipeline.ZoneStatus, at pipeline.StageStatus) {
+	s.Name = "Secondaries"
+	if at.State != "off" {
+		s.Word, s.Flows = at.Text, at.Serial != nil
+		return
 	}
-	current := 0
-	for _, peer := range z.Secondaries {
-		if peer.Serial != nil && *peer.Serial == *z.PublishedSerial {
-			current++
-		}
-		if peer.LastError != "" {
-			s.Lines = []string{peer.Server + ": " + peer.LastError}
-		}
+	s.Word = "none is told"
+	if n := len(z.Fetched); n > 0 {
+		s.State, s.Word, s.Flows = "ok", plural(n, "peer")+" fetched", true
+		s.Lines, s.Since = []string{fmt.Sprintf("serial %d", z.Fetched[0].Serial)}, &z.Fetched[0].Time
 	}
-	s.Word = fmt.Sprintf("%d of %d know", current, len(z.Secondaries))
-	s.State, s.Flows = "work", current > 0
-	switch {
-	case current == len(z.Secondaries):
-		s.State = "ok"
-	case len(s.Lines) > 0:
-		s.State = "warning"
-	}
-	return s
 }

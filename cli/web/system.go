@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/pipeline"
 )
@@ -106,6 +107,16 @@ func system(v *visit) error {
 	return nil
 }
 
+// accessPage lists the tokens: who may do what, until when.
+func accessPage(v *visit) error {
+	tokens, err := v.client.Tokens(v.ctx())
+	if err != nil {
+		return err
+	}
+	v.render(http.StatusOK, "access", "Access", tokens)
+	return nil
+}
+
 // auditView is what the audit page shows.
 type auditView struct {
 	Head    *pipeline.AuditHead
@@ -136,8 +147,12 @@ func auditExport(v *visit) error {
 		query.Add("zone", name)
 	}
 	for _, key := range []string{"since", "until"} {
-		if t, ok := formTime(form.Get(key)); ok != "" {
-			query.Set(key, t.Format("2006-01-02T15:04:05Z"))
+		t, err := formTime(form.Get(key))
+		if err != nil {
+			return err
+		}
+		if !t.IsZero() {
+			query.Set(key, t.Format(time.RFC3339))
 		}
 	}
 	for _, key := range []string{"chunks", "drop-sealed"} {

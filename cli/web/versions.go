@@ -152,7 +152,7 @@ func zoneDiff(v *visit) error {
 		} else {
 			p.Added++
 		}
-		p.Lines = append(p.Lines, l)
+		p.Lines = append(p.Lines, shortened(l))
 		return nil
 	})
 	if err != nil && !errors.Is(err, errEnough) {
@@ -173,6 +173,17 @@ func zoneDiff(v *visit) error {
 	}
 	v.render(http.StatusOK, "diff", titleOf(head.Zone.Name)+": differences", p)
 	return nil
+}
+
+// maxRecord is how much of a record a page shows, in bytes.
+const maxRecord = 4 << 10
+
+// shortened is a line without the end of a record that is very long; it says so.
+func shortened(l pipeline.DiffLine) pipeline.DiffLine {
+	if over := len(l.Record) - maxRecord; over > 0 {
+		l.Record = strings.ToValidUTF8(l.Record[:maxRecord], "") + " … " + num(over) + " more bytes are left out here: sluice zone diff"
+	}
+	return l
 }
 
 // signersOwn reports whether a record in presentation form is of a type that

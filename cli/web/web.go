@@ -74,6 +74,7 @@ func (s *site) views() map[string]view {
 		"GET /policies/{policy}":                  policy,
 		"POST /policies/reload":                   reloadPolicies,
 		"GET /system":                             system,
+		"GET /access":                             accessPage,
 		"GET /audit":                              auditPage,
 		"GET /audit/export":                       auditExport,
 		"POST /audit/checkpoint":                  seal,

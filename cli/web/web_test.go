@@ -23,7 +23,7 @@ func zonePages() []string { return []string{"", "/keys", "/versions", "/history"
 
 // allPages are the pages without a zone.
 func allPages() []string {
-	return []string{"/", "/history", "/policies", "/policies/default", "/system", "/audit"}
+	return []string{"/", "/history", "/policies", "/policies/default", "/system", "/audit", "/access"}
 }
 
 func TestPages_AreWellFormedAndStayAtHome(t *testing.T) {

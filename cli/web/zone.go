@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"sluice/cli/api"
+	"sluice/journal/event"
 	"sluice/pipeline"
 )
 
@@ -22,7 +24,31 @@ type zonePage struct {
 	Stages  []stage
 	Notices []pipeline.Notice
 	Reviews []reviewView
-	Facts   []fact
+	// Proposals is what waits for a second person.
+	Proposals []proposalView
+	Facts     []fact
+}
+
+// proposalView is a proposal, and what can be done about it here.
+type proposalView struct {
+	pipeline.ProposalStatus
+	Role  string // by which it is taken back
+	Below bool   // somebody else agrees in its review
+	Plan  string // or on this page; "" for nowhere
+}
+
+func viewProposal(z pipeline.ZoneStatus, p pipeline.ProposalStatus) proposalView {
+	out := proposalView{ProposalStatus: p, Role: string(api.RoleOperator)}
+	switch p.Action {
+	case event.ProposeApprove:
+		out.Role = string(api.RoleReviewer)
+		out.Below = slices.ContainsFunc(z.Reviews, func(rv pipeline.ReviewStatus) bool { return rv.Instance == p.Instance })
+	case event.ProposeOverride:
+		out.Below = slices.ContainsFunc(z.Reviews, func(rv pipeline.ReviewStatus) bool { return rv.Instance == p.Instance && rv.State == "halted" })
+	case event.ProposeRollback:
+		out.Plan = zoneURL(z.Name) + "/rollback?to=" + p.Instance
+	}
+	return out
 }
 
 // fact is one line of what a zone is.
@@ -92,6 +118,9 @@ func zoneNow(v *visit) error {
 	for _, rv := range p.Zone.Reviews {
 		p.Reviews = append(p.Reviews, v.review(p.Zone, rv))
 	}
+	for _, proposed := range p.Zone.Proposals {
+		p.Proposals = append(p.Proposals, viewProposal(p.Zone, proposed))
+	}
 	v.render(http.StatusOK, "zone", titleOf(p.Zone.Name), p)
 	return nil
 }
@@ -107,22 +136,35 @@ func titleOf(name string) string {
 	return strings.TrimSuffix(name, ".")
 }
 
+// maxComing bounds what is told of what comes.
+const maxComing = 4
+
 // factsOf says in short lines what a zone is, waits for and does next.
 func factsOf(z pipeline.ZoneStatus) []fact {
 	out := []fact{{Name: "Waits for", Text: z.WaitsFor, At: z.Since, Since: true}}
-	out = append(out, fact{Name: "Next", Text: z.Next, At: z.NextAt})
+	for i, c := range z.Coming[:min(len(z.Coming), maxComing)] {
+		name := "Next"
+		if i > 0 {
+			name = "Then"
+		}
+		out = append(out, fact{Name: name, Text: c.Text, At: &c.At})
+	}
 	if z.NextExpiry != nil {
 		out = append(out, fact{Name: "Signatures end", At: z.NextExpiry})
 	}
 	if x := z.Exchange; x != nil {
 		out = append(out, fact{Name: "Signatures replaced", Text: fmt.Sprintf("%s of %s are left, of keys that sign no longer; done", num(x.Left), plural(x.RRsets, "RRset")), At: &x.Until})
 	}
+	out = append(out, fact{Name: "Catalog", Text: catalogText(z)}, updatesFact(z.Updates))
 	if o := z.Observation; o != nil {
 		f := fact{Name: "Seen from outside", Text: o.Text}
 		if !o.At.IsZero() {
 			f.At = &o.At
 		}
 		out = append(out, f)
+	}
+	if p := z.Probe; p != nil {
+		out = append(out, fact{Name: "Resolvers", Text: p.Text, At: p.At})
 	}
 	if t := z.ParentTold; t != nil {
 		text := "has what it is to have"
@@ -131,14 +173,42 @@ func factsOf(z pipeline.ZoneStatus) []fact {
 		}
 		out = append(out, fact{Name: "Parent", Text: text, At: &t.Since, Since: true})
 	}
-	out = append(out, fact{Name: "Last error", Text: z.LastError, Bad: true})
-	kept := out[:0]
-	for _, f := range out {
-		if f.Text != "" || f.At != nil && f.Name == "Signatures end" {
-			kept = append(kept, f)
-		}
+	if !slices.ContainsFunc(z.Notices, func(n pipeline.Notice) bool { return strings.Contains(n.Text, z.LastError) }) {
+		out = append(out, fact{Name: "Last error", Text: z.LastError, Bad: true})
 	}
-	return kept
+	return slices.DeleteFunc(out, func(f fact) bool { return f.Text == "" && (f.At == nil || f.Since) })
+}
+
+// catalogText says what a zone has to do with catalogs.
+func catalogText(z pipeline.ZoneStatus) string {
+	m := z.Member
+	switch {
+	case z.Catalog != "":
+		return "it is one, " + z.Catalog + ": sluice catalog show " + z.Name
+	case m == nil:
+		return ""
+	case m.RemovalAt != nil:
+		return m.Catalog + " lists it no more"
+	case m.Group != "":
+		return fmt.Sprintf("%s lists it in group %q", m.Catalog, m.Group)
+	}
+	return m.Catalog + " lists it"
+}
+
+// updatesFact tells what dynamic updates did to a zone.
+func updatesFact(u *pipeline.UpdatesStatus) fact {
+	f := fact{Name: "Updates"}
+	if u == nil {
+		return f
+	}
+	f.Text = num(u.Taken) + " taken since the source was read"
+	if u.Waiting > 0 {
+		f.Text += ", " + num(u.Waiting) + " wait"
+	}
+	if u.LastAt != nil {
+		f.Text, f.At = f.Text+"; the last by key "+u.LastKey, u.LastAt
+	}
+	return f
 }
 
 // errEnough ends a walk that has seen what it wanted.
@@ -162,7 +232,7 @@ func (v *visit) review(z pipeline.ZoneStatus, rv pipeline.ReviewStatus) reviewVi
 			out.More = true
 			return errEnough
 		}
-		out.Lines = append(out.Lines, l)
+		out.Lines = append(out.Lines, shortened(l))
 		return nil
 	})
 	if err != nil && !errors.Is(err, errEnough) {
@@ -184,23 +254,18 @@ func (v *visit) publishedLoaded(signed string) string {
 	if err != nil {
 		return ""
 	}
-	var loaded uint64
+	var made versionFacts
 	q := pipeline.HistoryQuery{Types: []string{"instance.signed"}, Before: seq + 1, Limit: 1}
 	err = v.client.History(v.ctx(), v.name(), q, func(e api.Event) error {
-		var facts struct {
-			Facts struct {
-				Loaded uint64 `json:"loaded"`
-			} `json:"facts"`
-		}
-		if e.Seq == seq && readEvent(e, &facts) {
-			loaded = facts.Facts.Loaded
+		if e.Seq == seq {
+			readEvent(e, &made) // what cannot be read names nothing
 		}
 		return nil
 	})
-	if err != nil || loaded == 0 {
+	if err != nil || made.Facts.Loaded == 0 {
 		return ""
 	}
-	return fmt.Sprintf("l%d", loaded)
+	return fmt.Sprintf("l%d", made.Facts.Loaded)
 }
 
 // act does what one of the buttons of a zone says.
@@ -216,7 +281,7 @@ func act(v *visit) error {
 	case "notify":
 		return v.after(v.client.NotifySecondaries(ctx, name), "The secondaries are being told.", to)
 	case "reset":
-		_, err := v.client.Reset(ctx, name, reason)
+		_, err := v.client.Reset(ctx, name, pipeline.NewDecision{Reason: reason, Instance: v.r.PostFormValue("instance")})
 		return v.after(err, "The halt is over, what led to it is dropped.", to)
 	case "release":
 		_, err := v.client.Release(ctx, name, reason)
@@ -264,7 +329,7 @@ func verdict(v *visit) error {
 		"approve": {v.client.Approve, "Approved"},
 		"reject":  {v.client.Reject, "Rejected"},
 		"override": {func(ctx context.Context, name, stage string, n pipeline.NewVerdict) (pipeline.ZoneStatus, error) {
-			return v.client.Override(ctx, name, stage, n.Reason)
+			return v.client.Override(ctx, name, stage, pipeline.NewDecision{Reason: n.Reason, Instance: n.Instance})
 		}, "Overridden"},
 	}
 	g, ok := give[v.r.PostFormValue("verdict")]
@@ -276,7 +341,7 @@ func verdict(v *visit) error {
 		return err
 	}
 	for _, p := range st.Proposals {
-		if p.Actor == v.id.Name && p.Stage == stage && p.Instance == given.Instance {
+		if p.Action == v.r.PostFormValue("verdict") && p.Stage == stage && p.Instance == given.Instance {
 			return v.done(fmt.Sprintf("Proposed: %s %s. It takes effect once a second person asks for the same.", p.Action, p.Instance), zoneURL(name))
 		}
 	}

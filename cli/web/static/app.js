@@ -144,7 +144,8 @@ class Live {
     let text;
     try {
       const answer = await fetch(location.href, { headers: { "X-Sluice-Live": "1" }, cache: "no-store" });
-      if (answer.status === 401) return location.reload();
+      // The session is over, or what the page is about is gone: the page says so.
+      if (answer.status === 401 || answer.status === 404) return location.reload();
       if (!answer.ok) return;
       text = await answer.text();
     } catch {
