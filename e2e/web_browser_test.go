@@ -44,7 +44,7 @@ func openPage(t *testing.T, base string) *page {
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
 	)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 6*time.Minute)
 	t.Cleanup(cancel)
 	ctx, end := chromedp.NewExecAllocator(ctx, opts...)
 	t.Cleanup(end)
@@ -164,10 +164,26 @@ func (p *page) press(button string, fill ...string) {
 	if !ok {
 		p.t.Fatalf("no button %q:\n%s", button, js[string](p, `document.body.innerText`))
 	}
+	p.leaves(before, button)
+}
+
+// leaves waits for another page than the one that began at a time.
+func (p *page) leaves(began, button string) {
+	p.t.Helper()
 	await(p.t, fmt.Sprintf("a new page after %q", button), time.Minute, func() (bool, string) {
-		ready, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](fmt.Sprintf(`performance.timeOrigin !== %s && document.readyState === "complete"`, before)))
+		ready, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](fmt.Sprintf(`performance.timeOrigin !== %s && document.readyState === "complete"`, began)))
 		return err == nil && ready, fmt.Sprint(err)
 	})
+}
+
+// enter goes with Tab to what has the text, presses Enter and waits for the page
+// that this leads to.
+func (p *page) enter(text string) {
+	p.t.Helper()
+	p.tabTo(text)
+	began := js[string](p, `String(performance.timeOrigin)`)
+	p.do(chromedp.KeyEvent(kb.Enter))
+	p.leaves(began, text)
 }
 
 // tabTo presses Tab until the focus is on what has the text.

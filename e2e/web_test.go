@@ -26,6 +26,16 @@ max-change-percent = 90
 mode = "manual"
 on-reject = "halt"
 `,
+	"dynamic.toml": `version = "v1"
+[[loader.update]]
+key = "upd"
+names = ["@", "*"]
+types = ["A", "TXT"]
+`,
+	"listed.toml": `version = "v1"
+[signer]
+mode = "unsigned"
+`,
 }
 
 // webSite is a daemon with zones in many states, and a browser on its page.
@@ -127,6 +137,12 @@ func TestWeb_PagesFitAndCanBeRead(t *testing.T) {
 		{"/policies/reviewed", "policy"},
 		{"/system", "system"},
 		{"/audit", "audit"},
+		{"/access", "access"},
+		{"/zones/held.example.", "zone-held"},
+		{"/zones/dyn.example.", "zone-dynamic"},
+		{"/zones/out.example.", "zone-catalog"},
+		{"/zones/" + longZone + ".", "zone-long"},
+		{"/zones/" + longZone + "./keys", "keys-long"},
 		{"/zones/shop.example./rollback?to=" + w.firstVersion(t, "shop.example"), "rollback"},
 		{"/zones/shop.example./diff?from=" + w.firstVersion(t, "shop.example") + "&to=" + w.published(t, "shop.example"), "diff"},
 	} {
@@ -161,6 +177,28 @@ func (w *webSite) past(t *testing.T) {
 	w.judge(t, "xn--bcher-kva.example", "reject", "--reason", "the web site is gone")
 	writeFile(t, filepath.Join(w.zones, "broken.example"), "this is no zone file\n")
 	w.cli(t, "zone", "reload", "broken.example")
+	w.odd(t)
+}
+
+// longZone is a name about as long as names can be.
+var longZone = strings.Repeat(strings.Repeat("long-label-", 5)+"12345678.", 3) + strings.Repeat("x", 40) + ".example"
+
+// odd adds zones that are held, filled by updates, blocked, a catalog, and one
+// with a very long name; and tokens.
+func (w *webSite) odd(t *testing.T) {
+	t.Helper()
+	w.must(t, "zone", "add", "held.example", "--source", w.write(t, "held.example", 1, ""))
+	first := w.published(t, "held.example")
+	w.write(t, "held.example", 2, "www IN A 192.0.2.90\n")
+	w.must(t, "zone", "reload", "held.example")
+	w.must(t, "zone", "rollback", "held.example", "--to", first, "--reason", "the new address was wrong")
+	w.must(t, "tsig", "add", "upd", "hmac-sha256", "--secret-file", writeFile(t, filepath.Join(t.TempDir(), "secret"), updateSecret))
+	w.must(t, "zone", "add", "dyn.example", "--policy", "dynamic", "--source", "update:ns1.example.net")
+	w.must(t, "zone", "maintenance", "enable", "dyn.example", "--reason", "the machine moves")
+	w.must(t, "catalog", "produce", "out.example", "--policy", "listed")
+	w.must(t, "zone", "add", longZone, "--source", w.write(t, "long", 1, ""))
+	w.token(t, "grafana", "viewer", "--expires", "90d")
+	w.token(t, "rolf", "reviewer,auditor")
 }
 
 // move moves the clock, and takes it for right.
@@ -292,7 +330,7 @@ func TestWeb_ActionsFromLoginToExport(t *testing.T) {
 func (w *webSite) export(t *testing.T) {
 	t.Helper()
 	w.open("/audit")
-	w.press("Make a checkpoint now")
+	w.enter("Make a checkpoint now")
 	w.shows("A new checkpoint was made.")
 	key := strings.TrimSpace(js[string](w.page, `document.getElementById("auditkey").textContent`))
 	w.do(chromedp.Click(chromedp.CSS(`form[action="/audit/export"] button`)))
