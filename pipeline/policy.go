@@ -376,18 +376,18 @@ func DurationText(d time.Duration) string {
 	if weeks := d / (7 * day); weeks > 0 && d == weeks*7*day {
 		return strconv.FormatInt(int64(weeks), 10) + "w"
 	}
-	text := ""
+	var text []byte
 	for _, unit := range []struct {
-		name   string
+		name   byte
 		length time.Duration
-	}{{"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
+	}{{'d', day}, {'h', time.Hour}, {'m', time.Minute}, {'s', time.Second}} {
 		if n := d / unit.length; n > 0 {
-			text += strconv.FormatInt(int64(n), 10) + unit.name
+			text = append(strconv.AppendInt(text, int64(n), 10), unit.name)
 			d -= n * unit.length
 		}
 	}
-	if text == "" {
+	if text == nil {
 		return "0s"
 	}
-	return text
+	return string(text)
 }
