@@ -4,18 +4,21 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The quick start is run word for word in an empty folder, and all that it shows
 // is what is printed. The ports that it names may belong to somebody else on
-// this machine: free ones stand for them.
+// this machine: free ones stand for them, and today's serials for those of the day
+// when it was written.
 func TestQuickStart_WordForWord(t *testing.T) {
 	t.Parallel()
 	need(t, "bash", "sed")
 	dir := shortDir(t)
 	published, rehearsed, page := freeAddr(t), freeAddr(t), freeAddr(t)
 	s := newSession(t, dir, nil,
-		"127.0.0.1:8053", published, "-p 8053", "-p "+port(published), "127.0.0.1:8153", rehearsed, "127.0.0.1:8080", page)
+		"127.0.0.1:8053", published, "-p 8053", "-p "+port(published), "127.0.0.1:8153", rehearsed, "127.0.0.1:8080", page,
+		"20261122", time.Now().UTC().Format("20060102"))
 	s.strict = true
 	// What stands on no command line is put there: the default port.
 	s.setUp(`sluice() {

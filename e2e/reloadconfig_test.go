@@ -75,6 +75,7 @@ workers = 3
 	})
 	again := filepath.Join(filepath.Dir(d.data), "again.zone")
 	writeFile(t, again, readFile(t, testdata("example.com.zone")))
+	writeFile(t, filepath.Join(filepath.Dir(again), "example.com.hosts"), readFile(t, testdata("example.com.hosts")))
 	d.must(t, "zone", "set", example, "--source", again, "--reason", "nobody else's business")
 	if text := d.must(t, "--json", "zone", "history", example, "--type", "zone.changed"); !strings.Contains(text, `"sealed":{"facts.reason"`) {
 		t.Errorf("the reason is not sealed: %s", text)

@@ -186,20 +186,17 @@ type Engine struct {
 	lost             string      // what the projection knew and the journal lacks; set at the start
 	answered         atomic.Bool // a server has, since the hints were written
 
-	foldTries   int    // of the event being folded; only the fold uses it
-	purges      purges // ahead of the fold; only the fold uses it
-	reservedFor uint64 // what of signNeed the reserve's size follows from; only tend uses it
-	// signNeed is how many bytes it takes at most to sign all that zones publish
-	// once more: the chunks in the journal, the projection's copy, and as much
-	// again for what is written only for a while.
-	signNeed atomic.Uint64
-	refused  atomic.Bool // the journal itself has refused something for want of room
-	roomier  atomic.Bool // the reserve was given up
-	prober   atomic.Pointer[Prober]
-	probed   chan struct{} // poked when prober is replaced
-	sealed   atomic.Pointer[sealed]
-	refusals refusals // of requests
-	usage    asked    // by callers of the API
+	foldTries   int           // of the event being folded; only the fold uses it
+	purges      purges        // ahead of the fold; only the fold uses it
+	reservedFor uint64        // what of signNeed the reserve's size follows from; only tend uses it
+	signNeed    atomic.Uint64 // see signNeedOf, of all zones
+	refused     atomic.Bool   // the journal itself has refused something for want of room
+	roomier     atomic.Bool   // the reserve was given up
+	prober      atomic.Pointer[Prober]
+	probed      chan struct{} // poked when prober is replaced
+	sealed      atomic.Pointer[sealed]
+	refusals    refusals // of requests
+	usage       asked    // by callers of the API
 
 	mu          sync.RWMutex
 	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it

@@ -230,7 +230,7 @@ func (st ReserveStatus) alarm() string {
 	return ""
 }
 
-// signCopies is how often what signing makes is written, see Engine.signNeed.
+// signCopies is how often what signing makes is written, see signNeedOf.
 const signCopies = 3
 
 // countNeed makes the zone's part in Engine.signNeed that of its state. The caller
@@ -241,7 +241,9 @@ func (r *runner) countNeed() {
 	r.need = need
 }
 
-// signNeedOf is that of one zone.
+// signNeedOf is how many bytes it takes at most to sign all that a zone publishes
+// once more: the chunks in the journal, the projection's copy, and as much again
+// for what is written only for a while.
 func signNeedOf(s State) uint64 {
 	const (
 		perZone      = 16 << 10

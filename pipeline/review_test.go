@@ -184,11 +184,6 @@ func TestDecide_Reviews(t *testing.T) {
 		{"a signed instance that waits until its signatures are old is made again", signedManual, []func(*State){
 			atRest, loadedNow, signedNow(12, 10), func(s *State) { s.Signed.Facts.Earliest = noon.Add(Default().RemainTime()).Unix() }, facts(requested(signed, 12)),
 		}, Moment{}, []Command{withRefresh(signL10, 12)}},
-		{"what a clock ahead of now signed is made again while newer content waits", loadedManual, []func(*State){atRest, func(s *State) {
-			p := *s.Published
-			p.Signed.Facts.Inception = noon.Add(time.Hour).Unix()
-			s.Published = &p
-		}, loadedNow, facts(requested(loaded, 10))}, Moment{}, []Command{refresh}},
 		{"newer content is not signed while one that was signed halts the zone", signedManual, []func(*State){
 			atRest, loadedNow, signedNow(12, 10), facts(requested(signed, 12), rejectedBy(signed, 12, "manual"), halt(signed, 12)),
 			func(s *State) { s.Loaded = &Loaded{Seq: 30, Facts: event.InstanceLoaded{Serial: 3, Source: s.Source}} },
