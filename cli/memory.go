@@ -13,6 +13,7 @@ import (
 type memoryLimit struct {
 	mu         sync.Mutex
 	configured int64 // guarded by mu
+	now        int64 // guarded by mu; the limit that is in place
 	ended      bool  // guarded by mu
 }
 
@@ -54,10 +55,14 @@ func (m *memoryLimit) afterNext() {
 func (m *memoryLimit) look() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.ended {
-		debug.SetMemoryLimit(memoryLimitFor(m.configured, readMemory()))
+	if m.ended {
+		return false
 	}
-	return !m.ended
+	if limit := memoryLimitFor(m.configured, readMemory()); limit != m.now { // setting it stops the world
+		m.now = limit
+		debug.SetMemoryLimit(limit)
+	}
+	return true
 }
 
 // memoryUse is what of the Go runtime's memory cannot be given back, in bytes.

@@ -140,10 +140,7 @@ func (e *Engine) keepReserve(ctx context.Context) {
 		e.log.ErrorContext(ctx, "disk reserve not looked after", "error", err)
 		return
 	}
-	if need := e.signNeed.Load(); need != e.reservedFor {
-		e.reservedFor = need
-		err = r.want(d, need)
-	}
+	err = r.want(d, e.signNeed.Load())
 	lacked, released := r.missing(), r.status().State == "released"
 	if err = errors.Join(err, r.fill(d)); err != nil {
 		e.log.WarnContext(ctx, "disk reserve not whole", "error", err)
