@@ -356,14 +356,31 @@ func (e *Engine) AcceptClock(ctx context.Context, actor event.Actor, reason stri
 	}
 	// Before any zone is judged by the clock: none is too old because it moved.
 	for _, r := range e.allRunners() {
-		now := e.clock.Now()
-		r.clockSet(now)
-		r.mu.Lock()
-		r.accepted = now
-		r.mu.Unlock()
+		r.clockSet(e.clock.Now())
 	}
 	e.watch.accept()
 	return e.ClockStatus(), nil
+}
+
+// foldClock folds what was said of the clock.
+func foldClock(reg Registry, rec journal.Record) Registry {
+	switch f := rec.Event.Facts.(type) {
+	case *event.ClockDoubted:
+		reg.Clock = &ClockDoubt{Seq: rec.Seq, Facts: *f}
+	case *event.ClockAccepted:
+		reg.Clock = nil
+		if by := time.Duration(f.Shown-f.Expected) * time.Second; by.Abs() > clockTolerance {
+			reg.Accepted = time.Unix(f.Shown, 0).UTC()
+		}
+	}
+	return reg
+}
+
+// clockAccepted is when a clock in doubt was last accepted; zero for never.
+func (e *Engine) clockAccepted() time.Time {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.registry.Accepted
 }
 
 // MoveClock moves the clock of a rehearsal, as somebody does who sets the

@@ -78,6 +78,21 @@ func (e *Engine) keepContact(ctx context.Context) {
 	}
 }
 
+// keepPublished has on disk what was published, until ctx ends: started again
+// while the journal is away, this process serves what it served.
+func (e *Engine) keepPublished(ctx context.Context) {
+	for {
+		select {
+		case <-e.unkept:
+		case <-ctx.Done():
+			return
+		}
+		if err := e.note(e.store.Sync()); err != nil {
+			e.log.WarnContext(ctx, "what was published is not on disk yet", "error", err)
+		}
+	}
+}
+
 func (e *Engine) probe(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()

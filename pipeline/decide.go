@@ -16,8 +16,7 @@ type Moment struct {
 	// ClockDoubted: Now is not trusted, so nothing is made or let out that
 	// depends on it.
 	ClockDoubted bool
-	// ClockSet is when this process was last told to trust a clock that it had
-	// doubted; zero for never.
+	// ClockSet is when a clock in doubt was last accepted; zero for never.
 	ClockSet time.Time
 	// Reload is the number of the newest request to load that was not yet
 	// served; 0 for none.

@@ -186,17 +186,17 @@ type Engine struct {
 	lost             string      // what the projection knew and the journal lacks; set at the start
 	answered         atomic.Bool // a server has, since the hints were written
 
-	foldTries   int           // of the event being folded; only the fold uses it
-	purges      purges        // ahead of the fold; only the fold uses it
-	reservedFor uint64        // what of signNeed the reserve's size follows from; only tend uses it
-	signNeed    atomic.Uint64 // see signNeedOf, of all zones
-	refused     atomic.Bool   // the journal itself has refused something for want of room
-	roomier     atomic.Bool   // the reserve was given up
-	prober      atomic.Pointer[Prober]
-	probed      chan struct{} // poked when prober is replaced
-	sealed      atomic.Pointer[sealed]
-	refusals    refusals // of requests
-	usage       asked    // by callers of the API
+	foldTries int           // of the event being folded; only the fold uses it
+	purges    purges        // ahead of the fold; only the fold uses it
+	signNeed  atomic.Uint64 // see signNeedOf, of all zones
+	refused   atomic.Bool   // the journal itself has refused something for want of room
+	roomier   atomic.Bool   // the reserve was given up
+	prober    atomic.Pointer[Prober]
+	probed    chan struct{} // poked when prober is replaced
+	unkept    chan struct{} // poked when something was published, see keepPublished
+	sealed    atomic.Pointer[sealed]
+	refusals  refusals // of requests
+	usage     asked    // by callers of the API
 
 	mu          sync.RWMutex
 	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
@@ -227,6 +227,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		sealable:  make(chan struct{}, 1),
 		short:     make(chan struct{}, 1),
 		probed:    make(chan struct{}, 1),
+		unkept:    make(chan struct{}, 1),
 		retainNow: make(chan struct{}, 1),
 		heavy:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		transfers: make(chan struct{}, maxTransfers),
@@ -371,6 +372,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.work.Go(func() { e.keepHints(ctx) })
 	if e.cfg.Remote {
 		e.work.Go(func() { e.keepContact(ctx) })
+		e.work.Go(func() { e.keepPublished(ctx) })
 	}
 	done := make(chan error, 1)
 	go func() {

@@ -295,3 +295,36 @@ func TestEngine_UnknownEventHaltsItsZoneAlone(t *testing.T) {
 		t.Error("the zone stopped at an event that it may pass over")
 	}
 }
+
+// What others published behind an event that this program had to understand and
+// does not is not served: its state does not say what that is.
+func TestEngine_HaltedZoneStaysAsItIsServed(t *testing.T) {
+	r := reviewRig(t, signedManual)
+	r.add(smallZone)
+	r.approve(event.StageSigned)
+	served := r.served()
+	r.reload(strings.Replace(smallZone, "192.0.2.80", "192.0.2.81", 1))
+	s := r.zone()
+	if s.Signed.Seq == s.Published.Signed.Seq {
+		t.Fatal("nothing waits to be published")
+	}
+	r.stop()
+	at := r.e.clock.Now().Truncate(time.Microsecond)
+	f := s.Signed.Facts
+	_, err := r.journal.Append(t.Context(), s.Zone, s.Head,
+		event.Event{Type: "zone.teleported", Time: at, Zone: s.Zone, Actor: testActor, MustUnderstand: true, Raw: []byte("{}")},
+		event.New(at, s.Zone, testActor, &event.InstancePublished{Signed: s.Signed.Seq, Loaded: f.Loaded, Serial: f.Serial, SignedDigest: f.SignedDigest}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"gone on with", "built anew"} {
+		r.start(r.policies)
+		if got := r.zone(); got.Halted == nil || r.served() != served {
+			t.Errorf("projection %s: halted %+v, served as before: %v", how, got.Halted, r.served() == served)
+		}
+		r.stop()
+		if err := os.RemoveAll(filepath.Join(r.dir, "projections")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -37,6 +37,9 @@ func (e *Engine) fold(ctx context.Context, rec journal.Record) error {
 	before := r.snapshot()
 	r.fold(next)
 	r.step()
+	if e.cfg.Remote && next.Published != nil && next.Published.Seq == rec.Seq {
+		poke(e.unkept)
+	}
 	e.zoneMoved(before, next)
 	return nil
 }
@@ -58,6 +61,8 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 	}
 	if !s.Counts(rec) {
 		e.log.WarnContext(ctx, "event of a former owner passed over", "zone", s.Name, "seq", rec.Seq, "type", rec.Event.Type, "epoch", rec.Event.Epoch)
+	}
+	if !s.Counts(rec) || next.Halted != nil { // a halted zone stays as it is served
 		return next, e.store.Skip(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
 	}
 	err = e.foldHeld(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
@@ -114,10 +119,8 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		if !slices.Contains(reg.Former, f.Name) {
 			reg.Former = append(slices.Clone(reg.Former), f.Name)
 		}
-	case *event.ClockDoubted:
-		reg.Clock = &ClockDoubt{Seq: rec.Seq, Facts: *f}
-	case *event.ClockAccepted:
-		reg.Clock = nil
+	case *event.ClockDoubted, *event.ClockAccepted:
+		reg = foldClock(reg, rec)
 	case *event.TSIGAdded:
 		reg.TSIG = maps.Clone(reg.TSIG)
 		if reg.TSIG == nil {

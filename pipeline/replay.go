@@ -83,14 +83,14 @@ func (s *scratch) fold(ctx context.Context, met func(journal.Record) error) erro
 		return err
 	}
 	err = s.e.journal.Read(ctx, s.id, 1, s.limit, func(rec journal.Record) error {
-		if !s.state.Counts(rec) || s.unsigned && !loads(rec) {
-			s.state = EvolveNext(s.state, rec, "")
+		before := s.state
+		s.state = EvolveNext(before, rec, "")
+		if !before.Counts(rec) || s.state.Halted != nil || s.unsigned && !loads(rec) {
 			return s.store.Skip(ctx, rec)
 		}
 		if err := s.apply(ctx, rec); err != nil {
 			return fmt.Errorf("event %d: %w", rec.Seq, err)
 		}
-		s.state = EvolveNext(s.state, rec, "")
 		return met(rec)
 	})
 	if errors.Is(err, errEnough) {

@@ -32,7 +32,6 @@ type runner struct {
 	changed    chan struct{}   // guarded by mu; closed and replaced at every change
 	disarm     func()          // guarded by mu; frees the timer
 	began      time.Time       // guarded by mu; from when on EXPIRE counts at the earliest
-	accepted   time.Time       // guarded by mu; when a clock in doubt was accepted last
 	overdue    string          // guarded by mu; how bad that was when it was last told
 	up         upstream        // guarded by mu
 	out        outbound        // guarded by mu
@@ -119,7 +118,7 @@ func (r *runner) decideAt(m Moment) Decision {
 func (r *runner) moment() Moment {
 	t := r.soaTimers()
 	m := Moment{
-		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil, ClockSet: r.accepted,
+		Now: r.e.clock.Now(), ClockDoubted: r.e.watch.check() != nil, ClockSet: r.e.clockAccepted(),
 		Reload: r.reload, Full: r.full, Resign: r.resign, ResignFull: r.resignFull, Inbound: r.inbound(),
 		Elsewhere: r.e.elsewhere(r.id),
 		Workers:   r.e.otherWorkers(), Lacks: r.e.lacks(r.state),

@@ -192,6 +192,9 @@ type Registry struct {
 	Catalogs map[string]Catalog `json:"catalogs,omitempty"`
 	// Clock is set while the clock is not trusted.
 	Clock *ClockDoubt `json:"clock,omitempty"`
+	// Accepted is when a clock was last accepted that showed something else than
+	// was expected, by that clock.
+	Accepted time.Time `json:"accepted,omitzero"`
 	// Checkpoint is the newest one.
 	Checkpoint *Checkpointed `json:"checkpoint,omitempty"`
 	// Backup is the last copy of the journal, Continued where this log goes on

@@ -240,6 +240,16 @@ func (s *Store) Position() journal.Position {
 // block, reads do not, and Close cannot flush.
 func (s *Store) Stalled() bool { return s.room.stalled() }
 
+// Sync returns once everything applied is on disk.
+func (s *Store) Sync() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil
+	}
+	return damaged(s.db.LogData(nil, pebble.Sync))
+}
+
 // Close ends the store; everything applied is on disk when it returns. Views
 // must be closed before. On a full disk it leaves out the flush: what was
 // applied stands in the log. While Pebble waits for room, Close changes nothing
