@@ -257,6 +257,9 @@ func (e *Engine) judge(ctx context.Context, s State, bundle []*updateAsked) (raw
 	if err == nil {
 		err = s.mayUpdate(p)
 	}
+	if err == nil && e.member() && !e.hasRole(RoleLoad) {
+		err = updateRefused(dns.RcodeServerFailure, "worker %s has not the role load: send updates to one that has, or to the main process", e.worker)
+	}
 	if err != nil {
 		return nil, facts, err
 	}
