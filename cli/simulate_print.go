@@ -118,9 +118,13 @@ func (p *simulatePrinter) summary(sum simulate.Summary) error {
 		return err
 	}
 	done := map[string]int{}
-	var order, open []string
+	var order, aborted, open []string
 	for _, r := range sum.Rollovers {
 		name := fmt.Sprintf("%s by %s", r.Kind, r.Method)
+		if r.Aborted != nil {
+			aborted = append(aborted, fmt.Sprintf("%d of %s, at %s", r.ID, r.Kind, when(*r.Aborted)))
+			continue
+		}
 		if r.Until == nil {
 			open = append(open, fmt.Sprintf("%d of %s, since %s: %s", r.ID, r.Kind, when(r.From), r.Waits))
 			continue
@@ -143,6 +147,7 @@ func (p *simulatePrinter) summary(sum simulate.Summary) error {
 	return p.e.fields(
 		"rehearsed", when(sum.From)+" to "+when(sum.Until),
 		"rollovers done", orNone(order),
+		"aborted", strings.Join(aborted, "; "),
 		"not done", strings.Join(open, "; "),
 		"shortest time between two of a kind", secondsText(sum.Between),
 		"longest time with two keys of a role", secondsText(sum.TwoKeys),

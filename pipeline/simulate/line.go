@@ -66,10 +66,11 @@ type Rolled struct {
 	Method keymgr.Method `json:"method"`
 	From   time.Time     `json:"from"`
 	Steps  []StepBegun   `json:"steps"`
-	// Until is when it was done; nil where it was not, and then Waits says what
-	// for.
-	Until *time.Time `json:"until,omitempty"`
-	Waits string     `json:"waits,omitempty"`
+	// Until is when it was done, Aborted when it was given up without a way
+	// back; where it is neither, Waits says what for.
+	Until   *time.Time `json:"until,omitempty"`
+	Aborted *time.Time `json:"aborted,omitempty"`
+	Waits   string     `json:"waits,omitempty"`
 }
 
 // StepBegun is when a step of a rollover began.

@@ -243,8 +243,11 @@ func (r *run) folded(ev event.Event) {
 	case *event.RolloverAdvanced:
 		r.steps(f)
 	case *event.RolloverCompleted:
-		at := r.now
-		r.rolled(f.Rollover).Until = &at
+		r.rolled(f.Rollover).Until = new(r.now)
+	case *event.RolloverAborted:
+		if f.Step == 0 { // else it goes the way back
+			r.rolled(f.Rollover).Aborted = new(r.now)
+		}
 	case *event.DSSubmitted, *event.DSWithdrawn:
 		r.parent.told = r.now
 		r.people.submit = time.Time{}

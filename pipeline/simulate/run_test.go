@@ -347,3 +347,24 @@ func BenchmarkRun_ThreeYears(b *testing.B) {
 		}
 	}
 }
+
+// What another rollover takes the place of is told as aborted, by its own number.
+func TestRun_TheWayToNoDSAbortsTheFirstDS(t *testing.T) {
+	s := Usual(pipeline.Default(), at(0), at(30))
+	s.Rolls = []Roll{{At: at(1), Request: pipeline.RolloverRequest{Kind: keymgr.RollInsecure, Method: "last-ds"}}}
+	sum, lines := rehearse(t, s)
+	if len(sum.Rollovers) != 2 {
+		t.Fatalf("rollovers: %+v", sum.Rollovers)
+	}
+	first, second := sum.Rollovers[0], sum.Rollovers[1]
+	if first.Until != nil || first.Aborted == nil || !first.Aborted.Equal(at(1)) || first.Waits != "" {
+		t.Errorf("rollover 1: %+v, want it aborted at %s", first, at(1))
+	}
+	if second.Until == nil || second.Aborted != nil {
+		t.Errorf("rollover 2: %+v, want it done", second)
+	}
+	i := slices.IndexFunc(lines, func(l Line) bool { return l.Type == "rollover.aborted" })
+	if i < 0 || lines[i].Rollover != 1 || lines[i].Text != "rollover 1 of secure is aborted" || lines[i].Why != "the way to no DS takes its place" {
+		t.Errorf("lines: %+v", lines)
+	}
+}

@@ -86,6 +86,14 @@ func (r *run) tell(before pipeline.State, ev event.Event) {
 		ro, _ := before.Keys.Rollover(f.Rollover)
 		l.Rollover, l.Of = r.number(f.Rollover), ro.Kind
 		l.Text = fmt.Sprintf("rollover %d of %s is done", l.Rollover, ro.Kind)
+	case *event.RolloverAborted:
+		ro, _ := before.Keys.Rollover(f.Rollover)
+		l.Rollover, l.Of, l.Why = r.number(f.Rollover), ro.Kind, r.lives.replace(f.Reason)
+		l.Text = fmt.Sprintf("rollover %d of %s is aborted", l.Rollover, ro.Kind)
+		if f.Step != 0 {
+			l.Step = int(f.Step) //nolint:gosec // small
+			l.Text += fmt.Sprintf(", it goes the way back from step %d, %s", f.Step, f.Name)
+		}
 	case *event.KeyGenerated:
 		l.Text = "made " + r.lives.described(f.Keys)
 	case *event.DSObserved:
