@@ -66,7 +66,8 @@ type takeover struct {
 	notes []string
 
 	secure []string // IDs of the keys that the parent has a DS of, or is said to have
-	seen   bool     // that was seen
+	seen   bool     // what the parent has was seen
+	told   bool     // the keys in secure are those that it is said to have, and their DS were not seen
 	wanted []string // IDs of those that it is to have
 
 	rolls []event.Facts
@@ -257,15 +258,19 @@ func (t *takeover) foreign() {
 	}
 }
 
-// parent settles which keys the parent has a DS of.
+// parent settles which keys the parent has a DS of. Where it was told to have the
+// first one and none is seen, it may be about to add it.
 func (t *takeover) parent() {
 	sets := t.ks.DS.Sets
 	t.seen = len(sets) > 0
 	for _, key := range t.waiting(Active, 0, (*Key).SignsKeys) {
 		said := key.Life != nil && in(key.Life.DS, rumoured, omnipresent, unretentive)
+		asked := said && t.ks.DS.absent() && in(key.Life.DS, rumoured) && !goal(key, hidden)
 		switch {
-		case t.hasDS(key.ID), !t.seen && said:
+		case t.hasDS(key.ID):
 			t.secure = append(t.secure, key.ID)
+		case asked, !t.seen && said:
+			t.secure, t.told = append(t.secure, key.ID), true
 		case t.seen && said && in(key.Life.DS, omnipresent):
 			t.note("%s is noted to have a DS at the parent, which has none of it", keyText(key))
 		}
@@ -331,7 +336,7 @@ func (t *takeover) exchanges() {
 	if len(t.secure) > 0 {
 		t.rolls = append([]event.Facts{&event.DSSubmitted{IDs: t.wanted, CDS: t.p.CDS}}, t.rolls...)
 	}
-	if len(t.secure) > 0 && !t.seen && !exchanged {
+	if len(t.secure) > 0 && t.told && !exchanged {
 		t.begin(RollSecure, nil, t.wanted, 2, 0)
 	}
 	if added := keyIDs(t.waiting(Introduced, 0, everyKey)); len(added) > 0 {
@@ -460,7 +465,7 @@ func (t *takeover) refuse(do []event.Facts) string {
 			return fmt.Sprintf("the keys of algorithm %d sign only a part of the zone: import its %s, too", algorithm, map[bool]string{true: "ZSK", false: "KSK"}[keys])
 		}
 	}
-	if t.insecure || t.ks.DS.absent() {
+	if t.insecure || t.ks.DS.absent() && !t.told {
 		return ""
 	}
 	if len(t.secure) == 0 {

@@ -135,8 +135,12 @@ func TestTakeOver_StartsFromWhatTheWorldHas(t *testing.T) {
 			keys: []event.Key{former("kska", "oooo"), former("zska", "ooo")},
 			want: "kska active, zska active, ds kska, secure []->[kska] at first-ds", note: "no public server",
 		},
-		"no DS yet: the way to the first one begins by itself": {
+		"no DS yet, and the former signer told the parent to have one: it may come": {
 			keys: []event.Key{former("kska", "ooor"), former("zska", "ooo")}, ds: "none", seen: showing("kska zska", "kska zska"),
+			want: "kska active, zska active, ds kska, secure []->[kska] at first-ds", note: "proven that the parent has no DS",
+		},
+		"no DS yet: the way to the first one begins by itself": {
+			keys: []event.Key{former("kska", "oooh"), former("zska", "ooo")}, ds: "none", seen: showing("kska zska", "kska zska"),
 			want: "kska active, zska active", note: "proven that the parent has no DS",
 		},
 		"no notes at all": {
