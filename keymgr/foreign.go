@@ -264,7 +264,7 @@ func (r *Rollover) untold(ks KeySet, s Sight, k Known) bool {
 	}
 	switch s {
 	case SeeDS:
-		return len(ks.DS.Wanted) == 0 && ks.DS.HeldUntil(k.Now, k.Timing.DSMargin()).IsZero()
+		return !ks.MayGetDS() && ks.DS.HeldUntil(k.Now, k.Timing.DSMargin()).IsZero()
 	case SeeDSGone:
 		return ks.DS.Since.IsZero() && !slices.ContainsFunc(ks.DS.Sets, func(set event.DSSet) bool { return hasDSOf(set.DS, r.Old) })
 	case SeeKeys, SeeSigs, ReportNext:

@@ -40,9 +40,9 @@ func (ks KeySet) holds(k Known) error {
 		return err
 	}
 	sets, _ := ks.DS.cacheable(k.Now, k.Timing.DSMargin())
-	if len(ks.DS.Wanted) > 0 {
+	if asked := ks.asked(); len(asked) > 0 {
 		told := event.DSSet{}
-		for _, id := range ks.DS.Wanted {
+		for _, id := range asked {
 			if key, ok := ks.ByID(id); ok {
 				told.DS = append(told.DS, event.DS{Tag: key.Tag, Algorithm: key.Algorithm, Key: id})
 			}
@@ -62,7 +62,7 @@ func (ks KeySet) holds(k Known) error {
 // one, nobody validates it.
 func (ks KeySet) keepsSignatures(k Known) error {
 	sets, known := ks.DS.cacheable(k.Now, k.Timing.DSMargin())
-	if known && len(ks.DS.Wanted) == 0 && !slices.ContainsFunc(sets, func(s event.DSSet) bool { return len(s.DS) > 0 }) {
+	if known && !ks.MayGetDS() && !slices.ContainsFunc(sets, func(s event.DSSet) bool { return len(s.DS) > 0 }) {
 		return nil
 	}
 	for _, set := range k.Served.Sets {

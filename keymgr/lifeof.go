@@ -133,6 +133,8 @@ func (ks KeySet) spreadOfDS(id string, k Known, l *event.KeyLife) *event.Spread 
 		return &event.Spread{State: rumoured, Since: unixOf(d.Observed)}
 	case told:
 		return &event.Spread{State: rumoured, Since: unixOf(d.Since)}
+	case slices.Contains(ks.asked(), id): // told in vain, and not any more
+		return &event.Spread{State: unretentive, Since: unixOf(d.Since)}
 	}
 	sets, _ := d.cacheable(k.Now, k.Timing.DSMargin())
 	for _, set := range sets {

@@ -28,8 +28,8 @@ type Rollover struct {
 	// Elsewhere is since when the step's change is public by the notes of a
 	// former signer; zero where that is not known. The wait counts from then.
 	Elsewhere time.Time `json:"elsewhere,omitzero"`
-	// Taken: the former signer changed the DS, and nobody here saw that which
-	// was before.
+	// Taken: nobody here saw the DS that goes, since a former signer changed it,
+	// or the parent was told in vain so far.
 	Taken bool `json:"taken,omitempty"`
 	// Wait is what has to pass since then; nil where nothing has to.
 	Wait *event.Wait `json:"wait,omitempty"`
@@ -155,8 +155,7 @@ func (d DSState) HeldUntil(now time.Time, margin time.Duration) time.Time {
 // Gone reports whether the way to no DS has come to its end: it was seen, or
 // reported, that the parent has none, and the time since has passed.
 func (ks KeySet) Gone(now time.Time, margin time.Duration) bool {
-	return ks.DS.Withdrawn && ks.DS.absent() && ks.DS.HeldUntil(now, margin).IsZero() &&
-		!slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return r.Kind == RollInsecure })
+	return ks.DS.Withdrawn && ks.DS.absent() && ks.DS.HeldUntil(now, margin).IsZero() && !ks.leaving()
 }
 
 // cacheable lists the DS RRsets that a cache may hold; known is false where
@@ -187,6 +186,7 @@ func (ks KeySet) evolveRollover(e event.Event) KeySet {
 			r.Step = int(min(f.Step, 99)) //nolint:gosec // small
 			r.Taken = r.Kind != RollSecure && r.StepName() == "change-ds"
 		}
+		r.Taken = r.Taken || r.Kind == RollInsecure && ks.DS.HeldUntil(e.Time, 0).IsZero()
 		if f.Since != 0 {
 			r.Elsewhere = time.Unix(f.Since, 0).UTC()
 		}
@@ -325,6 +325,26 @@ func (ks KeySet) wanted(come, leave []string) []string {
 // secure reports whether the parent has a DS of the zone, or was told to have one.
 func (ks KeySet) secure() bool {
 	return len(ks.trusted()) > 0 || len(ks.DS.Sets) > 0 && !ks.DS.absent()
+}
+
+// asked is the IDs of the keys that the parent may add DS records of any moment:
+// it was told to, and the way back to none has not come to its end.
+func (ks KeySet) asked() []string {
+	for _, r := range ks.Rollovers {
+		if r.Kind == RollInsecure && len(ks.DS.Wanted) == 0 {
+			return r.Old
+		}
+	}
+	return ks.DS.Wanted
+}
+
+// MayGetDS reports whether the parent may add a DS any moment, since it was told
+// to.
+func (ks KeySet) MayGetDS() bool { return len(ks.asked()) > 0 }
+
+// leaving reports whether the zone is on its way to no DS.
+func (ks KeySet) leaving() bool {
+	return slices.ContainsFunc(ks.Rollovers, func(r Rollover) bool { return r.Kind == RollInsecure })
 }
 
 // trusted is the IDs of the keys that the parent was told to have DS records

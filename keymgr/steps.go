@@ -118,7 +118,7 @@ func (r *Rollover) steps() []step {
 		}
 	case RollInsecure:
 		return []step{
-			{name: "last-ds", text: "have the parent remove the DS", enter: withdrawDS, see: []Sight{SeeDSGone}, wait: Timing.ilast},
+			r.stepLastDS(),
 			{name: "done", text: "the zone may be published unsigned", enter: nothing},
 		}
 	case RollForeign:
@@ -162,6 +162,15 @@ func (r *Rollover) stepDS() step {
 	}
 	if r.Taken {
 		s.wait = Timing.iretTurned
+	}
+	return s
+}
+
+// stepLastDS removes the DS. One that was never seen may come and go unseen.
+func (r *Rollover) stepLastDS() step {
+	s := step{name: "last-ds", text: "have the parent remove the DS", enter: withdrawDS, see: []Sight{SeeDSGone}, wait: Timing.ilast}
+	if r.Taken {
+		s.wait = Timing.ilastUnseen
 	}
 	return s
 }

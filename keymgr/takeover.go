@@ -68,6 +68,7 @@ type takeover struct {
 	secure []string // IDs of the keys that the parent has a DS of, or is said to have
 	seen   bool     // what the parent has was seen
 	told   bool     // the keys in secure are those that it is said to have, and their DS were not seen
+	leaves []string // IDs of the keys that it had a DS of, or was told to have, and has none any more
 	wanted []string // IDs of those that it is to have
 
 	rolls []event.Facts
@@ -271,6 +272,8 @@ func (t *takeover) parent() {
 			t.secure = append(t.secure, key.ID)
 		case asked, !t.seen && said:
 			t.secure, t.told = append(t.secure, key.ID), true
+		case said && in(key.Life.DS, unretentive) && t.ks.DS.absent():
+			t.leaves = append(t.leaves, key.ID)
 		case t.seen && said && in(key.Life.DS, omnipresent):
 			t.note("%s is noted to have a DS at the parent, which has none of it", keyText(key))
 		}
@@ -335,6 +338,10 @@ func (t *takeover) exchanges() {
 	}
 	if len(t.secure) > 0 {
 		t.rolls = append([]event.Facts{&event.DSSubmitted{IDs: t.wanted, CDS: t.p.CDS}}, t.rolls...)
+	}
+	if len(t.secure) == 0 && len(t.leaves) > 0 {
+		t.rolls = append(t.rolls, &event.DSWithdrawn{CDS: t.p.CDS})
+		t.begin(RollInsecure, t.leaves, nil, 1, 0)
 	}
 	if len(t.secure) > 0 && t.told && !exchanged {
 		t.begin(RollSecure, nil, t.wanted, 2, 0)
@@ -465,7 +472,7 @@ func (t *takeover) refuse(do []event.Facts) string {
 			return fmt.Sprintf("the keys of algorithm %d sign only a part of the zone: import its %s, too", algorithm, map[bool]string{true: "ZSK", false: "KSK"}[keys])
 		}
 	}
-	if t.insecure || t.ks.DS.absent() && !t.told {
+	if t.insecure || t.ks.DS.absent() && !t.told && len(t.leaves) == 0 {
 		return ""
 	}
 	if len(t.secure) == 0 {

@@ -139,6 +139,10 @@ func TestTakeOver_StartsFromWhatTheWorldHas(t *testing.T) {
 			keys: []event.Key{former("kska", "ooor"), former("zska", "ooo")}, ds: "none", seen: showing("kska zska", "kska zska"),
 			want: "kska active, zska active, ds kska, secure []->[kska] at first-ds", note: "proven that the parent has no DS",
 		},
+		"the DS went, and caches may hold it: the way to none goes on": {
+			keys: []event.Key{former("kska", "hoou"), former("zska", "hoo")}, ds: "none", seen: showing("kska zska", "kska zska"),
+			want: "kska active, zska active, insecure [kska]->[] at last-ds",
+		},
 		"no DS yet: the way to the first one begins by itself": {
 			keys: []event.Key{former("kska", "oooh"), former("zska", "ooo")}, ds: "none", seen: showing("kska zska", "kska zska"),
 			want: "kska active, zska active", note: "proven that the parent has no DS",

@@ -129,8 +129,11 @@ const unseenDSTTL = 48 * time.Hour
 // iretTurned is how long the key stays whose DS was withdrawn before it was
 // seen here: the parent may have had it for a while, with any TTL.
 func (t Timing) iretTurned() wait {
-	ttl := larger("TTLds", t.DSTTL, Term{unseenDSTTL, "a DS that came and went unseen"})
-	return wait{"IretTurned", "Iret = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, ttl}}
+	return wait{"IretTurned", "Iret = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, t.ttlUnseen()}}
+}
+
+func (t Timing) ttlUnseen() named {
+	return larger("TTLds", t.DSTTL, Term{unseenDSTTL, "a DS that came and went unseen"})
 }
 
 // ipubP is how long a DS stands at the parent before its key replaces the old
@@ -197,6 +200,11 @@ func (t Timing) ifirst() wait {
 // ilast is how long a zone stays signed after its last DS (RFC 6781, 4.3.3).
 func (t Timing) ilast() wait {
 	return wait{"Ilast", "Ilast = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, {"TTLds", t.DSTTL}}}
+}
+
+// ilastUnseen is ilast where no DS was seen here.
+func (t Timing) ilastUnseen() wait {
+	return wait{"IlastUnseen", "Ilast = DprpP + TTLds", []named{{"DprpP", t.parentMargin()}, t.ttlUnseen()}}
 }
 
 // since is the wait that counts from a time, as events keep it. Inputs and

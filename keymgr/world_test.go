@@ -339,7 +339,7 @@ func (w *world) parentActs(ttl uint32) {
 // has none and the parent was not told to add one.
 func (w *world) mayUnsign() bool {
 	margin := w.known().Timing.DSMargin()
-	none := len(w.ks.DS.Wanted) == 0 && w.ks.DS.absent() && w.ks.DS.HeldUntil(w.now, margin).IsZero()
+	none := !w.ks.MayGetDS() && w.ks.DS.absent() && w.ks.DS.HeldUntil(w.now, margin).IsZero()
 	return !w.unsigned && !w.other.answers(w.now) && (none || w.ks.Gone(w.now, margin))
 }
 

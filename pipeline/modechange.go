@@ -57,11 +57,17 @@ func (e *Engine) mayUnsign(ctx context.Context, s State) error {
 	if s.Keys.Gone(m.Now, margin) {
 		return nil
 	}
-	why, err := e.mayGetDS(ctx, s)
+	until := s.Keys.DS.HeldUntil(m.Now, margin)
+	var why string
+	if until.IsZero() {
+		why, err = e.mayGetDS(ctx, s)
+	} else {
+		why, _, err = e.mayHaveDS(ctx, s)
+	}
 	if err != nil {
 		return err
 	}
-	if until := s.Keys.DS.HeldUntil(m.Now, margin); why == "" && !until.IsZero() {
+	if why == "" && !until.IsZero() {
 		why = "caches may hold its DS until " + until.UTC().Format(time.RFC3339)
 		if until.Sub(m.Now) > 10*365*day {
 			why = "its parent had a DS when that was seen last"

@@ -478,7 +478,7 @@ func (e *Engine) mayHaveDS(ctx context.Context, s State) (why string, seen bool,
 // mayGetDS is mayHaveDS, and says also where the parent may add a DS any moment:
 // it was told to. That is no matter where nobody can validate one from there.
 func (e *Engine) mayGetDS(ctx context.Context, s State) (why string, err error) {
-	if e.cfg.Observe == nil || s.Name == "." || len(s.Keys.DS.Wanted) == 0 {
+	if e.cfg.Observe == nil || s.Name == "." || !s.Keys.MayGetDS() {
 		why, _, err = e.mayHaveDS(ctx, s)
 		return why, err
 	}

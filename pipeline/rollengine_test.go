@@ -379,6 +379,10 @@ func TestEngine_GoesUnsignedOnlyOnceTheParentIsToldToHaveNoDS(t *testing.T) {
 		t.Fatalf("turns while a DS may come: %v", err)
 	}
 	w.rolls(RolloverRequest{Kind: keymgr.RollInsecure})
+	w.await()
+	if _, err := w.turn("unsigned"); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "was told to have a DS") {
+		t.Fatalf("turns while the DS may come that the parent was told of before: %v", err)
+	}
 	w.runs("the end", quiet)
 	if _, err := w.turn("unsigned"); err != nil {
 		t.Fatal(err)
