@@ -283,7 +283,11 @@ func Abort(ks KeySet, r Rollover, p RollPolicy, reason string) ([]event.Facts, e
 	case r.Kind == RollSecure:
 		return nil, fmt.Errorf("the parent may have taken up the DS: have it removed with a rollover to insecure")
 	case r.Kind == RollInsecure:
-		return append(end, &event.DSSubmitted{IDs: ks.wanted(ks.DS.Was, nil), CDS: p.CDS}), nil
+		was := ks.DS.Was
+		if r.Taken && len(was) == 0 {
+			was = r.Old // the former signer had told the parent
+		}
+		return append(end, &event.DSSubmitted{IDs: ks.wanted(was, nil), CDS: p.CDS}), nil
 	case r.Turned:
 		return nil, fmt.Errorf("the rollover is on its way back already")
 	case r.Kind != RollKSK && slices.ContainsFunc(r.Old, ks.noted(Removed)):
