@@ -197,6 +197,7 @@ type Engine struct {
 	sealed    atomic.Pointer[sealed]
 	refusals  refusals // of requests
 	usage     asked    // by callers of the API
+	recent    recentKeys
 
 	mu          sync.RWMutex
 	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it

@@ -29,12 +29,13 @@ func (e *Engine) fold(ctx context.Context, rec journal.Record) error {
 	if r == nil || r.snapshot().Removed != 0 {
 		return e.foldLate(ctx, rec)
 	}
-	next, err := e.apply(ctx, rec, r.snapshot())
+	before := r.snapshot()
+	next, err := e.apply(ctx, rec, before)
 	if err != nil {
 		return err
 	}
+	e.recent.note(rec, before.Keys)
 	e.passed(rec.Seq)
-	before := r.snapshot()
 	r.fold(next)
 	r.step()
 	if e.cfg.Remote && next.Published != nil && next.Published.Seq == rec.Seq {

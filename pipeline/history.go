@@ -81,6 +81,8 @@ func (e *Engine) Tail(ctx context.Context, name string, from uint64, closed bool
 		from = last + 1
 	}
 	n := e.newNarrator(closed)
+	n.lives = true
+	defer e.recent.follow()()
 	return e.journal.Follow(ctx, "", from, nil, func(rec journal.Record) error {
 		if r, _ := store.RefOf(rec); id != "" && r.Zone != id {
 			return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/journal"
 	"sluice/journal/event"
@@ -18,6 +19,7 @@ import (
 type narrator struct {
 	e      *Engine
 	closed bool // what is sealed is left out
+	lives  bool // events are told as they are folded
 	all    map[event.ZoneID]keymgr.KeySet
 }
 
@@ -61,11 +63,33 @@ func (n *narrator) catchUp(ctx context.Context, rec journal.Record) error {
 	if rec.Event.N <= 1 || rec.Seq <= 1 {
 		return nil
 	}
+	if before, ok := n.folded(ctx, rec.Seq); ok {
+		n.all[rec.Event.Zone] = before
+		return nil
+	}
 	p, err := n.e.past(ctx, rec.Event.Zone)
 	if err != nil {
 		return err
 	}
 	return n.passAll(ctx, p, rec.Seq-1)
+}
+
+// waitFolded is how long an event waits to be told until it is folded.
+const waitFolded = 10 * time.Second
+
+// folded is what the keys of an event's zone were before it, where it was folded
+// lately, or is folded soon.
+func (n *narrator) folded(ctx context.Context, seq uint64) (keymgr.KeySet, bool) {
+	if !n.lives || n.e.Trouble() != nil {
+		return keymgr.KeySet{}, false
+	}
+	ctx, done := context.WithTimeout(ctx, waitFolded)
+	defer done()
+	if n.e.awaitFold(ctx, seq) != nil {
+		n.lives = false // the fold is far behind, or stands
+		return keymgr.KeySet{}, false
+	}
+	return n.e.recent.of(seq)
 }
 
 // before reads what the keys were before events that are to be told, where one

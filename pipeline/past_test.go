@@ -15,6 +15,7 @@ import (
 	"sluice/journal"
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
+	"sluice/keymgr"
 	"sluice/pipeline/store"
 )
 
@@ -250,6 +251,79 @@ func TestPast_IsTheSameHoweverMuchIsFolded(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("filter %d, folded up to %d: %s", i, folded, diff)
 			}
+		}
+	}
+}
+
+// Who follows what is folded is told of keys without a zone's past being read.
+func TestTail_TellsOfKeysAsTheyAreFolded(t *testing.T) {
+	j := &countedJournal{Journal: journaltest.New()}
+	r := newRig(t, j, nil)
+	r.add(smallZone)
+	_, last, err := r.journal.Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := r.e.recent.follow()
+	if _, err := r.e.AbortRollover(t.Context(), testActor, "example.com", 0, "no parent"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.e.Roll(t.Context(), testActor, "example.com", RolloverRequest{Kind: keymgr.RollZSK}); err != nil {
+		t.Fatal(err)
+	}
+	var want []HistoryLine
+	if err := r.e.History(t.Context(), "example.com", HistoryQuery{}, func(l HistoryLine) error {
+		if l.Seq > last && event.OfKeys(l.Type) {
+			want = append(want, l)
+		}
+		return nil
+	}); err != nil || len(want) < 3 {
+		t.Fatalf("%d events about keys, %v", len(want), err)
+	}
+	tail := func() (got []HistoryLine, read int64) {
+		before, stop := j.read.Load(), errors.New("enough")
+		if err := r.e.Tail(t.Context(), "", last+1, false, func(l HistoryLine) error {
+			if event.OfKeys(l.Type) {
+				got = append(got, l)
+			}
+			if len(got) == len(want) {
+				return stop
+			}
+			return nil
+		}); !errors.Is(err, stop) {
+			t.Fatal(err)
+		}
+		return got, j.read.Load() - before
+	}
+	got, read := tail()
+	if diff := cmp.Diff(want, got); diff != "" || read != 0 {
+		t.Errorf("%d events were read; -history +tail:\n%s", read, diff)
+	}
+	end()
+	if got, read = tail(); cmp.Diff(want, got) != "" || read == 0 {
+		t.Errorf("%d events were read of what nobody followed; -history +tail:\n%s", read, cmp.Diff(want, got))
+	}
+	if k := &r.e.recent; k.followers != 0 || k.before != nil {
+		t.Errorf("kept for nobody: %d", len(k.before))
+	}
+}
+
+func TestRecentKeys_HoldsTheNewest(t *testing.T) {
+	var k recentKeys
+	note := func(seq uint64) {
+		k.note(journal.Record{Seq: seq, Event: event.Event{Type: "key.removed", Zone: "a"}}, keymgr.KeySet{Keys: make([]keymgr.Key, int(seq))})
+	}
+	note(1)
+	defer k.follow()()
+	for seq := uint64(2); seq < 2+2*maxRecent; seq++ {
+		note(seq)
+	}
+	if len(k.before) != maxRecent {
+		t.Errorf("%d are kept", len(k.before))
+	}
+	for seq, want := range map[uint64]bool{1: false, 2: false, 1 + maxRecent: false, 2 + maxRecent: true, 1 + 2*maxRecent: true} {
+		if ks, ok := k.of(seq); ok != want || ok && len(ks.Keys) != int(seq) { //nolint:gosec // few
+			t.Errorf("%d: %t, %d keys", seq, ok, len(ks.Keys))
 		}
 	}
 }

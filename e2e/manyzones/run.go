@@ -235,8 +235,8 @@ ns1 A 192.0.2.1
 ns2 A 192.0.2.2
 mail A 192.0.2.%d
 www A 198.51.100.%d
-www AAAA 2001:db8::%x
-`, i%250, i%250, i)
+www AAAA 2001:db8::%x:%x
+`, i%250, i%250, i>>16, i&0xffff)
 }
 
 const policyText = `version = "v1"
