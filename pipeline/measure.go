@@ -103,7 +103,7 @@ const measureTime = time.Second
 // Measure tells how the process and its zones are.
 func (e *Engine) Measure(ctx context.Context) Measurement {
 	m := Measurement{
-		Clock: e.ClockStatus(), Stale: e.staleSince(), Alarms: len(e.Alarms()), Version: e.cfg.Version,
+		Clock: e.ClockStatus(), Stale: e.staleSince(), Version: e.cfg.Version,
 		Ready: e.Health(ctx) == nil, Counts: e.counts.read(), Client: e.client.Stats(), Folded: e.foldedSeq(),
 		Workers: e.workersMeasure(),
 	}
@@ -142,6 +142,7 @@ func (e *Engine) Measure(ctx context.Context) Measurement {
 		})
 	}
 	work.Wait()
+	m.Alarms = e.countAlarms(m.Zones)
 	slices.SortFunc(m.Zones, func(a, b ZoneMeasure) int { return strings.Compare(a.Name, b.Name) })
 	return m
 }

@@ -20,9 +20,10 @@ func (e *Engine) missingKeys(s State) (missing []keymgr.Key) {
 	if !ok || s.Removed != 0 || !e.hasRole(RoleSign) {
 		return nil
 	}
-	for _, k := range s.Keys.Signing() {
-		if k.Keystore == e.keystore.Name() && !k.Foreign && !h.Has(k.Reference) {
-			missing = append(missing, k)
+	for i := range s.Keys.Keys {
+		k := &s.Keys.Keys[i]
+		if k.Signs() && k.Keystore == e.keystore.Name() && !k.Foreign && !h.Has(k.Reference) {
+			missing = append(missing, *k)
 		}
 	}
 	return missing

@@ -160,7 +160,7 @@ func (e *Engine) Overview(ctx context.Context, most int) (Overview, error) {
 		if err := ctx.Err(); err != nil {
 			return o, err
 		}
-		o.take(r.status(), &needs)
+		o.take(r.describedAs(true), &needs)
 	}
 	o.Needs = needs.list()
 	for _, n := range o.Needs {

@@ -85,6 +85,32 @@ func (e *Engine) policyFault(name string) error {
 // Alarms says what an operator must see to although all zones work, one line
 // each.
 func (e *Engine) Alarms() []string {
+	alarms := e.processAlarms()
+	if text := e.missingKeysAlarm(); text != "" {
+		alarms = append(alarms, text)
+	}
+	alarms = append(alarms, slices.Sorted(slices.Values(e.overdueAlarms()))...)
+	return append(alarms, e.policyAlarms()...)
+}
+
+// countAlarms is how many Alarms are, where it is known how the zones are.
+func (e *Engine) countAlarms(zones []ZoneMeasure) int {
+	n, missing := len(e.processAlarms())+len(e.policyAlarms()), 0
+	for i := range zones {
+		for _, notice := range zones[i].Notices {
+			switch {
+			case notice.Code == NoticeKeysMissing:
+				missing = 1 // all in one line
+			case notice.Code == NoticeExpiryNear && notice.Severity == severityAlarm:
+				n++
+			}
+		}
+	}
+	return n + missing
+}
+
+// processAlarms are those that are about no zone.
+func (e *Engine) processAlarms() []string {
 	var alarms []string
 	if e.lost != "" {
 		alarms = append(alarms, e.lost)
@@ -100,11 +126,12 @@ func (e *Engine) Alarms() []string {
 	if e.cfg.Certificates != nil {
 		alarms = append(alarms, e.cfg.Certificates()...)
 	}
-	alarms = append(alarms, e.keystoreAlarms()...)
-	if text := e.missingKeysAlarm(); text != "" {
-		alarms = append(alarms, text)
-	}
-	alarms = append(alarms, slices.Sorted(slices.Values(e.overdueAlarms()))...)
+	return append(alarms, e.keystoreAlarms()...)
+}
+
+// policyAlarms are those about the policies' files.
+func (e *Engine) policyAlarms() []string {
+	var alarms []string
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(e.faults)) {

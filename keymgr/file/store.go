@@ -41,6 +41,7 @@ type Store struct {
 	name   string
 	dir    string
 	stdlib bool
+	there  presence
 }
 
 var _ keymgr.Keystore = (*Store)(nil)
@@ -255,7 +256,13 @@ func (s *Store) Has(ref string) bool {
 	if checkRef(ref) != nil {
 		return false
 	}
+	if s.there.knows(s.dir, ref) {
+		return true
+	}
 	_, err := os.Stat(filepath.Join(s.dir, ref))
+	if err == nil {
+		s.there.note(ref)
+	}
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
