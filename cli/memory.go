@@ -8,7 +8,7 @@ import (
 )
 
 // memoryLimit keeps the Go runtime's memory limit at what the config says, or
-// half above what the process needs where that is more: many zones need so much,
+// well above what the process needs where that is more: many zones need so much,
 // and near its limit the collector takes every second instruction.
 type memoryLimit struct {
 	mu         sync.Mutex
@@ -68,12 +68,15 @@ func (m *memoryLimit) look() bool {
 // memoryUse is what of the Go runtime's memory cannot be given back, in bytes.
 type memoryUse struct {
 	live  uint64 // on the heap, at the end of the last collection
-	other uint64 // stacks, and what the runtime needs itself
+	other uint64 // stacks, what is left over in the heap's spans, and what the runtime needs itself
 }
 
-// memoryLimitFor is the limit for what is in use.
+// memoryLimitFor is the limit for what is in use: half above what is live, and for
+// so much more than what was configured nearly as much again, which is what the
+// collector takes without a limit.
 func memoryLimitFor(configured int64, use memoryUse) int64 {
-	return max(configured, int64(use.live+use.live/2+use.other)) //nolint:gosec // no machine has as much
+	live := int64(use.live) //nolint:gosec // no machine has as much
+	return max(configured, live+max(live/2, live-configured/2)+int64(use.other)) //nolint:gosec // likewise
 }
 
 func readMemory() memoryUse {
@@ -81,7 +84,6 @@ func readMemory() memoryUse {
 		{Name: "/gc/heap/live:bytes"},
 		{Name: "/memory/classes/total:bytes"},
 		{Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
 		{Name: "/memory/classes/heap/released:bytes"},
 	}

@@ -14,7 +14,8 @@ func TestMemoryLimitFor_LeavesRoomAboveWhatIsLive(t *testing.T) {
 	}{
 		{memoryUse{}, 250 * mib},
 		{memoryUse{live: 140 * mib, other: 20 * mib}, 250 * mib},
-		{memoryUse{live: 1000 * mib, other: 60 * mib}, 1560 * mib},
+		{memoryUse{live: 240 * mib, other: 20 * mib}, 380 * mib},
+		{memoryUse{live: 1000 * mib, other: 60 * mib}, 1935 * mib},
 	} {
 		if got := memoryLimitFor(250*mib, c.use); got != c.want {
 			t.Errorf("limit for %+v is %d, want %d", c.use, got, c.want)
