@@ -75,8 +75,8 @@ type memoryUse struct {
 // so much more than what was configured nearly as much again, which is what the
 // collector takes without a limit.
 func memoryLimitFor(configured int64, use memoryUse) int64 {
-	live := int64(use.live) //nolint:gosec // no machine has as much
-	return max(configured, live+max(live/2, live-configured/2)+int64(use.other)) //nolint:gosec // likewise
+	live, other := int64(use.live), int64(use.other) //nolint:gosec // no machine has as much
+	return max(configured, live+max(live/2, live-configured/2)+other)
 }
 
 func readMemory() memoryUse {
