@@ -196,6 +196,53 @@ func TestRollover_EachWaitIsNeeded(t *testing.T) {
 	}
 }
 
+// A first DS that is taken back before anybody here saw it may have come and
+// gone: caches hold it for longer than any TTL that was seen.
+func TestRollover_DSThatWasNeverSeenIsWaitedFor(t *testing.T) {
+	for name, cut := range map[string]bool{"whole": false, "cut": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(half)
+			never, found := func() bool { return false }, ""
+			pass := func(d time.Duration) {
+				w.pass(d)
+				if found == "" {
+					found = w.bogus()
+				}
+			}
+			w.secure(t, false)
+			for len(w.ks.DS.Wanted) == 0 {
+				pass(15 * time.Minute)
+				w.observe(never)
+				w.decide()
+			}
+			w.parentActs(14400)
+			pass(2 * w.above)
+			if cut {
+				w.cut = "IlastUnseen"
+			}
+			if err := w.start(RollInsecure, "", 13, false); err != nil {
+				t.Fatal(err)
+			}
+			w.parentActs(3600)
+			pass(2 * w.above)
+			for range 400 {
+				w.observe(never)
+				w.decide()
+				if w.mayUnsign() {
+					w.unsign(3600, 7200)
+				}
+				pass(15 * time.Minute)
+			}
+			if !w.unsigned {
+				t.Errorf("the zone never becomes unsigned: %+v", w.ks.Rollovers)
+			}
+			if cut != (found != "") {
+				t.Errorf("bogus: %q", found)
+			}
+		})
+	}
+}
+
 // The hard stop alone keeps the parent's DS matched, whatever the waits are.
 func TestHardStop_HoldsWithoutTheWaits(t *testing.T) {
 	for _, name := range []string{"IretKSK", "IpubP", "IpubCP"} {

@@ -495,29 +495,6 @@ func (e *Engine) context() context.Context {
 	return e.ctx
 }
 
-// moveLocked wakes all that wait for the fold. The caller holds mu.
-func (e *Engine) moveLocked() {
-	close(e.moved)
-	e.moved = make(chan struct{})
-}
-
-// awaitFold waits until the event of that sequence is folded.
-func (e *Engine) awaitFold(ctx context.Context, seq uint64) error {
-	for {
-		e.mu.RLock()
-		folded, moved := e.folded, e.moved
-		e.mu.RUnlock()
-		if folded >= seq {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
 // append stores facts as events of a zone behind head.
 func (e *Engine) append(ctx context.Context, id event.ZoneID, head journal.Head, cause uint64, actor event.Actor, facts ...event.Facts) (journal.Head, error) {
 	if err := take(ctx, e.appending); err != nil {

@@ -210,6 +210,29 @@ func (e *Engine) takeInstance(rec journal.Record, reg Registry, added *State) *r
 	return r
 }
 
+// moveLocked wakes all that wait for the fold. The caller holds mu.
+func (e *Engine) moveLocked() {
+	close(e.moved)
+	e.moved = make(chan struct{})
+}
+
+// awaitFold waits until the event of that sequence is folded.
+func (e *Engine) awaitFold(ctx context.Context, seq uint64) error {
+	for {
+		e.mu.RLock()
+		folded, moved := e.folded, e.moved
+		e.mu.RUnlock()
+		if folded >= seq {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // chunks reads an instance's chunks in order, for the fold.
 func (e *Engine) chunks(ctx context.Context, m event.Manifest, fn func(raw []byte) error) error {
 	return journal.Chunks(ctx, e.fresh, m, fn)

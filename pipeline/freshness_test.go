@@ -118,6 +118,9 @@ func TestFreshness_AlarmsWithTimeLeftWhileKeysCannotBeRead(t *testing.T) {
 		if want := tt.severity == severityAlarm; strings.Contains(alarms, "example.com. signatures ") != want {
 			t.Errorf("with %s left health says %q", tt.left, alarms)
 		}
+		if n := r.e.Measure(t.Context()).Alarms; n != len(r.e.Alarms()) {
+			t.Errorf("with %s left metrics count %d of %d alarms", tt.left, n, len(r.e.Alarms()))
+		}
 	}
 	if err := os.Rename(away, keys); err != nil {
 		t.Fatal(err)

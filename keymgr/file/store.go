@@ -41,7 +41,6 @@ type Store struct {
 	name   string
 	dir    string
 	stdlib bool
-	there  presence
 }
 
 var _ keymgr.Keystore = (*Store)(nil)
@@ -256,13 +255,7 @@ func (s *Store) Has(ref string) bool {
 	if checkRef(ref) != nil {
 		return false
 	}
-	if s.there.knows(s.dir, ref) {
-		return true
-	}
 	_, err := os.Stat(filepath.Join(s.dir, ref))
-	if err == nil {
-		s.there.note(ref)
-	}
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
