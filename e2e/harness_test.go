@@ -127,7 +127,11 @@ func run(t *testing.T, command string, args ...string) result {
 func runIn(t *testing.T, dir, command string, args ...string) result {
 	t.Helper()
 	// Cleanups call it too, when the test's own context has ended.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	within := 2 * time.Minute
+	if long() { // of ten thousand zones
+		within = time.Hour
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), within)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command, args...)
 	var stdout, stderr bytes.Buffer
