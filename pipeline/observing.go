@@ -21,8 +21,10 @@ const (
 	// maxLooking bounds the zones that are observed at a time.
 	maxLooking = 32
 	// firstLook is within what time after a start, or after it is published, a
-	// zone is observed first.
+	// zone is observed first; of very many zones each adds firstPace, so that a
+	// start is not followed by minutes of nothing else.
 	firstLook = 10 * time.Minute
+	firstPace = 40 * time.Millisecond
 	// lookAgain is after what time a zone is observed again where a server did
 	// not answer; doubled each time up to the interval.
 	lookAgain = time.Minute
@@ -56,9 +58,10 @@ type Sightings struct {
 // Last is what was seen last, nil before; it is not to be changed.
 func (l *Sightings) Last() *keymgr.Observation { return l.last }
 
-// First plans the first look after a start, each zone at a place of its own.
-func (l *Sightings) First(id event.ZoneID, now time.Time, every time.Duration) {
-	l.next = now.Add(spread(id, min(every, firstLook)))
+// First plans the first look after a start, each of so many zones at a place of
+// its own.
+func (l *Sightings) First(id event.ZoneID, zones int, now time.Time, every time.Duration) {
+	l.next = now.Add(spread(id, min(every, max(firstLook, time.Duration(zones)*firstPace))))
 }
 
 // Due is when the next look is, where a rollover wants one at a time; zero
@@ -93,7 +96,7 @@ func (r *runner) observed(wanted time.Time) time.Time {
 		l.next = time.Time{}
 		return time.Time{}
 	case l.next.IsZero() || l.next.Sub(now) > every:
-		l.First(r.id, now, every)
+		l.First(r.id, r.e.liveZones(), now, every)
 	}
 	l.Due(wanted)
 	if !l.busy && !now.Before(l.next) {
@@ -105,6 +108,12 @@ func (r *runner) observed(wanted time.Time) time.Time {
 		return time.Time{} // its end decides again
 	}
 	return l.next
+}
+
+// liveZones counts the zones that live.
+func (e *Engine) liveZones() int {
+	_, zones := e.Folded()
+	return zones
 }
 
 // spread is a zone's own place in a stretch of time.

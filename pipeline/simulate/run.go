@@ -115,7 +115,7 @@ func newRun(s Setting, fn func(Line) error) *run {
 		Seq: r.seq, Time: s.From, Actor: event.Program,
 		Facts: event.ZoneAdded{Name: s.Zone, ID: "0000000000000001", Source: "/zone", Policy: s.Policy.Name},
 	})
-	r.sights.First(r.state.Zone, s.From, s.Policy.ObservationInterval())
+	r.sights.First(r.state.Zone, 1, s.From, s.Policy.ObservationInterval())
 	return r
 }
 
