@@ -198,6 +198,7 @@ type Engine struct {
 	refusals  refusals // of requests
 	usage     asked    // by callers of the API
 	recent    recentKeys
+	texts     policyTexts
 
 	mu          sync.RWMutex
 	ctx         context.Context          //nolint:containedctx // guarded by mu; what runs in the background ends with it
@@ -339,12 +340,11 @@ func (e *Engine) readStates() error {
 		if id == event.Instance {
 			return json.Unmarshal(data, &e.registry)
 		}
-		var s State
-		if err := json.Unmarshal(data, &s); err != nil {
-			return fmt.Errorf("state of zone %s: %w", id, err)
+		s, err := e.decodeState(id, data)
+		if err == nil {
+			e.adopt(s)
 		}
-		e.adopt(s)
-		return nil
+		return err
 	})
 }
 

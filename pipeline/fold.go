@@ -56,7 +56,7 @@ func knownEvents() string {
 // apply writes one of a zone's own events, with the state after it.
 func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State, error) {
 	next := EvolveNext(s, rec, "")
-	data, err := json.Marshal(next)
+	stored, err := e.encodeState(&next)
 	if err != nil {
 		return s, err
 	}
@@ -64,9 +64,9 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 		e.log.WarnContext(ctx, "event of a former owner passed over", "zone", s.Name, "seq", rec.Seq, "type", rec.Event.Type, "epoch", rec.Event.Epoch)
 	}
 	if !s.Counts(rec) || next.Halted != nil { // a halted zone stays as it is served
-		return next, e.store.Skip(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
+		return next, e.store.Skip(ctx, rec, stored)
 	}
-	err = e.foldHeld(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
+	err = e.foldHeld(ctx, rec, stored)
 	if err == nil {
 		return next, nil
 	}
@@ -75,10 +75,10 @@ func (e *Engine) apply(ctx context.Context, rec journal.Record, s State) (State,
 	}
 	e.log.ErrorContext(ctx, "instance cannot be read from the journal", "zone", s.Name, "seq", rec.Seq, "error", err)
 	next = EvolveNext(s, rec, err.Error())
-	if data, err = json.Marshal(next); err != nil {
+	if stored, err = e.encodeState(&next); err != nil {
 		return s, err
 	}
-	return next, e.store.Skip(ctx, rec, store.ZoneState{Zone: s.Zone, Data: data})
+	return next, e.store.Skip(ctx, rec, stored)
 }
 
 // foldLate passes over an event of a zone that was removed.
@@ -156,10 +156,11 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 	}
 	states = append(states, store.ZoneState{Zone: event.Instance, Data: data})
 	if added != nil {
-		if data, err = json.Marshal(added); err != nil {
+		state, err := e.encodeState(added)
+		if err != nil {
 			return err
 		}
-		states = append(states, store.ZoneState{Zone: added.Zone, Data: data})
+		states = append(states, state)
 	}
 	if err := e.store.Apply(ctx, rec, e.chunks, states...); err != nil {
 		return fmt.Errorf("fold event %d: %w", rec.Seq, err)

@@ -101,8 +101,8 @@ type State struct {
 type BoundPolicy struct {
 	Name   string     `json:"name"`
 	SHA256 event.Hash `json:"sha256"`
-	Text   string     `json:"text"`
-	Seq    uint64     `json:"seq,omitempty"` // of its policy.bound
+	Text   string     `json:"text,omitempty"` // the projection keeps it apart
+	Seq    uint64     `json:"seq,omitempty"`  // of its policy.bound
 }
 
 // Loaded is a loaded instance.

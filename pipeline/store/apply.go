@@ -22,6 +22,10 @@ type ChunkSource func(ctx context.Context, m event.Manifest, fn func(raw []byte)
 type ZoneState struct {
 	Zone event.ZoneID
 	Data []byte
+	// Common, where not empty, is a part that states of other zones have as
+	// well: it is kept once, by its hash, for as long as the store lives.
+	Common     string
+	CommonHash event.Hash
 }
 
 // Apply folds one event: data, position and states become visible together
@@ -139,10 +143,30 @@ func (s *Store) setStates(e edit, states []ZoneState) error {
 			}
 			z = known.Number
 		}
+		if err := s.setCommon(e, st); err != nil {
+			return err
+		}
 		if err := e.set(laneMeta, metaKey(z, tagState), st.Data); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// setCommon keeps what a state has in common with others, where that is new.
+func (s *Store) setCommon(e edit, st ZoneState) error {
+	if st.Common == "" || s.common[st.CommonHash] {
+		return nil
+	}
+	key := commonKey(st.CommonHash)
+	there, err := s.get(s.db, key)
+	if err != nil {
+		return err
+	}
+	if there == nil {
+		return e.set(laneMeta, key, []byte(st.Common))
+	}
+	s.common[st.CommonHash] = true
 	return nil
 }
 

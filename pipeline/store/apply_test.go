@@ -158,7 +158,7 @@ func TestApply_FailingSourceIsReturned(t *testing.T) {
 	if !errors.Is(err, journal.ErrNoChunk) || errors.Is(err, ErrBroken) {
 		t.Fatalf("error %v, want ErrNoChunk", err)
 	}
-	if err := s.Skip(t.Context(), rec, ZoneState{m.id, []byte("broken")}); err != nil {
+	if err := s.Skip(t.Context(), rec, ZoneState{Zone: m.id, Data: []byte("broken")}); err != nil {
 		t.Fatal(err)
 	}
 	if s.Position().Seq != rec.Seq {
@@ -174,7 +174,7 @@ func TestApply_ZoneRemovedLeavesItsStateOnly(t *testing.T) {
 	m, s := published(t)
 	m.add(event.Instance, &event.ZoneRemoved{Name: "example.", ID: m.id})
 	rec := m.events[len(m.events)-1]
-	if err := s.Apply(t.Context(), rec, m.source, ZoneState{event.Instance, []byte("registry")}, ZoneState{m.id, []byte("gone")}); err != nil {
+	if err := s.Apply(t.Context(), rec, m.source, ZoneState{Zone: event.Instance, Data: []byte("registry")}, ZoneState{Zone: m.id, Data: []byte("gone")}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Published(m.id); !errors.Is(err, xfr.ErrUnknownZone) {
@@ -185,7 +185,7 @@ func TestApply_ZoneRemovedLeavesItsStateOnly(t *testing.T) {
 	m.apply(t, s, m.events[len(m.events)-1])
 	var keys []string
 	if err := s.Walk(func(k, _ []byte) error {
-		if !bytes.Contains([]byte{spaceTree, spaceHeads, spaceRefs, spaceNames}, k[:1]) { // of events, which stay
+		if !bytes.Contains([]byte{spaceTree, spaceHeads, spaceRefs, spaceNames, spaceCommon}, k[:1]) { // of events, or of many zones: they stay
 			keys = append(keys, fmt.Sprintf("%x", k))
 		}
 		return nil
@@ -203,6 +203,26 @@ func TestApply_ZoneRemovedLeavesItsStateOnly(t *testing.T) {
 	want := map[event.ZoneID]string{event.Instance: "registry", m.id: m.states[m.events[len(m.events)-1].Seq]}
 	if d := cmp.Diff(want, states); d != "" {
 		t.Errorf("states:\n%s", d)
+	}
+}
+
+func TestApply_WhatStatesHaveInCommonIsKeptOnce(t *testing.T) {
+	m, s := published(t)
+	last := m.state(m.events[len(m.events)-1])
+	if got, err := s.Common(last.CommonHash); err != nil || string(got) != last.Common {
+		t.Errorf("common part: %q, %v; want %q", got, err, last.Common)
+	}
+	if got, err := s.Common(event.Hash{1}); err != nil || got != nil {
+		t.Errorf("common part that nobody has: %q, %v", got, err)
+	}
+	n := 0
+	if err := s.Walk(func(k, _ []byte) error {
+		if k[0] == spaceCommon {
+			n++
+		}
+		return nil
+	}); err != nil || n != min(3, len(m.events)) {
+		t.Errorf("%d common parts, %v", n, err)
 	}
 }
 

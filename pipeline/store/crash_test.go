@@ -124,7 +124,7 @@ func TestStore_FaultInsideApplyLeavesAPrefix(t *testing.T) {
 		take := func() {
 			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{}))
 		}
-		if err := s.Apply(t.Context(), rec, tap(source, take), ZoneState{m.id, []byte(m.states[rec.Seq])}); err != nil {
+		if err := s.Apply(t.Context(), rec, tap(source, take), m.state(rec)); err != nil {
 			t.Fatal(err)
 		}
 		take()

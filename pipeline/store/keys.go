@@ -17,6 +17,7 @@ const (
 	spaceHeads    = 0x05 // zone id: number and hash of its last event
 	spaceRefs     = 0x06 // zone id, 0 (1), lane (1), sequence (8): an event of the zone's history
 	spaceNames    = 0x07 // name of a zone, 0 (1), sequence of zone.added (8): zone id
+	spaceCommon   = 0x08 // hash (32): what states of several zones have in common
 	spaceData     = 0x10 // zone number (4), generation (8), item key, inverted version (8)
 	spaceLists    = 0x20 // zone number (4), instance (8), kind (1), block (4)
 	spaceDiffs    = 0x30 // zone number (4), signed instance led to (8), part (1), item key
@@ -39,7 +40,7 @@ const (
 )
 
 // schema is the number of this layout. A store with another one is rebuilt.
-const schema = 5
+const schema = 6
 
 // dataPrefix is the length of what stands before the item key in spaceData.
 const dataPrefix = 1 + 4 + 8
@@ -65,6 +66,8 @@ func kindIndex(k zone.Kind) int {
 
 // markKey is the mark of a position; that of 0 is the store's beginning.
 func markKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte{spacePosition}, seq) }
+
+func commonKey(h event.Hash) []byte { return append([]byte{spaceCommon}, h[:]...) }
 
 func zoneKey(id event.ZoneID) []byte { return append([]byte{spaceZones}, id...) }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -326,7 +327,14 @@ func (m *model) apply(tb tester, s *Store, rec journal.Record) {
 }
 
 func (m *model) tryApply(s *Store, rec journal.Record) error {
-	return s.Apply(context.Background(), rec, m.source, ZoneState{m.id, []byte(m.states[rec.Seq])})
+	return s.Apply(context.Background(), rec, m.source, m.state(rec))
+}
+
+// state is what the pipeline keeps at an event; a part of it is what others keep,
+// too.
+func (m *model) state(rec journal.Record) ZoneState {
+	common := fmt.Sprintf("policy %d", rec.Seq/3%3)
+	return ZoneState{Zone: m.id, Data: []byte(m.states[rec.Seq]), Common: common, CommonHash: sha256.Sum256([]byte(common))}
 }
 
 func openTest(tb tester, fs vfs.FS, cfg Config) *Store {

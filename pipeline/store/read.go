@@ -41,6 +41,16 @@ func (s *Store) States(fn func(id event.ZoneID, state []byte) error) (err error)
 	return one(event.Instance, 0)
 }
 
+// Common is what states have in common, by its hash; nil where none has it.
+func (s *Store) Common(hash event.Hash) (data []byte, err error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	return s.get(snap, commonKey(hash))
+}
+
 // SignedItems walks a signed instance as View.Items does.
 func (s *Store) SignedItems(id event.ZoneID, signed uint64) (zone.Iterator, error) {
 	return s.walk(id, signed, (*View).Items)

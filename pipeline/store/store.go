@@ -81,6 +81,8 @@ type Store struct {
 	apply sync.Mutex              // held while an event is applied
 	many  uint64                  // manyChanges, fewer in tests
 	named map[event.ZoneID]uint32 // zones that this event names first; guarded by apply
+	// common is what is known to be kept of spaceCommon; guarded by apply.
+	common map[event.Hash]bool
 
 	memory memory
 
@@ -103,7 +105,7 @@ func Open(dir string, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", dir, unopenable(err))
 	}
-	s := &Store{db: db, cfg: cfg, dir: dir, room: room, stalls: stalls, many: manyChanges}
+	s := &Store{db: db, cfg: cfg, dir: dir, room: room, stalls: stalls, many: manyChanges, common: map[event.Hash]bool{}}
 	s.writer = opts.MakeWriterOptions(0, db.TableFormat())
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %q: %w", dir, err), db.Close())
