@@ -165,6 +165,7 @@ type Engine struct {
 	mended mending
 	short  chan struct{} // asks tend to look for room
 	heavy  chan struct{} // bounds loads, signings and verifications at a time
+	turns  queues        // zones with such work
 	// transfers and checks bound what is asked of other servers at a time.
 	transfers, checks chan struct{}
 	// hooking and telling bound hooks, and updates and NOTIFYs, for parents.
@@ -238,6 +239,7 @@ func NewEngine(ctx context.Context, cfg Config) (*Engine, error) {
 		telling:   make(chan struct{}, maxTelling),
 		handing:   make(chan struct{}, maxSharing),
 		appending: make(chan struct{}, maxAppending),
+		turns:     queues{most: max(maxTurns, 4*runtime.GOMAXPROCS(0))},
 		notifying: queues{most: maxNotifying},
 		naming:    queues{most: maxChecks},
 		looking:   queues{most: maxLooking},

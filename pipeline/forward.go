@@ -184,7 +184,7 @@ func (e *Engine) answer(ctx context.Context, at duty, q question) (a reply, err 
 			err = nil // it goes on
 		}
 	case askIdle:
-		a.Done = r.awaitIdle(ctx, func() bool { return !r.lanes[SigningLane].busy })
+		a.Done = r.awaitIdle(ctx, func() bool { return !r.lanes[SigningLane].runs() })
 	case askAwait:
 		a.Done = r.awaitIdle(ctx, r.atRest)
 	default:

@@ -244,20 +244,14 @@ func (e *Engine) proveKey(ctx context.Context, k event.Key) error {
 // signPlaces is what bounds how many signings run at a time: each token by
 // itself, so that a slow one holds up only the zones that sign with it.
 func (e *Engine) signPlaces(s State) []chan struct{} {
-	var names []string
-	for _, k := range s.Keys.Signing() {
-		if k.Keystore != e.keystore.Name() {
-			names = append(names, k.Keystore)
-		}
-	}
+	names := s.tokens(e.keystore.Name())
 	if len(names) == 0 {
 		return []chan struct{}{e.heavy}
 	}
-	slices.Sort(names)
 	e.keys.mu.Lock()
 	defer e.keys.mu.Unlock()
 	var out []chan struct{}
-	for _, name := range slices.Compact(names) {
+	for _, name := range names {
 		c := e.keys.places[name]
 		if c == nil {
 			c = make(chan struct{}, cap(e.heavy))

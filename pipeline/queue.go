@@ -17,13 +17,24 @@ type queues struct {
 }
 
 type queue struct {
-	running int
-	waiting []func(context.Context)
+	running  int
+	turns    int // given so far to what waited
+	pressing []func(context.Context)
+	waiting  []func(context.Context) // what is not pressing
 }
+
+// everyTurn is how many turns there are to one that is not for what is
+// pressing, where both wait.
+const everyTurn = 4
 
 // add runs fn when its turn in a queue comes, and reports whether zones may
 // work. What waits when Run ends is dropped.
 func (q *queues) add(e *Engine, name string, fn func(context.Context)) bool {
+	return q.addRanked(e, name, false, fn)
+}
+
+// addRanked is add, before what is not pressing where fn is.
+func (q *queues) addRanked(e *Engine, name string, pressing bool, fn func(context.Context)) bool {
 	if !e.running() {
 		return false
 	}
@@ -37,7 +48,12 @@ func (q *queues) add(e *Engine, name string, fn func(context.Context)) bool {
 		}
 		q.by[name] = w
 	}
-	if w.running >= q.most {
+	switch {
+	case w.running < q.most:
+	case pressing:
+		w.pressing = append(w.pressing, fn)
+		return true
+	default:
 		w.waiting = append(w.waiting, fn)
 		return true
 	}
@@ -62,14 +78,18 @@ func (q *queues) next(ctx context.Context, name string) func(context.Context) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w := q.by[name]
-	if len(w.waiting) == 0 || ctx.Err() != nil {
-		w.waiting = nil
+	if len(w.pressing)+len(w.waiting) == 0 || ctx.Err() != nil {
+		w.pressing, w.waiting = nil, nil
 		q.endLocked(name)
 		return nil
 	}
-	fn := w.waiting[0]
-	w.waiting[0] = nil
-	w.waiting = w.waiting[1:]
+	from := &w.pressing
+	if w.turns++; len(w.pressing) == 0 || len(w.waiting) > 0 && w.turns%everyTurn == 0 {
+		from = &w.waiting
+	}
+	fn := (*from)[0]
+	(*from)[0] = nil
+	*from = (*from)[1:]
 	return fn
 }
 

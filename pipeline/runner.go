@@ -49,7 +49,9 @@ type runner struct {
 
 // laneWork is what this process does in one lane.
 type laneWork struct {
-	busy    bool
+	busy bool // something runs, or waits for its turn
+	// turn is the one that a command waits for; nil where none does.
+	turn    *turn
 	tries   int
 	failure error // of the last command; nil once one succeeds
 	// failedAt is when the last command failed.
@@ -140,18 +142,12 @@ func (r *runner) step() {
 	d := r.decide()
 	for _, c := range d.Commands {
 		lane := &r.lanes[c.Lane()]
-		if lane.busy || !r.e.beginDuty(RoleOf(c), r.id) {
+		if lane.runs() || lane.waits() && lane.turn.of == c.Identity() {
 			continue
 		}
-		if l, ok := c.(Load); ok {
-			l.Hint, l.UpdatesTo = r.up.hint, r.state.Updates.last()
-			c = l
-		}
-		if !r.e.start(func(ctx context.Context) { r.run(ctx, c) }) {
-			r.e.endDuty(RoleOf(c), r.id)
+		if !r.begin(lane, r.current(c)) {
 			return
 		}
-		lane.busy = true
 	}
 	if worse := r.watchOverdue(); !worse.IsZero() {
 		d.wake(worse, "signatures are overdue")
@@ -369,29 +365,30 @@ func (r *runner) commit(ctx context.Context, began State, c Command, facts []eve
 func (r *runner) wanted(c Command) (State, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state, r.wants(c)
+	_, wants := r.wants(c)
+	return r.state, wants
 }
 
-// wants reports whether the decision asks for c now: a rollover that failed does
-// not come before what runs meanwhile. The caller holds mu.
-func (r *runner) wants(c Command) bool {
+// wants is c as the decision asks for it now, if it does: a rollover that failed
+// does not come before what runs meanwhile. The caller holds mu.
+func (r *runner) wants(c Command) (now Command, wants bool) {
 	m := r.moment()
 	if roll := &m.Lanes[RollLane]; failLane(c) != RollLane && !roll.RetryAt.After(m.Now) {
 		roll.RetryAt = m.Now.Add(time.Second)
 	}
 	for _, w := range r.decideAt(m).Commands {
 		if w.Identity() == c.Identity() {
-			return true
+			return w, true
 		}
 	}
-	return false
+	return nil, false
 }
 
-// awaitSigning waits until the signing lane does nothing.
+// awaitSigning waits until nothing runs in the signing lane.
 func (r *runner) awaitSigning(ctx context.Context) error {
 	for {
 		r.mu.Lock()
-		busy, changed := r.lanes[SigningLane].busy, r.changed
+		busy, changed := r.lanes[SigningLane].runs(), r.changed
 		r.mu.Unlock()
 		if !busy {
 			return r.awaitSigner(ctx)

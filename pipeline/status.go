@@ -94,7 +94,7 @@ func (r *runner) describe(st *ZoneStatus, brief bool) {
 	if !brief {
 		d = r.decide()
 	}
-	st.State = stateWord(s, r.progress, r.lanes[ContentLane].busy || r.lanes[SigningLane].busy)
+	st.State = stateWord(s, r.progress, r.lanes[ContentLane].runs() || r.lanes[SigningLane].runs())
 	if f := s.LoadFailure; f != nil {
 		st.LastError = f.Reason
 		st.Notices = append(st.Notices, Notice{
@@ -316,8 +316,10 @@ func waits(s State, st ZoneStatus, l [lanes]laneWork) (text string, since *time.
 		return fmt.Sprintf("the %s review of %s: %s", rv.Stage, rv.Instance, rv.WaitsFor), &rv.Since
 	}
 	switch {
-	case l[ContentLane].busy || l[SigningLane].busy:
+	case l[ContentLane].runs() || l[SigningLane].runs():
 		return "its own work: it is " + st.State, nil
+	case l[ContentLane].waits() || l[SigningLane].waits():
+		return "its turn: many zones have work", nil
 	case s.Stopped != nil:
 		return "a person, after a review halted it", &s.Stopped.Time
 	case s.Maintenance != nil:

@@ -1,0 +1,145 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/journal"
+	"sluice/journal/event"
+	"sluice/journal/journaltest"
+)
+
+// oneTurn lets one command of each queue be under way, and keeps those of a queue
+// from it until release is called.
+func (r *rig) oneTurn(queue string) (release func()) {
+	r.t.Helper()
+	q := &r.e.turns
+	q.mu.Lock()
+	q.most = 1
+	q.mu.Unlock()
+	held := make(chan struct{})
+	if !q.add(r.e, queue, func(ctx context.Context) {
+		select {
+		case <-held:
+		case <-ctx.Done():
+		}
+	}) {
+		r.t.Fatal("no work is taken")
+	}
+	return func() { close(held) }
+}
+
+// A change of a zone that is served does not wait until very many new ones are
+// loaded.
+func TestTurns_AChangeGoesBeforeNewZones(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.add(smallZone)
+	release := r.oneTurn("load")
+	const zones = 12
+	for i := range zones {
+		name := fmt.Sprintf("new%d.example", i)
+		path := filepath.Join(r.dir, name)
+		if err := os.WriteFile(path, []byte(smallZone), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.e.AddZone(t.Context(), testActor, NewZone{Name: name, Source: path}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := func(n int) func() bool {
+		return func() bool {
+			r.e.turns.mu.Lock()
+			defer r.e.turns.mu.Unlock()
+			w := r.e.turns.by["load"]
+			return len(w.waiting)+len(w.pressing) == n
+		}
+	}
+	until(t, "all new zones wait", waiting(zones))
+	if st, err := r.e.Zone(t.Context(), "new3.example"); err != nil || st.State != "new" || !strings.Contains(st.WaitsFor, "its turn") {
+		t.Errorf("a zone that waits: %s, waits for %q, %v", st.State, st.WaitsFor, err)
+	}
+	r.zoneFile(smallZone + "more A 192.0.2.99\n")
+	if err := r.e.Reload(t.Context(), testActor, "example.com", false); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the change waits, too", waiting(zones+1))
+	release()
+	for i := range zones {
+		if _, err := r.e.Await(t.Context(), fmt.Sprintf("new%d.example", i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.await()
+	own := r.zone().Zone
+	var order []event.ZoneID
+	if err := r.journal.Read(t.Context(), "", 1, 0, func(rec journal.Record) error {
+		if rec.Event.Type == "instance.loaded" {
+			order = append(order, rec.Event.Zone)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if at := slices.Index(order[1:], own); at != 0 || len(order) != zones+2 {
+		t.Errorf("the change was loaded after %d of %d new zones", at, len(order)-2)
+	}
+}
+
+// New content does not wait for signatures over the old one that nobody has begun
+// to make; those are not made then.
+func TestTurns_WhatWaitsGivesWayToNewContent(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.add(smallZone)
+	release := r.oneTurn("sign")
+	before, loads := r.count("instance.signed"), r.count("instance.loaded")
+	if err := r.e.Resign(t.Context(), testActor, "example.com", false); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it waits for its turn", func() bool { return strings.Contains(r.status().WaitsFor, "its turn") })
+	if st := r.status(); st.State != "published" {
+		t.Errorf("state %q while it waits", st.State)
+	}
+	r.zoneFile(smallZone + "more A 192.0.2.99\n")
+	if err := r.e.Reload(t.Context(), testActor, "example.com", false); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the new content is loaded", func() bool { return r.count("instance.loaded") == loads+1 })
+	release()
+	st := r.await()
+	if st.Published.Serial <= st.Loaded.Serial-1 || !strings.Contains(r.dump(), "192.0.2.99") {
+		t.Errorf("published: %+v", st.Published)
+	}
+	if n := r.count("instance.signed") - before; n != 1 {
+		t.Errorf("%d instances were signed, want 1: %v", n, r.historyOf("instance.signed"))
+	}
+}
+
+// What is pressing goes first; what is not has its turn all the same.
+func TestQueues_PressingGoesFirst(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	q := queues{most: 1}
+	release, began := make(chan struct{}), make(chan struct{})
+	q.add(r.e, "", func(context.Context) { close(began); <-release })
+	<-began
+	var got []string
+	done := make(chan struct{})
+	const each = 8
+	for i := range each {
+		q.addRanked(r.e, "", false, func(context.Context) { got = append(got, "later") })
+		q.addRanked(r.e, "", true, func(context.Context) { got = append(got, "first") })
+		if i == each-1 {
+			q.add(r.e, "", func(context.Context) { close(done) })
+		}
+	}
+	close(release)
+	<-done
+	const want = "first first first later first first first later first first later later later later later later"
+	if all := strings.Join(got, " "); all != want {
+		t.Errorf("order:\n%s, want\n%s", all, want)
+	}
+}
