@@ -158,7 +158,16 @@ func (ks KeySet) InState(s State) []Key {
 }
 
 func (ks KeySet) filter(keep func(*Key) bool) []Key {
-	var out []Key
+	n := 0
+	for i := range ks.Keys {
+		if keep(&ks.Keys[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	out := make([]Key, 0, n) // a key is large, and this is asked often
 	for i := range ks.Keys {
 		if keep(&ks.Keys[i]) {
 			out = append(out, ks.Keys[i])

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"reflect"
 
 	"sluice/journal"
 	"sluice/journal/event"
@@ -116,6 +117,24 @@ func evolveSigned(s State) State {
 	}
 	if rv := s.SignedReview; rv != nil && !s.stoppedAt(event.StageSigned, rv.Instance) {
 		s.SignedReview = nil
+	}
+	return s.lean()
+}
+
+// lean has what was published and what that was made of share memory, where they
+// are the same: that is how very many zones rest.
+func (s State) lean() State {
+	p := s.Published
+	if p == nil {
+		return s
+	}
+	if s.Signed != nil && s.Signed.Seq == p.Signed.Seq && reflect.DeepEqual(*s.Signed, p.Signed) {
+		s.Signed = &p.Signed
+	}
+	for _, l := range []**Loaded{&s.Loaded, &s.Approved} {
+		if *l != nil && (*l).Seq == p.Loaded.Seq && reflect.DeepEqual(**l, p.Loaded) {
+			*l = &p.Loaded
+		}
 	}
 	return s
 }

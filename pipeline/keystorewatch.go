@@ -124,13 +124,8 @@ func (e *Engine) keystoreTrouble(s State) (reason, hint string) {
 	if s.Removed != 0 {
 		return "", ""
 	}
-	var seen []string
-	for _, k := range s.Keys.Signing() {
-		if k.Keystore == e.keystore.Name() || slices.Contains(seen, k.Keystore) {
-			continue
-		}
-		seen = append(seen, k.Keystore)
-		ks, err := e.keystoreOf(k.Keystore)
+	for _, name := range s.tokens(e.keystore.Name()) {
+		ks, err := e.keystoreOf(name)
 		if err != nil {
 			return oneLine(err.Error()), "see: sluice keystore list"
 		}
@@ -150,12 +145,8 @@ func (e *Engine) keystoreTrouble(s State) (reason, hint string) {
 func (e *Engine) keystoreAlarms() []string {
 	zones := map[string]int{}
 	for s := range e.eachState() {
-		var seen []string
-		for _, k := range s.Keys.Signing() {
-			if k.Keystore != e.keystore.Name() && !slices.Contains(seen, k.Keystore) {
-				seen = append(seen, k.Keystore)
-				zones[k.Keystore]++
-			}
+		for _, name := range s.tokens(e.keystore.Name()) {
+			zones[name]++
 		}
 	}
 	var out []string

@@ -42,8 +42,8 @@ func otherAlgorithm(s State, p Policy) (Notice, bool) {
 	if p.Mode() != ModeSign {
 		return Notice{}, false
 	}
-	for _, k := range s.Keys.Signing() {
-		if k.Algorithm != p.Algorithm() {
+	for i := range s.Keys.Keys {
+		if k := &s.Keys.Keys[i]; k.Signs() && k.Algorithm != p.Algorithm() {
 			return Notice{
 				Severity: severityInfo, Code: NoticeAlgorithmDiffers,
 				Text: fmt.Sprintf("key %d signs with algorithm %d, the policy says %d: the zone keeps its keys until they are rolled",

@@ -147,8 +147,8 @@ type SecondaryStatus struct {
 
 // outbound is whom a zone's versions are announced to.
 type outbound struct {
-	told map[string]SecondaryStatus // by server
-	stop context.CancelFunc         // ends the present announcement; nil for none
+	told map[string]*SecondaryStatus // by server
+	stop context.CancelFunc          // ends the present announcement; nil for none
 }
 
 // announce tells the secondaries of what is published, in place of what they
@@ -167,12 +167,15 @@ func (r *runner) announce() {
 	if err != nil || r.state.Removed != 0 || r.state.Published == nil || !r.e.owns(RolePublish, r.id) {
 		return
 	}
-	now := map[string]SecondaryStatus{}
+	now := map[string]*SecondaryStatus{}
 	for _, ep := range p.NotifyTo() {
-		st := r.out.told[ep.String()]
-		st.Server = ep.String()
+		server := ep.String()
+		st := r.out.told[server]
+		if st == nil {
+			st = &SecondaryStatus{Server: server}
+		}
 		st.Name = ""
-		now[st.Server] = st
+		now[server] = st
 	}
 	if p.NotifiesNS() {
 		for server, st := range r.out.told {
@@ -218,14 +221,13 @@ func (r *runner) tellNow(ctx context.Context, ep xfr.Endpoint, try int) {
 		return
 	}
 	if err == nil {
-		st = SecondaryStatus{Server: st.Server, Name: st.Name, Serial: &serial, AckedAt: &now}
+		*st = SecondaryStatus{Server: st.Server, Name: st.Name, Serial: &serial, AckedAt: &now}
 	} else {
 		st.Telling, st.Tries, st.RetryAt, st.LastError = &serial, try, &again, reasonOf(err)
 		if try == notifyTries {
 			st.RetryAt = nil
 		}
 	}
-	r.out.told[ep.String()] = st
 	name := r.state.Name
 	r.mu.Unlock()
 	if err == nil {
@@ -261,7 +263,7 @@ func (r *runner) tellOnce(ctx context.Context, ep xfr.Endpoint) (uint32, error) 
 func (r *runner) secondaries() []SecondaryStatus {
 	var out []SecondaryStatus
 	for _, st := range r.out.told {
-		out = append(out, st)
+		out = append(out, *st)
 	}
 	slices.SortFunc(out, bySecondary)
 	return out

@@ -108,7 +108,7 @@ func (r *runner) tellNameServerNow(ctx context.Context, name zone.Name, try int)
 	again := r.e.clock.Now().Add(min(time.Minute<<(try-1), time.Hour))
 	r.mu.Lock()
 	if ctx.Err() == nil {
-		st := SecondaryStatus{Server: host, Name: host, Tries: try, LastError: reasonOf(err)}
+		st := &SecondaryStatus{Server: host, Name: host, Tries: try, LastError: reasonOf(err)}
 		if try < notifyTries {
 			st.RetryAt = &again
 		}
@@ -144,8 +144,11 @@ func (r *runner) tellAddresses(ctx context.Context, host string, addrs []netip.A
 		if known && (st.Name == "" || st.Name != host) {
 			continue // by the policy, or as another name server
 		}
+		if !known {
+			st = &SecondaryStatus{}
+			r.out.told[server] = st
+		}
 		st.Server, st.Name = server, host
-		r.out.told[server] = st
 		r.tell(ctx, ep, 1)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"sluice/journal/event"
@@ -62,7 +63,8 @@ func (e *Engine) decodeState(id event.ZoneID, data []byte) (s State, err error) 
 		}
 	}
 	e.texts.share(&s)
-	return s, nil
+	s.Keys.Keys = slices.Clone(s.Keys.Keys) // without the room that decoding left
+	return s.lean(), nil
 }
 
 // policyText finds a text by its hash, "" where there is none.

@@ -62,20 +62,21 @@ func (r *runner) rolloverStatus(st *ZoneStatus) {
 	m := r.moment()
 	st.Rollovers = s.Rolling(p, m)
 	for _, ro := range st.Rollovers {
-		n := Notice{Since: sinceOf(ro.Since), Text: fmt.Sprintf("rollover %d of %s, step %d of %d: %s", ro.ID, ro.Kind, ro.Step, ro.Steps, ro.Text)}
+		tell := func(severity string, code NoticeCode, hint string) {
+			st.Notices = append(st.Notices, Notice{
+				Severity: severity, Code: code, Since: sinceOf(ro.Since), Hint: hint,
+				Text: fmt.Sprintf("rollover %d of %s, step %d of %d: %s", ro.ID, ro.Kind, ro.Step, ro.Steps, ro.Text),
+			})
+		}
 		switch ro.Phase {
 		case keymgr.PhasePerson:
-			n.Severity, n.Code, n.Hint = severityWarning, NoticeRolloverPerson, fmt.Sprintf("sluice key step %s --rollover %d %s", s.Name, ro.ID, stepFlag(ro.Text))
-			st.Notices = append(st.Notices, n)
+			tell(severityWarning, NoticeRolloverPerson, fmt.Sprintf("sluice key step %s --rollover %d %s", s.Name, ro.ID, stepFlag(ro.Text)))
 		case keymgr.PhaseBlocked:
-			n.Severity, n.Code, n.Hint = severityAlarm, NoticeRolloverBlocked, "see: sluice key status "+s.Name
-			st.Notices = append(st.Notices, n)
+			tell(severityAlarm, NoticeRolloverBlocked, "see: sluice key status "+s.Name)
 		case keymgr.PhaseBackup:
-			n.Severity, n.Code, n.Hint = severityWarning, NoticeRolloverBackup, "copy the keystore, then: sluice key backup mark "+s.Name
-			st.Notices = append(st.Notices, n)
+			tell(severityWarning, NoticeRolloverBackup, "copy the keystore, then: sluice key backup mark "+s.Name)
 		case keymgr.PhaseProof:
-			n.Severity, n.Code, n.Hint = severityWarning, NoticeRolloverProof, "see: sluice worker list; sluice key distribute "+s.Name
-			st.Notices = append(st.Notices, n)
+			tell(severityWarning, NoticeRolloverProof, "see: sluice worker list; sluice key distribute "+s.Name)
 		case keymgr.PhasePublish, keymgr.PhaseSee, keymgr.PhaseWait, keymgr.PhaseDo:
 		}
 	}

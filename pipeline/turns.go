@@ -39,8 +39,8 @@ func turnOf(s State, files string, c Command) (queue string, pressing, waits boo
 // tokens names the keystores that a zone signs with, but for the one in files.
 func (s State) tokens(files string) []string {
 	var names []string
-	for _, k := range s.Keys.Signing() {
-		if k.Keystore != files {
+	for i := range s.Keys.Keys {
+		if k := &s.Keys.Keys[i]; k.Signs() && k.Keystore != files {
 			names = append(names, k.Keystore)
 		}
 	}
