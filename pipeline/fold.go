@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	"sluice/journal"
@@ -117,9 +116,6 @@ func (e *Engine) foldInstance(ctx context.Context, rec journal.Record) error {
 		reg.Zones++
 	case *event.ZoneRemoved:
 		reg.Zones--
-		if !slices.Contains(reg.Former, f.Name) {
-			reg.Former = append(slices.Clone(reg.Former), f.Name)
-		}
 	case *event.ClockDoubted, *event.ClockAccepted:
 		reg = foldClock(reg, rec)
 	case *event.TSIGAdded:

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"slices"
 
 	"sluice/journal"
 	"sluice/journal/event"
@@ -19,11 +18,8 @@ type life struct {
 // former reads the earlier zones of a name that was removed before; nil for a
 // name that never was.
 func (e *Engine) former(ctx context.Context, name string) (*life, error) {
-	e.mu.RLock()
-	was := slices.Contains(e.registry.Former, name)
-	e.mu.RUnlock()
-	if !was {
-		return nil, nil
+	if known, err := e.store.Lives(name); err != nil || len(known) == 0 {
+		return nil, e.note(err)
 	}
 	ids, err := e.livesOf(ctx, name)
 	if err != nil {

@@ -170,8 +170,6 @@ type Registered struct {
 type Registry struct {
 	Head  journal.Head `json:"head"`
 	Zones uint64       `json:"zones"` // added and not removed
-	// Former are the names of zones that were removed.
-	Former []string `json:"former,omitempty"`
 	// Broken says where the instance's own events do not follow each other.
 	Broken string `json:"broken,omitempty"`
 	// TSIG holds the algorithms of the TSIG keys by name. It is replaced, never
