@@ -118,7 +118,7 @@ func evolveSigned(s State) State {
 	if rv := s.SignedReview; rv != nil && !s.stoppedAt(event.StageSigned, rv.Instance) {
 		s.SignedReview = nil
 	}
-	return s.lean()
+	return s
 }
 
 // lean has what was published and what that was made of share memory, where they
@@ -178,5 +178,5 @@ func evolvePublished(s State, rec journal.Record, f *event.InstancePublished) St
 	if s.review(event.StageSigned, f.Signed) != nil {
 		s.SignedReview = nil
 	}
-	return s
+	return s.lean()
 }

@@ -18,7 +18,10 @@ type life struct {
 // former reads the earlier zones of a name that was removed before; nil for a
 // name that never was.
 func (e *Engine) former(ctx context.Context, name string) (*life, error) {
-	if known, err := e.store.Lives(name); err != nil || len(known) == 0 {
+	e.mu.RLock()
+	_, lives := e.names[name]
+	e.mu.RUnlock()
+	if known, err := e.store.Lives(name); err != nil || len(known) == 0 || lives && len(known) == 1 {
 		return nil, e.note(err)
 	}
 	ids, err := e.livesOf(ctx, name)

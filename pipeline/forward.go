@@ -184,7 +184,7 @@ func (e *Engine) answer(ctx context.Context, at duty, q question) (a reply, err 
 			err = nil // it goes on
 		}
 	case askIdle:
-		a.Done = r.awaitIdle(ctx, func() bool { return !r.lanes[SigningLane].runs() })
+		a.Done = r.awaitIdle(ctx, func() bool { return !r.lanes[SigningLane].holdsBack() })
 	case askAwait:
 		a.Done = r.awaitIdle(ctx, r.atRest)
 	default:
@@ -270,8 +270,8 @@ func (r *runner) awaitSigner(ctx context.Context) error {
 func (e *Engine) handOn(ctx context.Context) {
 	for _, r := range e.allRunners() {
 		r.mu.Lock()
-		reload, full, loads := r.reload, r.full, r.lanes[ContentLane].busy
-		resign, resignFull, signs := r.resign, r.resignFull, r.lanes[SigningLane].busy
+		reload, full, loads := r.reload, r.full, r.lanes[ContentLane].runs()
+		resign, resignFull, signs := r.resign, r.resignFull, r.lanes[SigningLane].runs()
 		r.mu.Unlock()
 		if reload != 0 && !loads && !e.owns(RoleLoad, r.id) {
 			if _, err := r.owner(ctx, RoleLoad, question{Do: askReload, Full: full}); err == nil {

@@ -98,8 +98,10 @@ func (r *runner) whyOverdue(p Policy, now time.Time) (reason, hint string) {
 		return oneLine(lane.failure.Error()), history
 	case s.SignFailure != nil:
 		return s.SignFailure.Stage + " failed: " + s.SignFailure.Reason, history
-	case lane.busy:
+	case lane.runs():
 		return "they are being made again", ""
+	case lane.waits():
+		return "they wait for their turn: many zones have work", ""
 	}
 	for _, rv := range r.e.reviews(s, p) {
 		if rv.Stage == event.StageSigned {

@@ -151,7 +151,7 @@ func (e *Engine) Measure(ctx context.Context) Measurement {
 func (r *runner) measure(now time.Time) ZoneMeasure {
 	z := ZoneMeasure{ZoneStatus: r.describedAs(true)} // nothing is told of what comes next
 	r.mu.Lock()
-	s, busy, heard := r.state, r.lanes[ContentLane].busy || r.lanes[SigningLane].busy, r.up.good
+	s, busy, heard := r.state, r.lanes[ContentLane].runs() || r.lanes[SigningLane].runs(), r.up.good
 	r.mu.Unlock()
 	if f := s.LoadFailure; f != nil && !heard.After(f.Time) {
 		z.LoadFailed = f.Time

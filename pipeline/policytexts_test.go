@@ -51,6 +51,29 @@ func TestPolicyTexts_AreKeptOnce(t *testing.T) {
 	same("after a restart")
 }
 
+// What is published and what it was made of are the same memory, however often it
+// is signed anew, and after a restart.
+func TestState_IsLeanAtRest(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.add(smallZone)
+	lean := func(when string) {
+		t.Helper()
+		s := r.zone()
+		if p := s.Published; s.Signed != &p.Signed || s.Loaded != &p.Loaded || s.Approved != &p.Loaded {
+			t.Errorf("%s: parts of the state are kept twice", when)
+		}
+	}
+	lean("new")
+	if err := r.e.Resign(t.Context(), testActor, "example.com", true); err != nil {
+		t.Fatal(err)
+	}
+	r.await()
+	lean("signed anew")
+	r.stop()
+	r.start(nil)
+	lean("after a restart")
+}
+
 // A text that is not what its hash says stays with its zone, and is no other's.
 func TestPolicyTexts_AWrongHashIsNoOthers(t *testing.T) {
 	e := &Engine{}

@@ -26,6 +26,7 @@ type runner struct {
 	resign uint64 // guarded by mu; newest request to sign not yet served
 	// resignFull: guarded by mu; one of them wants all signatures made again.
 	resignFull bool
+	bringing   bool            // guarded by mu; content is on its way in
 	requests   uint64          // guarded by mu; requests so far
 	lanes      [lanes]laneWork // guarded by mu
 	progress   Progress        // guarded by mu
@@ -50,7 +51,7 @@ type runner struct {
 // laneWork is what this process does in one lane.
 type laneWork struct {
 	busy bool // something runs, or waits for its turn
-	// turn is the one that a command waits for; nil where none does.
+	// turn is the one that is waited for; nil where none is.
 	turn    *turn
 	tries   int
 	failure error // of the last command; nil once one succeeds
@@ -142,7 +143,7 @@ func (r *runner) step() {
 	d := r.decide()
 	for _, c := range d.Commands {
 		lane := &r.lanes[c.Lane()]
-		if lane.runs() || lane.waits() && lane.turn.of == c.Identity() {
+		if lane.runs() {
 			continue
 		}
 		if !r.begin(lane, r.current(c)) {
@@ -279,7 +280,9 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 		}
 		if brings(c) {
 			// Newer content never cancels a running sign: it waits for it.
-			if err := r.awaitSigning(ctx); err != nil {
+			err := r.awaitSigning(ctx)
+			defer r.brought()
+			if err != nil {
 				return err
 			}
 		}
@@ -384,11 +387,21 @@ func (r *runner) wants(c Command) (now Command, wants bool) {
 	return nil, false
 }
 
-// awaitSigning waits until nothing runs in the signing lane.
+// brought lets signings begin again that waited for content.
+func (r *runner) brought() {
+	r.mu.Lock()
+	r.bringing = false
+	r.notify()
+	r.mu.Unlock()
+}
+
+// awaitSigning waits until the signing lane holds nothing back, and keeps
+// signings from beginning until the content has come (see brought).
 func (r *runner) awaitSigning(ctx context.Context) error {
 	for {
 		r.mu.Lock()
-		busy, changed := r.lanes[SigningLane].runs(), r.changed
+		busy, changed := r.lanes[SigningLane].holdsBack(), r.changed
+		r.bringing = !busy
 		r.mu.Unlock()
 		if !busy {
 			return r.awaitSigner(ctx)

@@ -154,7 +154,7 @@ func (r *runner) describe(st *ZoneStatus, brief bool) {
 	if p, err := r.e.boundPolicy(s); err == nil && st.WaitsFor == "" && len(s.Keys.Signing()) == 0 && len(backupNotices(s, p)) > 0 {
 		st.WaitsFor = "its keys to be marked as backed up"
 	}
-	if doubt != nil && !r.lanes[ContentLane].busy {
+	if doubt != nil && !r.lanes[ContentLane].runs() {
 		since := time.Unix(doubt.Shown, 0).UTC()
 		st.WaitsFor, st.Since = "a clock that is trusted", &since
 	}

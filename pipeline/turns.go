@@ -4,36 +4,49 @@ import (
 	"context"
 	"slices"
 	"strings"
+
+	"sluice/keymgr"
 )
 
 // maxTurns is how many of the heavy commands of one queue are under way at a
 // time: enough to keep the processors busy while others wait for the disk.
 const maxTurns = 32
 
-// turn is a command's place in a queue.
-type turn struct{ of string } // its identity
+// turn is a place in a queue, for what its lane will want when that comes.
+type turn struct {
+	queue    string
+	pressing bool
+}
+
+// signs is how the queues of signings begin.
+const signs = "sign"
 
 // turnOf says in which queue a command waits for its turn, and whether it goes
 // before what is not pressing there; false where it waits for none. Where very
 // many zones have work, what changes a zone that is served is pressing: zones
 // that are new, and those that all have another policy, can wait.
-func turnOf(s State, files string, c Command) (queue string, pressing, waits bool) {
+func turnOf(s State, files string, c Command) (t turn, waits bool) {
 	served := s.Published
 	switch c := c.(type) {
 	case Load:
-		queue = "load"
+		t = turn{"load", served != nil}
 		if IsTransfer(c.Source) {
-			queue += " " + c.Source // silent servers hold up no others
+			t.queue += " " + c.Source // silent servers hold up no others
 		}
-		return queue, served != nil, true
 	case Sign:
-		queue = strings.Join(append([]string{"sign"}, s.tokens(files)...), " ")
-		return queue, served != nil && (c.AtOnce || c.Loaded != served.Loaded.Seq), true
+		t.queue = strings.Join(append([]string{signs}, s.tokens(files)...), " ")
+		t.pressing = served != nil && (c.AtOnce || c.Asked != 0 || c.Loaded != served.Loaded.Seq || s.inEmergency())
 	case Publish, OpenReview:
-		return "publish", served != nil, true
+		t = turn{"publish", served != nil}
 	default:
-		return "", false, false
+		return t, false
 	}
+	return t, true
+}
+
+// inEmergency reports whether keys are exchanged that must not be used any more.
+func (s State) inEmergency() bool {
+	return slices.ContainsFunc(s.Keys.Rollovers, func(r keymgr.Rollover) bool { return r.Emergency })
 }
 
 // tokens names the keystores that a zone signs with, but for the one in files.
@@ -48,10 +61,18 @@ func (s State) tokens(files string) []string {
 	return slices.Compact(names)
 }
 
-// begin starts a command, or has it wait for its turn in place of one that
-// waits already; false where zones do not work any more. The caller holds mu.
+// turnOf is turnOf with what else is known of the zone: signatures that should
+// have been made anew long ago are pressing. The caller holds mu.
+func (r *runner) turnOf(c Command) (t turn, waits bool) {
+	t, waits = turnOf(r.state, r.e.keystore.Name(), c)
+	t.pressing = t.pressing || r.overdue != ""
+	return t, waits
+}
+
+// begin starts a command, or has it wait for its turn; false where zones do not
+// work any more. The caller holds mu.
 func (r *runner) begin(lane *laneWork, c Command) bool {
-	queue, pressing, waits := turnOf(r.state, r.e.keystore.Name(), c)
+	t, waits := r.turnOf(c)
 	if !waits {
 		if !r.e.beginDuty(RoleOf(c), r.id) {
 			return true
@@ -66,32 +87,48 @@ func (r *runner) begin(lane *laneWork, c Command) bool {
 	if !r.e.owns(RoleOf(c), r.id) {
 		return true
 	}
-	t := &turn{c.Identity()}
+	if at := lane.turn; at != nil && at.queue == t.queue && (at.pressing || !t.pressing) {
+		return true // what changes often keeps its place
+	}
 	work := func(ctx context.Context) {
-		if now, wanted := r.take(c, t); wanted {
+		if now, wanted := r.take(ctx, c.Lane(), &t); wanted {
 			r.run(ctx, now)
 		}
 	}
-	if !r.e.turns.addRanked(r.e, queue, pressing, work) {
+	if !r.e.turns.addRanked(r.e, t.queue, t.pressing, work) {
 		return false
 	}
-	lane.busy, lane.turn = true, t
+	lane.busy, lane.turn = true, &t
 	return true
 }
 
-// take says whether a command whose turn came still is to run. What the zone
-// wants may have changed: then it decides anew.
-func (r *runner) take(c Command, t *turn) (Command, bool) {
+// take is what the zone wants in a lane whose turn came, if that still has its
+// place in this queue: else it decides anew. A signing waits until content that
+// is on its way in has come.
+func (r *runner) take(ctx context.Context, at Lane, t *turn) (now Command, begun bool) {
 	r.mu.Lock()
-	lane := &r.lanes[c.Lane()]
+	lane := &r.lanes[at]
+	for lane.turn == t && r.bringing && strings.HasPrefix(t.queue, signs) {
+		changed := r.changed
+		r.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, false
+		}
+		r.mu.Lock()
+	}
 	if lane.turn != t {
 		r.mu.Unlock()
 		return nil, false // another waits, or runs, in its place
 	}
-	now, begun := r.wants(c)
-	begun = begun && r.e.beginDuty(RoleOf(c), r.id)
+	for _, c := range r.decide().Commands {
+		if is, waits := r.turnOf(c); waits && c.Lane() == at && is.queue == t.queue {
+			now = r.current(c)
+			begun = r.e.beginDuty(RoleOf(c), r.id)
+		}
+	}
 	lane.turn, lane.busy = nil, begun
-	now = r.current(now)
 	r.notify()
 	r.mu.Unlock()
 	if !begun {
@@ -115,3 +152,9 @@ func (l *laneWork) runs() bool { return l.busy && l.turn == nil }
 
 // waits reports whether a command waits for its turn.
 func (l *laneWork) waits() bool { return l.turn != nil }
+
+// holdsBack reports whether new content waits for what the signing lane does: a
+// signing that nobody has begun is of the new content then.
+func (l *laneWork) holdsBack() bool {
+	return l.runs() || l.waits() && !strings.HasPrefix(l.turn.queue, signs)
+}

@@ -109,6 +109,11 @@ func TestTurns_WhatWaitsGivesWayToNewContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the new content is loaded", func() bool { return r.count("instance.loaded") == loads+1 })
+	r.e.turns.mu.Lock()
+	if w := r.e.turns.by["sign"]; len(w.pressing) != 1 || len(w.waiting) != 0 {
+		t.Errorf("%d and %d places: the zone is to keep the one that it has", len(w.pressing), len(w.waiting))
+	}
+	r.e.turns.mu.Unlock()
 	release()
 	st := r.await()
 	if st.Published.Serial <= st.Loaded.Serial-1 || !strings.Contains(r.dump(), "192.0.2.99") {
