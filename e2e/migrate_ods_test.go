@@ -136,7 +136,7 @@ func (o *openDNSSEC) takeBack(t *testing.T, w *migration, d *daemon, plan string
 		if z == "b.com" {
 			o.must(t, "signer", "retransfer", z)
 		}
-		await(t, "OpenDNSSEC is above us with "+z, 30*time.Second, func() (bool, string) {
+		await(t, "OpenDNSSEC is above us with "+z, 90*time.Second, func() (bool, string) {
 			theirs, err := serialAt(o.addr, z)
 			return err == nil && theirs >= ours+1000, fmt.Sprint(theirs, ours, err)
 		})
