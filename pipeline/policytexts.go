@@ -52,17 +52,21 @@ func (e *Engine) encodeState(s *State) (store.ZoneState, error) {
 	return out, err
 }
 
-// decodeState is the inverse of encodeState.
+// decodeState is the inverse of encodeState. Where the text of the policy is not
+// there, or is another, the projection is damaged.
 func (e *Engine) decodeState(id event.ZoneID, data []byte) (s State, err error) {
 	if err = json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("state of zone %s: %w", id, err)
 	}
-	if s.Policy.Text == "" && s.Policy.Name != "" {
+	apart := s.Policy.Text == "" && s.Policy.Name != ""
+	if apart {
 		if s.Policy.Text, err = e.policyText(s.Policy.SHA256); err != nil {
-			return s, fmt.Errorf("state of zone %s: %w", id, err)
+			return s, fmt.Errorf("state of zone %s: %w", id, e.note(err))
 		}
 	}
-	e.texts.share(&s)
+	if !e.texts.share(&s) && apart {
+		return s, gaveUp(e.note(fmt.Errorf("%w: state of zone %s: the text of its policy is not there", store.ErrDamaged, id)))
+	}
 	s.Keys.Keys = slices.Clone(s.Keys.Keys) // without the room that decoding left
 	return s.lean(), nil
 }

@@ -3,11 +3,14 @@ package pipeline
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
+	"strings"
 	"testing"
 	"unsafe"
 
 	"sluice/journal/event"
 	"sluice/journal/journaltest"
+	"sluice/pipeline/store"
 )
 
 // The text of a policy stands in the projection once, not in the state of each
@@ -49,6 +52,35 @@ func TestPolicyTexts_AreKeptOnce(t *testing.T) {
 	r.stop()
 	r.start(nil)
 	same("after a restart")
+}
+
+// Without the text of a policy the zones that it rules cannot be read: that is
+// said, and the next start builds the projection anew.
+func TestPolicyTexts_MissingOneIsDamage(t *testing.T) {
+	r := newRig(t, journaltest.New(), nil)
+	r.add(smallZone)
+	s := r.zone()
+	stored, err := r.e.encodeState(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	lost, err := store.Open(t.TempDir(), store.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lost.Close() }) // it holds nothing
+	r.e.store, r.e.texts.by = lost, nil
+	if _, err := r.e.decodeState(s.Zone, stored.Data); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), "start again") {
+		t.Errorf("error %v, want ErrDamaged, and what to do", err)
+	}
+	r.start(nil)
+	if got := r.zone().Policy.Text; got != Template() {
+		t.Errorf("after the next start the zone has the policy %q", got)
+	}
+	if err := r.e.marked(); err != nil {
+		t.Errorf("the projection was not built anew: %v", err)
+	}
 }
 
 // What is published and what it was made of are the same memory, however often it

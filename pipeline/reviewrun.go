@@ -164,7 +164,7 @@ func (e *Engine) whilePending(ctx context.Context, id event.ZoneID, c Command) (
 	ctx, cancel := context.WithCancel(ctx)
 	e.work.Go(func() {
 		defer cancel()
-		_ = r.await(ctx, func(State) bool { _, wants := r.wants(c); return !wants }) // ctx ended: nothing to do
+		_ = r.await(ctx, func(State) bool { return !r.wants(c) }) // ctx ended: nothing to do
 	})
 	return ctx, cancel
 }

@@ -278,15 +278,11 @@ func (r *runner) execute(ctx context.Context, c Command) error {
 		if len(facts) == 0 {
 			return failure
 		}
+		commit := r.commit
 		if brings(c) {
-			// Newer content never cancels a running sign: it waits for it.
-			err := r.awaitSigning(ctx)
-			defer r.brought()
-			if err != nil {
-				return err
-			}
+			commit = r.bring
 		}
-		err := r.commit(ctx, s, c, facts)
+		err := commit(ctx, s, c, facts)
 		if errors.Is(err, errSwept) {
 			continue
 		}
@@ -328,6 +324,21 @@ var errSwept = errors.New("chunks were swept meanwhile")
 // that it was made for stands.
 var errDropped = errors.New("result dropped")
 
+// bring commits new content. It never cancels a running sign: it waits for it, and
+// a sign whose turn comes meanwhile waits for the content.
+func (r *runner) bring(ctx context.Context, began State, c Command, facts []event.Facts) error {
+	defer func() {
+		r.mu.Lock()
+		r.bringing = false
+		r.notify()
+		r.mu.Unlock()
+	}()
+	if err := r.awaitSigning(ctx); err != nil {
+		return err
+	}
+	return r.commit(ctx, began, c, facts)
+}
+
 // commit appends a command's facts behind what is folded now, as long as the
 // decision still asks for the same command, and waits until they are folded.
 func (r *runner) commit(ctx context.Context, began State, c Command, facts []event.Facts) error {
@@ -368,35 +379,26 @@ func (r *runner) commit(ctx context.Context, began State, c Command, facts []eve
 func (r *runner) wanted(c Command) (State, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, wants := r.wants(c)
-	return r.state, wants
+	return r.state, r.wants(c)
 }
 
-// wants is c as the decision asks for it now, if it does: a rollover that failed
-// does not come before what runs meanwhile. The caller holds mu.
-func (r *runner) wants(c Command) (now Command, wants bool) {
+// wants reports whether the decision asks for c now: a rollover that failed does
+// not come before what runs meanwhile. The caller holds mu.
+func (r *runner) wants(c Command) bool {
 	m := r.moment()
 	if roll := &m.Lanes[RollLane]; failLane(c) != RollLane && !roll.RetryAt.After(m.Now) {
 		roll.RetryAt = m.Now.Add(time.Second)
 	}
 	for _, w := range r.decideAt(m).Commands {
 		if w.Identity() == c.Identity() {
-			return w, true
+			return true
 		}
 	}
-	return nil, false
+	return false
 }
 
-// brought lets signings begin again that waited for content.
-func (r *runner) brought() {
-	r.mu.Lock()
-	r.bringing = false
-	r.notify()
-	r.mu.Unlock()
-}
-
-// awaitSigning waits until the signing lane holds nothing back, and keeps
-// signings from beginning until the content has come (see brought).
+// awaitSigning waits until the signing lane holds nothing back, and keeps signings
+// here from beginning until bring ends.
 func (r *runner) awaitSigning(ctx context.Context) error {
 	for {
 		r.mu.Lock()
